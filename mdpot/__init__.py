@@ -1,0 +1,60 @@
+"""mdpot: graph neural network potentials for molecular dynamics, pretrained by masking.
+
+The names below are imported when they are first used, so that `import mdpot` and the command line's help stay fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mdpot.errors import MdpotError
+
+if TYPE_CHECKING:
+    from mdpot.calculator import MaskedGNNCalculator
+    from mdpot.checkpoint import load_potential, save_potential
+    from mdpot.graph import Graph
+    from mdpot.models import MODELS, build_potential
+    from mdpot.models.potential import Potential
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MODELS",
+    "Graph",
+    "MaskedGNNCalculator",
+    "MdpotError",
+    "Potential",
+    "__version__",
+    "build_potential",
+    "load_potential",
+    "save_potential",
+]
+
+_HOME = {
+    "MODELS": "mdpot.models",
+    "Graph": "mdpot.graph",
+    "MaskedGNNCalculator": "mdpot.calculator",
+    "Potential": "mdpot.models.potential",
+    "build_potential": "mdpot.models",
+    "load_potential": "mdpot.checkpoint",
+    "save_potential": "mdpot.checkpoint",
+}
+
+# At the root of a checkout this folder shadows an installed mdpot, and cli/ and training/ lie beside it, not in it.
+_CHECKOUT = Path(__file__).resolve().parent.parent
+if (_CHECKOUT / "pyproject.toml").is_file():
+    __path__.append(str(_CHECKOUT))
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'mdpot' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,1 @@
+"""Forces for OpenMM."""

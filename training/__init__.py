@@ -1,0 +1,1 @@
+"""Training potentials: data, objectives, the loop, reports."""

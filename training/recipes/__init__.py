@@ -1,0 +1,1 @@
+"""Shipped recipes: complete runs, one TOML file each."""
