@@ -1,0 +1,117 @@
+"""The potential file: weights and all that is needed to use and to trust them, in one safetensors file, no pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from mdpot.errors import MdpotError
+from mdpot.files import atomic
+from mdpot.models import Potential, build_potential
+
+FORMAT_VERSION = 1
+UNITS = {"energy": "eV", "length": "Å", "time": "fs"}
+# From a version to the function that turns its metadata into the next version's.
+UPGRADERS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+def save_potential(path: Path | str, potential: Potential, metadata: Mapping[str, Any] | None = None) -> None:
+    """Writes a potential to one self-describing file, atomically.
+
+    The header holds, as JSON: format_version, model, hyperparameters, elements, cutoff (Å), scale (eV), reference
+    energies (eV per atom), conservative, dtype, units, and `metadata`.
+
+    Args:
+        path: file to write, `*.safetensors` by custom.
+        potential: made by `build_potential`.
+        metadata: JSON-like; what the trainer knows of its provenance.
+    """
+    dtype = str(next(potential.parameters()).dtype).removeprefix("torch.")
+    header = {
+        **(metadata or {}),
+        "format_version": FORMAT_VERSION,
+        "model": potential.model,
+        "hyperparameters": potential.hyperparameters,
+        "elements": potential.elements,
+        "cutoff": potential.cutoff,
+        "conservative": potential.conservative,
+        "scale": potential.scale,
+        "reference_energies": dict(zip(map(str, potential.elements), potential.shift.tolist(), strict=True)),
+        "dtype": dtype,
+        "units": UNITS,
+    }
+    tensors = {k: v.detach().cpu().contiguous() for k, v in potential.state_dict().items()}
+    with atomic(path) as temporary:
+        save_file(tensors, str(temporary), metadata={"mdpot": json.dumps(header)})
+
+
+def read_metadata(path: Path | str) -> dict[str, Any]:
+    """The header of a potential file, upgraded to the current format version.
+
+    Raises:
+        MdpotError: no such file, not a potential file, damaged, or written by a newer mdpot.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MdpotError(f"potential file {str(path)!r} is not there.")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            raw = (file.metadata() or {}).get("mdpot")
+    except (SafetensorError, OSError) as error:
+        raise MdpotError(f"potential file {str(path)!r} is damaged or of another format: {error}.") from None
+    if raw is None:
+        raise MdpotError(f"{str(path)!r} is a safetensors file, but not one that mdpot wrote.")
+    header = json.loads(raw)
+    version = header.get("format_version", 0)
+    if version > FORMAT_VERSION:
+        raise MdpotError(
+            f"potential file {str(path)!r} has format version {version}; this mdpot reads up to {FORMAT_VERSION}. "
+            "Upgrade mdpot: pip install --upgrade mdpot."
+        )
+    for old in range(version, FORMAT_VERSION):
+        header = UPGRADERS[old](header)
+    return header
+
+
+def load_potential(
+    path: Path | str, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> tuple[Potential, dict[str, Any]]:
+    """The potential of a file, in evaluation mode, and its header.
+
+    Args:
+        path: a file of `save_potential`.
+        device: where to; None is the CPU.
+        dtype: of the network; None is the dtype it was saved in.
+
+    Returns:
+        The potential and the header, see `save_potential`.
+
+    Raises:
+        MdpotError: as `read_metadata`, or weights that do not fit the architecture.
+    """
+    header = read_metadata(path)
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        potential = build_potential(
+            header["model"],
+            header["hyperparameters"],
+            header["elements"],
+            tensors["shift"].tolist(),
+            header["scale"],
+        )
+        potential.to(getattr(torch, header["dtype"]))
+        potential.load_state_dict(tensors)
+    except MdpotError:
+        raise
+    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise MdpotError(f"potential file {str(path)!r} is damaged: {reason}.") from None
+    potential.to(device=device, dtype=dtype)
+    return potential.eval().requires_grad_(False), header

@@ -1,0 +1,111 @@
+"""A batch of structures as plain tensors, from ASE `Atoms` and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from mdpot.neighbors import neighbor_list
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Structures side by side, with their neighbor lists.
+
+    The vector of an edge (i, j) is `positions[j] - positions[i] + shifts @ cell`: atom i receives, j is its neighbor.
+
+    Attributes:
+        numbers: [n_atoms] int64, atomic numbers.
+        positions: [n_atoms, 3], Å.
+        cell: [n_systems, 3, 3], Å, lattice vectors as rows; zeros where there is none.
+        pbc: [n_systems, 3] bool, periodic directions.
+        system: [n_atoms] int64, the structure an atom belongs to, ascending.
+        edge_index: [2, n_edges] int64, sorted by central atom i.
+        shifts: [n_edges, 3], integer lattice translations in the dtype of the positions.
+    """
+
+    numbers: torch.Tensor
+    positions: torch.Tensor
+    cell: torch.Tensor
+    pbc: torch.Tensor
+    system: torch.Tensor
+    edge_index: torch.Tensor
+    shifts: torch.Tensor
+
+    @property
+    def n_atoms(self) -> int:
+        return self.numbers.shape[0]
+
+    @property
+    def n_systems(self) -> int:
+        return self.cell.shape[0]
+
+    @property
+    def n_edges(self) -> int:
+        return self.edge_index.shape[1]
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Graph:
+        """A copy on `device`, its floating-point tensors in `dtype`."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Graph(
+            **{k: v.to(device, dtype if v.is_floating_point() else None) for k, v in values.items()}
+        )
+
+    def replace(self, **tensors: torch.Tensor) -> Graph:
+        """A copy in which some tensors are others."""
+        return replace(self, **tensors)
+
+    def inputs(self) -> tuple[torch.Tensor, ...]:
+        """The tensors that `Potential.forward` takes, in its order."""
+        return self.numbers, self.positions, self.cell, self.system, self.edge_index, self.shifts
+
+    @staticmethod
+    def from_atoms(
+        atoms: Atoms | Sequence[Atoms], cutoff: float, dtype: torch.dtype = torch.float32
+    ) -> Graph:
+        """The graph of one or several ASE structures.
+
+        Args:
+            atoms: structures, in any cell, with any periodic directions, wrapped or not.
+            cutoff: Å; edges are all pairs closer than this.
+            dtype: of the floating-point tensors.
+
+        Raises:
+            MdpotError: a periodic structure without a cell, or positions that are not finite.
+        """
+        structures = [atoms] if hasattr(atoms, "numbers") else list(atoms)
+        edges = [neighbor_list(a.positions, a.cell.array, a.pbc, cutoff) for a in structures]
+        sizes = [len(a) for a in structures]
+        starts = np.cumsum([0, *sizes])
+        float_tensor = {"dtype": dtype}
+        return Graph(
+            numbers=torch.from_numpy(np.concatenate([a.numbers for a in structures]).astype(np.int64)),
+            positions=torch.tensor(np.concatenate([a.positions for a in structures]), **float_tensor),
+            cell=torch.tensor(np.stack([a.cell.array for a in structures]), **float_tensor),
+            pbc=torch.tensor(np.stack([a.pbc for a in structures])),
+            system=torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)),
+            edge_index=torch.from_numpy(
+                np.concatenate([e + start for (e, _), start in zip(edges, starts, strict=False)], axis=1)
+            ),
+            shifts=torch.tensor(np.concatenate([s for _, s in edges]), **float_tensor),
+        )
+
+    def to_atoms(self) -> list[Atoms]:
+        """The structures as ASE `Atoms`."""
+        from ase import Atoms
+
+        sizes = torch.bincount(self.system, minlength=self.n_systems).tolist()
+        parts = zip(
+            self.numbers.split(sizes), self.positions.split(sizes), self.cell, self.pbc, strict=True
+        )
+        return [
+            Atoms(n.cpu().numpy(), x.detach().cpu().double().numpy(), cell=c.cpu().double().numpy(), pbc=p.cpu().numpy())
+            for n, x, c, p in parts
+        ]

@@ -1,0 +1,42 @@
+"""The architectures by name, and how a potential is built from one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mdpot.errors import unknown
+from mdpot.models.egnn import EGNN
+from mdpot.models.potential import Potential
+
+MODELS = {"egnn": EGNN}
+
+__all__ = ["EGNN", "MODELS", "Potential", "build_potential"]
+
+
+def build_potential(
+    model: str,
+    hyperparameters: Mapping[str, Any],
+    elements: Sequence[int],
+    shift: Sequence[float],
+    scale: float,
+) -> Potential:
+    """A potential with fresh weights.
+
+    Args:
+        model: a name in `MODELS`.
+        hyperparameters: arguments of that architecture, `n_elements` left out.
+        elements: atomic numbers.
+        shift: [n_elements], eV.
+        scale: eV.
+
+    Raises:
+        MdpotError: an unknown model.
+    """
+    if model not in MODELS:
+        raise unknown("model", model, MODELS)
+    backbone = MODELS[model](n_elements=len(elements), **hyperparameters)
+    potential = Potential(backbone, elements, shift, scale)
+    potential.model = model
+    potential.hyperparameters = dict(hyperparameters)
+    return potential

@@ -1,0 +1,133 @@
+"""EGNN: messages of invariants, coordinates that move along the edges (Satorras et al., ICML 2021)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mdpot.radial import gaussian_basis, polynomial_envelope
+
+
+class EGNN(nn.Module):
+    """The E(n)-equivariant graph network as a backbone for potentials.
+
+    One layer, with v_ij the vector from atom i to its neighbor j, d_ij its length, and c_ij an envelope that goes to
+    zero at the cutoff (ours; without it the energy jumps when an atom crosses the cutoff):
+
+        m_ij = c_ij φ_e(h_i, h_j, basis(d_ij))                (eq. 3)
+        x_i  ← x_i - 1/n Σ_j v_ij φ_x(m_ij)                   (eq. 4)
+        h_i  ← h_i + φ_h(h_i, 1/√n Σ_j m_ij)                  (eqs. 5, 6)
+
+    with n the average number of neighbors. The moved coordinates x are kept as a displacement u_i from the atom, so
+    that v_ij of the next layer is the true edge vector plus u_j - u_i: right across periodic images, where absolute
+    coordinates are not. The envelope and the edges always belong to the true distances. With `channels` above one
+    each atom moves several copies of its coordinates (Levy et al., NeurIPS 2023).
+
+    Args:
+        n_elements: number of chemical elements.
+        cutoff: Å.
+        width: features per atom.
+        layers: number of message-passing steps.
+        n_basis: Gaussians that resolve the distance.
+        channels: coordinate copies per atom; 1 is the original.
+        avg_neighbors: average number of neighbors per atom in the training data, for normalization.
+    """
+
+    conservative: bool = True
+
+    def __init__(
+        self,
+        n_elements: int,
+        cutoff: float = 3.4,
+        width: int = 128,
+        layers: int = 5,
+        n_basis: int = 16,
+        channels: int = 1,
+        avg_neighbors: float = 16.0,
+    ) -> None:
+        super().__init__()
+        self.cutoff = cutoff
+        self.n_features = width
+        self.n_basis = n_basis
+        self.channels = channels
+        self.embedding = nn.Embedding(n_elements, width)
+        self.mark = nn.Parameter(0.5 * torch.randn(width))
+        self.layers = nn.ModuleList(
+            [EGNNLayer(width, n_basis, channels, avg_neighbors) for _ in range(layers)]
+        )
+
+    def forward(
+        self, species: Tensor, edge_index: Tensor, vectors: Tensor, marks: Tensor, direct: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Per-atom features, and the sum of all displacements as the per-atom vector.
+
+        Args:
+            species: [n_atoms] int64, index into the elements.
+            edge_index: [2, n_edges] int64.
+            vectors: [n_edges, 3], Å, from atom i to its neighbor j.
+            marks: [n_atoms], 1 for atoms whose molecule lost an atom to the mask, else 0.
+            direct: whether the per-atom vector is wanted.
+
+        Returns:
+            features [n_atoms, width] and vector [n_atoms, 3], Å (zeros unless `direct`).
+        """
+        i, j = edge_index[0], edge_index[1]
+        h = self.embedding(species) + marks.to(vectors.dtype).unsqueeze(-1) * self.mark
+        envelope = polynomial_envelope(torch.linalg.vector_norm(vectors, dim=-1), self.cutoff).unsqueeze(-1)
+        moved = vectors.new_zeros([species.shape[0], self.channels * 3])
+        v = vectors.unsqueeze(1).expand(-1, self.channels, 3)
+        last = len(self.layers) - 1
+        for n, layer in enumerate(self.layers):
+            # The smallest term keeps the length differentiable where two moved copies meet.
+            distance = (v.square().sum(-1) + 1e-8).sqrt()
+            basis = gaussian_basis(distance, self.n_basis, self.cutoff).flatten(1)
+            h, step = layer(h, i, j, v, distance, basis, envelope, direct or n < last)
+            if n < last or direct:
+                moved = moved + step
+            if n < last:
+                v = vectors.unsqueeze(1) + (moved[j] - moved[i]).view(-1, self.channels, 3)
+        return h, moved.view(-1, self.channels, 3).mean(1)
+
+
+class EGNNLayer(nn.Module):
+    """One step of EGNN; see there for the equations and the arguments."""
+
+    def __init__(self, width: int, n_basis: int, channels: int, avg_neighbors: float) -> None:
+        super().__init__()
+        self.inverse_neighbors = 1.0 / max(avg_neighbors, 1.0)
+        # The first linear map of φ_e on [h_i, h_j, basis], split so that the two large products are per atom.
+        self.center = nn.Linear(width, width)
+        self.neighbor = nn.Linear(width, width, bias=False)
+        self.radial = nn.Linear(n_basis * channels, width, bias=False)
+        self.message = nn.Linear(width, width)
+        self.move = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, channels, bias=False))
+        self.update = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width))
+        self.activation = nn.SiLU()
+
+    def forward(
+        self,
+        h: Tensor,
+        i: Tensor,
+        j: Tensor,
+        v: Tensor,
+        distance: Tensor,
+        basis: Tensor,
+        envelope: Tensor,
+        moves: bool,
+    ) -> tuple[Tensor, Tensor]:
+        n_atoms = h.shape[0]
+        hidden = self.center(h).index_select(0, i) + self.neighbor(h).index_select(0, j) + self.radial(basis)
+        m = self.activation(self.message(self.activation(hidden))) * envelope  # eq. 3
+        step = v.new_zeros([n_atoms, v.shape[1] * 3])
+        if moves:
+            weight = (self.move(m) * envelope).unsqueeze(-1) / (distance.unsqueeze(-1) + 1.0)
+            step = scatter_sum((v * weight).flatten(1), i, n_atoms) * (-self.inverse_neighbors)  # eq. 4
+        total = scatter_sum(m, i, n_atoms) * self.inverse_neighbors**0.5  # eq. 5
+        return h + self.update(torch.cat([h, total], dim=-1)), step  # eq. 6
+
+
+def scatter_sum(values: Tensor, index: Tensor, size: int) -> Tensor:
+    """[n, k] values summed into [size, k] rows by index [n]."""
+    return values.new_zeros([size, values.shape[1]]).scatter_add(
+        0, index.unsqueeze(-1).expand(-1, values.shape[1]), values
+    )

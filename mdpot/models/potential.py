@@ -1,0 +1,142 @@
+"""The potential: a backbone's features turned into energy, forces and stress. The contract of every model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mdpot.errors import MdpotError
+
+
+class Potential(nn.Module):
+    """Energy = Σ_i (scale · e_i + shift[z_i]), with e_i read out from the backbone's features of atom i.
+
+    A backbone, one of `MODELS`, is a module with `n_features`, `cutoff` and `conservative`, whose
+    `forward(species, edge_index, vectors, marks, direct)` returns per-atom features [n_atoms, n_features] and, where
+    `direct` is set, a per-atom vector [n_atoms, 3]. It sees positions only through the edge vectors; so translation
+    and periodic images are right by construction, and forces and virial both follow from one derivative, that by the
+    edge vectors. For conservative models the forces are -dE/dx; for force-centric ones they are the vector.
+
+    Args:
+        backbone: the architecture.
+        elements: atomic numbers it is trained for, ascending.
+        shift: [n_elements], eV, reference energy per atom of each element.
+        scale: eV, what one unit of the network's output is worth.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, elements: Sequence[int], shift: Sequence[float], scale: float
+    ) -> None:
+        super().__init__()
+        # What rebuilds it from a file; `build_potential` fills them in.
+        self.model = type(backbone).__name__.lower()
+        self.hyperparameters: dict[str, Any] = {}
+        if len(elements) == 0 or len(elements) != len(shift):
+            raise MdpotError(
+                f"shift must hold one energy per element; got {len(shift)} for {len(elements)} elements."
+            )
+        self.backbone = backbone
+        self.cutoff = float(backbone.cutoff)  # type: ignore[arg-type]
+        self.conservative = bool(backbone.conservative)
+        self.elements = [int(z) for z in elements]
+        self.scale = float(scale)
+        width = int(backbone.n_features)  # type: ignore[arg-type]
+        self.readout = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
+        lookup = torch.full([120], -1, dtype=torch.int64)
+        lookup[torch.tensor(self.elements)] = torch.arange(len(self.elements))
+        self.register_buffer("lookup", lookup, persistent=False)
+        self.register_buffer("shift", torch.tensor(list(shift), dtype=torch.float64))
+
+    def _apply(self, fn, recurse=True):  # noqa: ANN001, ANN202
+        # Total energies reach -1e5 eV: the reference stays in float64 whatever the network is converted to.
+        shift = self.shift
+        super()._apply(fn, recurse)
+        self.shift = shift.to(self.lookup.device)
+        return self
+
+    def forward(
+        self,
+        numbers: Tensor,
+        positions: Tensor,
+        cell: Tensor,
+        system: Tensor,
+        edge_index: Tensor,
+        shifts: Tensor,
+        marks: Tensor | None = None,
+        compute_stress: bool = False,
+        direct: bool = False,
+    ) -> dict[str, Tensor]:
+        """Energy and its derivatives for a batch of structures; the arguments are the tensors of `Graph`.
+
+        Args:
+            numbers: [n_atoms] int64, all among `elements`.
+            positions: [n_atoms, 3], Å.
+            cell: [n_systems, 3, 3], Å.
+            system: [n_atoms] int64.
+            edge_index: [2, n_edges] int64. Edges beyond the cutoff do no harm.
+            shifts: [n_edges, 3], integer lattice translations.
+            marks: [n_atoms], 1 where the molecule of the atom lost an atom to the mask (pretraining only).
+            compute_stress: whether to return the stress.
+            direct: whether to return the backbone's per-atom vector.
+
+        Returns:
+            "energy" [n_systems] float64 eV, "energies" [n_atoms] float64 eV, "forces" [n_atoms, 3] eV/Å; where
+            asked, "stress" [n_systems, 3, 3] eV/Å^3 (dE/dε/V: positive under tension) and "vector" [n_atoms, 3].
+            "interaction" [n_systems] eV is the energy without the reference, in the network's dtype. Results carry
+            a graph for further derivatives in training mode or where the positions require a gradient. Not to be
+            called under `torch.no_grad`, which forbids the derivative.
+        """
+        i, j = edge_index[0], edge_index[1]
+        differentiate = self.training or positions.requires_grad
+        n_atoms, n_systems = numbers.shape[0], cell.shape[0]
+        vectors = edge_vectors(positions, cell, system, edge_index, shifts)
+        if not vectors.requires_grad:
+            vectors.requires_grad_()
+        species = self.lookup[numbers]
+        if marks is None:
+            marks = torch.zeros_like(numbers)
+        features, vector = self.backbone(
+            species, edge_index, vectors, marks, direct or not self.conservative
+        )
+        network = self.readout(features).squeeze(-1) * self.scale
+        gradient = torch.zeros_like(vectors)
+        if self.conservative and vectors.shape[0] > 0:
+            found = torch.autograd.grad([network.sum()], [vectors], create_graph=differentiate)[0]
+            if found is not None:
+                gradient = found
+        if not differentiate:
+            network, vector, vectors = network.detach(), vector.detach(), vectors.detach()
+        energies = network.double() + self.shift[species]
+        out = {
+            "energies": energies,
+            "energy": energies.new_zeros([n_systems]).index_add(0, system, energies),
+            "interaction": network.new_zeros([n_systems]).index_add(0, system, network),
+        }
+        if self.conservative:
+            zeros = torch.zeros_like(positions)
+            out["forces"] = zeros.index_add(0, i, gradient).index_add(0, j, -gradient)
+        else:
+            out["forces"] = vector * self.scale
+        if direct:
+            out["vector"] = vector
+        if compute_stress:
+            virial = (gradient.unsqueeze(2) * vectors.unsqueeze(1)).flatten(1)
+            virial = virial.new_zeros([n_systems, 9]).index_add(0, system[i], virial).view(n_systems, 3, 3)
+            volume = torch.det(cell).abs().view(n_systems, 1, 1)
+            out["stress"] = 0.5 * (virial + virial.transpose(1, 2)) / volume
+        return out
+
+
+def edge_vectors(
+    positions: Tensor, cell: Tensor, system: Tensor, edge_index: Tensor, shifts: Tensor
+) -> Tensor:
+    """The vectors [n_edges, 3], Å, from atom i to its neighbor j; arguments as in `Graph`."""
+    i, j = edge_index[0], edge_index[1]
+    if cell.shape[0] == 1:
+        translation = shifts @ cell[0]
+    else:
+        translation = (shifts.unsqueeze(2) * cell.index_select(0, system.index_select(0, i))).sum(1)
+    return positions.index_select(0, j) - positions.index_select(0, i) + translation

@@ -1,0 +1,56 @@
+"""Radial bases and envelopes: pure functions of distance."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+def polynomial_envelope(distance: torch.Tensor, cutoff: float) -> torch.Tensor:
+    """A factor that falls from 1 to 0 at the cutoff with zero first and second derivative there.
+
+    1 - 28 x^6 + 48 x^7 - 21 x^8 with x = distance / cutoff, and 0 beyond (Gasteiger et al., ICLR 2020, eq. 8, p = 6).
+
+    Args:
+        distance: [...], Å.
+        cutoff: Å.
+
+    Returns:
+        [...], between 0 and 1.
+    """
+    x = (distance / cutoff).clamp(max=1.0)
+    x3 = x * x * x
+    return 1.0 - x3 * x3 * (28.0 - x * (48.0 - 21.0 * x))
+
+
+def bessel_basis(distance: torch.Tensor, n_basis: int, cutoff: float) -> torch.Tensor:
+    """sqrt(2 / cutoff) sin(n π d / cutoff) / d for n = 1 … n_basis (Gasteiger et al., ICLR 2020, eq. 7).
+
+    Args:
+        distance: [...], Å, above 0.
+        n_basis: number of functions.
+        cutoff: Å.
+
+    Returns:
+        [..., n_basis], 1/Å^(1/2) scaled by Å, of order one.
+    """
+    n = torch.arange(1, n_basis + 1, device=distance.device, dtype=distance.dtype)
+    d = distance.unsqueeze(-1)
+    return math.sqrt(2.0 * cutoff) * torch.sin(d * (n * (math.pi / cutoff))) / d
+
+
+def gaussian_basis(distance: torch.Tensor, n_basis: int, stop: float) -> torch.Tensor:
+    """exp(-(d - c_n)^2 / (2 w^2)) with centers c_n spread evenly over [0, stop] and w their spacing.
+
+    Args:
+        distance: [...], Å.
+        n_basis: number of functions, at least 2.
+        stop: Å, the last center.
+
+    Returns:
+        [..., n_basis], between 0 and 1.
+    """
+    centers = torch.linspace(0.0, stop, n_basis, device=distance.device, dtype=distance.dtype)
+    width = stop / (n_basis - 1)
+    return torch.exp(-0.5 * ((distance.unsqueeze(-1) - centers) / width) ** 2)
