@@ -1,0 +1,289 @@
+"""Reading recipes: a file, a preset and single keys become one checked `Recipe`, and a recipe becomes a file again.
+
+What a recipe may hold is in `mdpot.training.schema`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from mdpot.errors import MdpotError, unknown
+from mdpot.training.schema import (
+    EXCLUSIVE,
+    DataConfig,
+    FinetuneConfig,
+    ModelConfig,
+    PretrainConfig,
+    Recipe,
+    Section,
+    Stage,
+)
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = [
+    "DataConfig",
+    "FinetuneConfig",
+    "ModelConfig",
+    "PretrainConfig",
+    "Recipe",
+    "Stage",
+    "list_presets",
+    "list_recipes",
+    "load_recipe",
+    "recipe_to_dict",
+    "recipe_to_toml",
+]
+
+RECIPES = Path(__file__).resolve().parent / "recipes"
+DEFAULT_PRESET = "quick"
+_STAGES = ("pretrain", "finetune")
+
+
+def list_recipes() -> dict[str, str]:
+    """The shipped recipes: name to the line that describes it."""
+    return {path.stem: _read(path).get("description", "") for path in sorted(RECIPES.glob("*.toml"))}
+
+
+def list_presets(name_or_path: str | Path) -> list[str]:
+    """The presets that a recipe holds, in the order of its file.
+
+    Args:
+        name_or_path: a shipped name or a TOML file.
+
+    Raises:
+        MdpotError: there is no such recipe, or it is not TOML.
+    """
+    return list(_read(_find(name_or_path)).get("presets", {}))
+
+
+def load_recipe(
+    name_or_path: str | Path, preset: str | None = None, overrides: Sequence[str] = ()
+) -> Recipe:
+    """Read a recipe, apply a preset and then single keys, and check all of it.
+
+    A later value takes the place of an earlier one. Two rules keep the overriding simple: a key that excludes another
+    (`max_steps` and `epochs`, `batch_atoms` and `batch_frames`) removes it, and another `model.name` drops the
+    hyperparameters of the model it takes the place of.
+
+    Args:
+        name_or_path: a shipped name (`list_recipes`) or a TOML file.
+        preset: a preset of the recipe, or "plain" for none; without it "quick", where the recipe has that.
+        overrides: "key=value" each, e.g. "finetune.lr=1e-3"; the value is read as TOML or, failing that, as text.
+
+    Returns:
+        The recipe, with the name of its preset in it.
+
+    Raises:
+        MdpotError: an unknown recipe, preset, key or hyperparameter, or a value that breaks a rule.
+    """
+    path = _find(name_or_path)
+    values = _read(path)
+    presets = values.pop("presets", {})
+    where = f"recipe {path.stem!r}"
+    if preset is None:
+        preset = DEFAULT_PRESET if DEFAULT_PRESET in presets else values.get("preset", "plain")
+    if preset in presets:
+        _refuse_unknown(presets[preset], Recipe, f"presets.{preset}")
+        values = _merge(values, presets[preset])
+        values["preset"] = preset
+    elif preset != values.setdefault("preset", "plain") and preset != "plain":
+        raise unknown("preset", preset, [*presets, "plain"])
+    for text in overrides:
+        values = _merge(values, _parse_override(text))
+    values.setdefault("name", path.stem)
+    _refuse_unknown(values, Recipe, "")
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        raise MdpotError(f"{where}: {_one_line(error)}") from error
+    hyperparameters = _check_hyperparameters(recipe.model)
+    return recipe.model_copy(
+        update={"model": recipe.model.model_copy(update={"hyperparameters": hyperparameters})}
+    )
+
+
+def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain values, ready for JSON.
+
+    Every key is there, the ones that were never written too; a missing value is None.
+    """
+    return recipe.model_dump(mode="json")
+
+
+def recipe_to_toml(recipe: Recipe, comments: bool = False) -> str:
+    """The recipe as a TOML file that `load_recipe` reads back to the same recipe.
+
+    Args:
+        recipe: the recipe.
+        comments: write above each key what it means.
+
+    Returns:
+        The text of the file.
+    """
+    return "\n".join(_toml_lines(recipe, "", comments)).strip() + "\n"
+
+
+def _toml_lines(section: Section, path: str, comments: bool) -> list[str]:
+    lines, tables = [], []
+    for key, field in type(section).model_fields.items():
+        value = getattr(section, key)
+        name = f"{path}.{key}" if path else key
+        note = [f"# {field.description}".replace("\n", " ")] if comments and field.description else []
+        if isinstance(value, Section):
+            tables += ["", *note, f"[{name}]", *_toml_lines(value, name, comments)]
+        elif isinstance(value, dict):
+            tables += ["", *note, f"[{name}]", *(f"{k} = {_toml_value(v)}" for k, v in value.items())]
+        else:
+            lines += [*note, f"{key} = {_toml_value(value)}"]
+    return lines + tables
+
+
+def _toml_value(value: Any) -> str:
+    if value is None:
+        return '"none"'
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml_value(v) for v in value) + "]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value)
+
+
+def _find(name_or_path: str | Path) -> Path:
+    """The file of a recipe."""
+    shipped = RECIPES / f"{name_or_path}.toml"
+    names = [path.stem for path in RECIPES.glob("*.toml")]
+    if str(name_or_path) in names:
+        return shipped
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    if path.suffix == ".toml" or path.is_dir() or len(path.parts) > 1:
+        reason = "is a folder" if path.is_dir() else "is not there"
+        raise MdpotError(f"the recipe file {str(path)!r} {reason}. Shipped recipes: {', '.join(sorted(names))}.")
+    raise unknown("recipe", str(name_or_path), names)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise MdpotError(f"{str(path)!r} is not a recipe in TOML: {error}") from error
+    except OSError as error:
+        raise MdpotError(f"cannot read the recipe {str(path)!r}: {error.strerror}") from error
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    """ "a.b=1" as {"a": {"b": 1}}."""
+    key, equals, value = text.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not equals or not all(parts):
+        raise MdpotError(f"--set takes key=value, e.g. finetune.lr=1e-3, got {text!r}")
+    if parts in (["name"], ["preset"]):
+        raise MdpotError(f"--set cannot change {key!r}, which says where the recipe came from")
+    if len(parts) == 1 and parts[0] not in Recipe.model_fields:
+        homes = [f"{s}.{parts[0]}" for s in Recipe.model_fields if parts[0] in _fields_of(s)]
+        if homes:
+            raise MdpotError(f"unknown key {parts[0]!r}. Did you mean {' or '.join(homes)}?")
+    try:
+        parsed = tomllib.loads(f"value = {value}")
+        result: Any = parsed["value"] if len(parsed) == 1 else value.strip()
+    except tomllib.TOMLDecodeError:
+        result = value.strip()
+    for part in reversed(parts):
+        result = {part: result}
+    return result
+
+
+def _fields_of(section: str) -> Iterable[str]:
+    kind = Recipe.model_fields[section].annotation
+    return kind.model_fields if inspect.isclass(kind) and issubclass(kind, Section) else ()
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """`base` with the keys of `over`, table by table, by the two rules of `load_recipe`."""
+    merged = dict(base)
+    if path in _STAGES:
+        for pair in EXCLUSIVE:
+            if set(pair) & set(over):
+                merged = {k: v for k, v in merged.items() if k not in pair}
+    if path == "model" and over.get("name", base.get("name")) != base.get("name"):
+        merged.pop("hyperparameters", None)
+    for key, value in over.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merge(old, value, f"{path}.{key}".lstrip(".")) if both else value
+    return merged
+
+
+def _refuse_unknown(values: Any, section: type[Section], path: str) -> None:
+    """Raise for a key that the section does not have, with the closest one it has."""
+    if not isinstance(values, Mapping):
+        raise MdpotError(f"[{path}] must be a table, got {values!r}")
+    for key, value in values.items():
+        if key not in section.model_fields:
+            where = f"key of [{path}]" if path else "table or key"
+            hint = _hyperparameter_hint(key) if section is ModelConfig else ""
+            if hint:
+                raise MdpotError(f"unknown {where} {key!r}. {hint}")
+            raise unknown(where, str(key), section.model_fields)
+        kind = section.model_fields[key].annotation
+        if inspect.isclass(kind) and issubclass(kind, Section):
+            _refuse_unknown(value, kind, f"{path}.{key}".lstrip("."))
+
+
+def _hyperparameter_hint(key: str) -> str:
+    if get_close_matches(key, ModelConfig.model_fields, n=1, cutoff=0.75):
+        return ""
+    return f"What the architecture takes goes in model.hyperparameters, e.g. model.hyperparameters.{key}=..."
+
+
+def _check_hyperparameters(model: ModelConfig) -> dict[str, Any]:
+    """The hyperparameters, checked by name and type against what the architecture's `__init__` takes."""
+    from mdpot.models import MODELS
+
+    if model.name not in MODELS:
+        raise unknown("model", model.name, MODELS)
+    init = MODELS[model.name].__init__
+    hints = get_type_hints(init)
+    given = ("self", "n_elements", "cutoff")
+    takes = {k: p for k, p in inspect.signature(init).parameters.items() if k not in given}
+    for key in model.hyperparameters:
+        if key == "cutoff":
+            raise MdpotError("the cutoff goes in model.cutoff, not in model.hyperparameters")
+        if key not in takes:
+            raise unknown(f"hyperparameter of {model.name}", key, takes)
+    missing = [k for k, p in takes.items() if p.default is p.empty and k not in model.hyperparameters]
+    if missing:
+        raise MdpotError(f"model.hyperparameters of {model.name} lacks {', '.join(missing)}")
+    checked = {}
+    for key, value in model.hyperparameters.items():
+        adapter = TypeAdapter(hints.get(key, Any), config=ConfigDict(strict=True))
+        try:
+            checked[key] = adapter.validate_python(value)
+        except ValidationError as error:
+            raise MdpotError(f"model.hyperparameters.{key}: {error.errors()[0]['msg']}, got {value!r}") from error
+    return checked
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first of pydantic's complaints, in one line."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"{place} is missing"
+    if first["type"] == "value_error":
+        return f"in [{place}]: {message}"
+    return f"{place}: {message[0].lower()}{message[1:]}, got {first['input']!r}"

@@ -1,0 +1,204 @@
+"""What a recipe holds: every table and key of a run, typed, documented and checked before anything starts.
+
+Reading a recipe, its presets and single keys is in `mdpot.training.config`.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from ase.data import atomic_numbers
+from ase.formula import Formula
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PositiveInt = Annotated[int, Field(ge=1, strict=True)]
+NaturalInt = Annotated[int, Field(ge=0, strict=True)]
+Positive = Annotated[float, Field(gt=0, strict=True)]
+NonNegative = Annotated[float, Field(ge=0, strict=True)]
+Share = Annotated[float, Field(gt=0, le=1, strict=True)]
+Decay = Annotated[float, Field(gt=0, lt=1, strict=True)]
+
+
+def _may_be_none(annotation: Any) -> bool:
+    """Whether a field of this type takes None."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return get_origin(annotation) in (Union, types.UnionType) and type(None) in get_args(annotation)
+
+
+class Section(BaseModel):
+    """A table of a recipe. Unknown keys are refused; the string "none" is what TOML lacks, a missing value."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, str_strip_whitespace=True, use_attribute_docstrings=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_means_none(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        empty = {k for k, f in cls.model_fields.items() if _may_be_none(f.annotation) and values.get(k) == "none"}
+        return {k: None if k in empty else v for k, v in values.items()}
+
+
+class DataConfig(Section):
+    """Which frames, and which of them train, validate and test."""
+
+    source: str
+    """Name of the data source (`mdpot data list`), or "custom" for the file given by --data."""
+    fractions: tuple[float, float, float] = (0.81, 0.09, 0.10)
+    """Shares of the frames for training, validation and test; they add up to 1."""
+    split_by: Literal["group", "frame"] = "group"
+    """"group": frames of one source trajectory stay together; "frame": every frame for itself."""
+    max_train_frames: PositiveInt | None = None
+    """Train on at most this many frames, drawn from the training split; "none" takes all."""
+    molecule: str | None = None
+    """Formula of the molecules that masking may touch, e.g. "H2O"; "none" allows any that holds the masked element."""
+    download: bool = False
+    """Whether the public data set may be downloaded when it is found nowhere else."""
+
+    @model_validator(mode="after")
+    def _check(self) -> DataConfig:
+        if any(f < 0 for f in self.fractions) or not math.isclose(sum(self.fractions), 1.0, abs_tol=1e-6):
+            raise ValueError(f"fractions must be three shares that add up to 1, got {list(self.fractions)}")
+        if self.fractions[0] == 0 or self.fractions[1] == 0:
+            raise ValueError("fractions must leave frames for training and for validation")
+        if self.molecule is not None:
+            try:
+                known = set(Formula(self.molecule).count()) <= set(atomic_numbers) - {"X"}
+            except ValueError:
+                known = False
+            if not known or not self.molecule:
+                raise ValueError(f"molecule must be a chemical formula, got {self.molecule!r}")
+        return self
+
+
+class ModelConfig(Section):
+    """The network."""
+
+    name: str = "egnn"
+    """Architecture, a key of `mdpot.MODELS`."""
+    cutoff: Positive = 3.4
+    """Range of the messages, Å."""
+    hyperparameters: dict[str, Any] = Field(default_factory=dict)
+    """What else the architecture takes, by name; the rest keeps the architecture's own values."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The cutoff and the hyperparameters, as `mdpot.build_potential` takes them."""
+        return {"cutoff": self.cutoff, **self.hyperparameters}
+
+
+class Stage(Section):
+    """How one of the two stages is optimized."""
+
+    optimizer: Literal["adamw"] = "adamw"
+    """The optimizer."""
+    epochs: PositiveInt | None = None
+    """Length in passes over the training frames. Give this or max_steps."""
+    max_steps: PositiveInt | None = None
+    """Length in optimizer steps. Give this or epochs."""
+    batch_frames: PositiveInt | None = None
+    """Frames in a batch. Give this or batch_atoms."""
+    batch_atoms: PositiveInt | None = None
+    """Atoms in a batch, about: as many frames as come nearest. Give this or batch_frames."""
+    lr: Positive = 1e-3
+    """Learning rate after the warm-up; from there it falls along half a cosine."""
+    lr_min: NonNegative = 0.0
+    """Learning rate at the last step; at most lr."""
+    warmup_steps: NaturalInt = 0
+    """Steps over which the learning rate rises linearly to lr."""
+    weight_decay: NonNegative = 0.0
+    """Decoupled weight decay of AdamW."""
+    clip_norm: Positive | None = None
+    """Largest norm of the gradient of all weights together; "none" leaves it as it is."""
+    ema_decay: Decay | None = None
+    """Decay per step of the moving average of the weights that is validated and kept; "none" keeps the plain ones."""
+    eval_every: PositiveInt | None = None
+    """Steps between validations; "none" validates once an epoch."""
+    patience: PositiveInt | None = None
+    """Stop after this many validations without a better one; "none" never stops early."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Stage:
+        if getattr(self, "objective", None) == "none":
+            return self
+        for one, other in EXCLUSIVE:
+            if (getattr(self, one) is None) == (getattr(self, other) is None):
+                raise ValueError(f"give either {one} or {other}")
+        if self.lr_min > self.lr:
+            raise ValueError(f"lr_min must be at most lr ({self.lr:g}), got {self.lr_min:g}")
+        return self
+
+
+EXCLUSIVE = (("epochs", "max_steps"), ("batch_frames", "batch_atoms"))
+"""Keys of a stage of which exactly one holds; an override by one takes the place of the other."""
+
+
+class PretrainConfig(Stage):
+    """The first stage, which needs no labels."""
+
+    objective: Literal["mask", "auto", "none"] = "none"
+    """"mask": predict where removed atoms were; "auto": that where the data hold molecules with the element, else
+    nothing; "none": no pretraining."""
+    element: str = "H"
+    """Symbol of the element that is masked."""
+    ratio: Share = 0.25
+    """Share of the molecules that lose an atom."""
+    vector: Literal["derivative", "direct"] = "derivative"
+    """What points to the removed atom: "derivative", the force -dE/dx of the network; "direct", its vector head."""
+    loss: Literal["per-atom", "all"] = "per-atom"
+    """1 - cosine, "per-atom": averaged over the marked atoms; "all": one cosine over all their components."""
+
+    @model_validator(mode="after")
+    def _check_element(self) -> PretrainConfig:
+        if atomic_numbers.get(self.element, 0) < 1:
+            raise ValueError(f"element must be a chemical symbol, got {self.element!r}")
+        return self
+
+
+class FinetuneConfig(Stage):
+    """The second stage, on labels.
+
+    The loss is energy_weight · l(ΔE / n_atoms) + force_weight · l(ΔF) + stress_weight · l(Δσ), each term averaged over
+    its components, with errors in eV per atom, eV/Å and eV/Å^3.
+    """
+
+    loss: Literal["l1", "l2", "huber"] = "l1"
+    """l: absolute error, squared error, or Huber's, which is squared below huber_delta and linear above."""
+    huber_delta: Positive = 0.01
+    """Where Huber's loss turns linear, in the unit of the error."""
+    energy_weight: NonNegative = 1.0
+    """Weight of the energy per atom (eV)."""
+    force_weight: NonNegative = 1.0
+    """Weight of the force components (eV/Å)."""
+    stress_weight: NonNegative = 0.0
+    """Weight of the stress components (eV/Å^3), for the frames that have one."""
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> FinetuneConfig:
+        if self.energy_weight == self.force_weight == self.stress_weight == 0:
+            raise ValueError("one of energy_weight, force_weight and stress_weight must be above 0")
+        return self
+
+
+class Recipe(Section):
+    """A complete run."""
+
+    name: str
+    """Name of the recipe; without it, that of its file."""
+    description: str = ""
+    """One line on what comes out."""
+    preset: str = "plain"
+    """Which preset was applied; "plain" is none. Set when a recipe is loaded."""
+    data: DataConfig
+    """Frames and splits."""
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    """Network."""
+    pretrain: PretrainConfig = Field(default_factory=PretrainConfig)
+    """First stage, without labels."""
+    finetune: FinetuneConfig
+    """Second stage, on energies, forces and stress."""
