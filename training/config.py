@@ -1,4 +1,4 @@
-"""Reading recipes: a file, a preset and single keys become one checked `Recipe`, and a recipe becomes a file again.
+"""Reading recipes: a file, a preset and single keys become one checked `Recipe`; and writing them.
 
 What a recipe may hold is in `mdpot.training.schema`.
 """
@@ -68,19 +68,18 @@ def list_presets(name_or_path: str | Path) -> list[str]:
     return list(_read(_find(name_or_path)).get("presets", {}))
 
 
-def load_recipe(
-    name_or_path: str | Path, preset: str | None = None, overrides: Sequence[str] = ()
-) -> Recipe:
+def load_recipe(name_or_path: str | Path, preset: str | None = None, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe, apply a preset and then single keys, and check all of it.
 
-    A later value takes the place of an earlier one. Two rules keep the overriding simple: a key that excludes another
-    (`max_steps` and `epochs`, `batch_atoms` and `batch_frames`) removes it, and another `model.name` drops the
-    hyperparameters of the model it takes the place of.
+    A later value takes the place of an earlier one. Two rules keep the overriding simple: a key that excludes
+    another (`max_steps` and `epochs`, `batch_atoms` and `batch_frames`) removes it, and another `model.name`
+    drops the hyperparameters of the model it takes the place of.
 
     Args:
         name_or_path: a shipped name (`list_recipes`) or a TOML file.
         preset: a preset of the recipe, or "plain" for none; without it "quick", where the recipe has that.
-        overrides: "key=value" each, e.g. "finetune.lr=1e-3"; the value is read as TOML or, failing that, as text.
+        overrides: "key=value" each, e.g. "finetune.lr=1e-3"; the value is read as TOML or, failing that, as
+            text.
 
     Returns:
         The recipe, with the name of its preset in it.
@@ -171,7 +170,9 @@ def _find(name_or_path: str | Path) -> Path:
         return path
     if path.suffix == ".toml" or path.is_dir() or len(path.parts) > 1:
         reason = "is a folder" if path.is_dir() else "is not there"
-        raise MdpotError(f"the recipe file {str(path)!r} {reason}. Shipped recipes: {', '.join(sorted(names))}.")
+        raise MdpotError(
+            f"the recipe file {str(path)!r} {reason}. Shipped recipes: {', '.join(sorted(names))}."
+        )
     raise unknown("recipe", str(name_or_path), names)
 
 
@@ -273,7 +274,9 @@ def _check_hyperparameters(model: ModelConfig) -> dict[str, Any]:
         try:
             checked[key] = adapter.validate_python(value)
         except ValidationError as error:
-            raise MdpotError(f"model.hyperparameters.{key}: {error.errors()[0]['msg']}, got {value!r}") from error
+            raise MdpotError(
+                f"model.hyperparameters.{key}: {error.errors()[0]['msg']}, got {value!r}"
+            ) from error
     return checked
 
 

@@ -29,10 +29,14 @@ def _may_be_none(annotation: Any) -> bool:
 
 
 class Section(BaseModel):
-    """A table of a recipe. Unknown keys are refused; the string "none" is what TOML lacks, a missing value."""
+    """A table of a recipe. Unknown keys are refused; the text "none" is what TOML lacks, a missing value."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, str_strip_whitespace=True, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        str_strip_whitespace=True,
+        use_attribute_docstrings=True,
     )
 
     @model_validator(mode="before")
@@ -40,8 +44,8 @@ class Section(BaseModel):
     def _none_means_none(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        empty = {k for k, f in cls.model_fields.items() if _may_be_none(f.annotation) and values.get(k) == "none"}
-        return {k: None if k in empty else v for k, v in values.items()}
+        optional = {key for key, field in cls.model_fields.items() if _may_be_none(field.annotation)}
+        return {k: None if k in optional and v == "none" else v for k, v in values.items()}
 
 
 class DataConfig(Section):
@@ -56,7 +60,7 @@ class DataConfig(Section):
     max_train_frames: PositiveInt | None = None
     """Train on at most this many frames, drawn from the training split; "none" takes all."""
     molecule: str | None = None
-    """Formula of the molecules that masking may touch, e.g. "H2O"; "none" allows any that holds the masked element."""
+    """Formula of the molecules that masking may touch, e.g. "H2O"; "none": any that hold the masked element."""
     download: bool = False
     """Whether the public data set may be downloaded when it is found nowhere else."""
 
@@ -116,7 +120,8 @@ class Stage(Section):
     clip_norm: Positive | None = None
     """Largest norm of the gradient of all weights together; "none" leaves it as it is."""
     ema_decay: Decay | None = None
-    """Decay per step of the moving average of the weights that is validated and kept; "none" keeps the plain ones."""
+    """Decay per step of the moving average of the weights, which is what is validated and kept; "none" keeps
+    the weights themselves."""
     eval_every: PositiveInt | None = None
     """Steps between validations; "none" validates once an epoch."""
     patience: PositiveInt | None = None
@@ -142,14 +147,14 @@ class PretrainConfig(Stage):
     """The first stage, which needs no labels."""
 
     objective: Literal["mask", "auto", "none"] = "none"
-    """"mask": predict where removed atoms were; "auto": that where the data hold molecules with the element, else
-    nothing; "none": no pretraining."""
+    """"mask": predict where removed atoms were; "auto": that where the data hold molecules with the element,
+    else nothing; "none": no pretraining."""
     element: str = "H"
     """Symbol of the element that is masked."""
     ratio: Share = 0.25
     """Share of the molecules that lose an atom."""
     vector: Literal["derivative", "direct"] = "derivative"
-    """What points to the removed atom: "derivative", the force -dE/dx of the network; "direct", its vector head."""
+    """What points to the removed atom: "derivative", the force -dE/dx; "direct", the network's vector head."""
     loss: Literal["per-atom", "all"] = "per-atom"
     """1 - cosine, "per-atom": averaged over the marked atoms; "all": one cosine over all their components."""
 
@@ -163,8 +168,8 @@ class PretrainConfig(Stage):
 class FinetuneConfig(Stage):
     """The second stage, on labels.
 
-    The loss is energy_weight · l(ΔE / n_atoms) + force_weight · l(ΔF) + stress_weight · l(Δσ), each term averaged over
-    its components, with errors in eV per atom, eV/Å and eV/Å^3.
+    The loss is energy_weight · l(ΔE / n_atoms) + force_weight · l(ΔF) + stress_weight · l(Δσ), each term
+    averaged over its components, with errors in eV per atom, eV/Å and eV/Å^3.
     """
 
     loss: Literal["l1", "l2", "huber"] = "l1"
@@ -172,7 +177,9 @@ class FinetuneConfig(Stage):
     huber_delta: Positive = 0.01
     """Where Huber's loss turns linear, in the unit of the error."""
     energy_weight: NonNegative = 1.0
-    """Weight of the energy per atom (eV)."""
+    """Weight of the energy (eV, see energy_per)."""
+    energy_per: Literal["atom", "structure"] = "atom"
+    """Whether the energy's error is divided by the number of atoms before it is scored."""
     force_weight: NonNegative = 1.0
     """Weight of the force components (eV/Å)."""
     stress_weight: NonNegative = 0.0
