@@ -1,10 +1,33 @@
-"""The command `mdpot`."""
+"""The command `mdpot`: its subcommands, and how a run that cannot go on ends."""
 
 from __future__ import annotations
 
 import click
 
+from mdpot import __version__
+from mdpot.cli.data import data
+from mdpot.cli.examine import evaluate, info
+from mdpot.cli.failure import OneLineErrors
+from mdpot.cli.train import finetune, pretrain, train
 
-@click.group()
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mdpot")
 def main() -> None:
-    """Train potentials and run them."""
+    """Graph neural network potentials for molecular dynamics: from a few labeled frames to a file that ASE
+    and OpenMM run.
+
+    The whole way in one command, ten minutes on two cores:
+
+    \b
+        mdpot train water-rpbe --preset quick
+
+    and with your own frames, in any format that ASE reads:
+
+    \b
+        mdpot train custom --data frames.extxyz
+    """
+
+
+for command in (train, pretrain, finetune, evaluate, info, data):
+    main.add_command(command)

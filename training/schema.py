@@ -60,7 +60,7 @@ class DataConfig(Section):
     max_train_frames: PositiveInt | None = None
     """Train on at most this many frames, drawn from the training split; "none" takes all."""
     molecule: str | None = None
-    """Formula of the molecules that masking may touch, e.g. "H2O"; "none": any that hold the masked element."""
+    """Formula of the molecules that masking may touch, e.g. "H2O"; "none": any with the masked element."""
     download: bool = False
     """Whether the public data set may be downloaded when it is found nowhere else."""
 
@@ -154,7 +154,7 @@ class PretrainConfig(Stage):
     ratio: Share = 0.25
     """Share of the molecules that lose an atom."""
     vector: Literal["derivative", "direct"] = "derivative"
-    """What points to the removed atom: "derivative", the force -dE/dx; "direct", the network's vector head."""
+    """What points to the removed atom: "derivative", the force -dE/dx; "direct", its vector head."""
     loss: Literal["per-atom", "all"] = "per-atom"
     """1 - cosine, "per-atom": averaged over the marked atoms; "all": one cosine over all their components."""
 
