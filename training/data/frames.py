@@ -1,0 +1,112 @@
+"""What every reader gives: labelled structures in eV and Å, and a named set of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+#: Frames without named groups are cut into about this many runs of consecutive frames.
+N_CHUNKS = 50
+#: Fewer named groups than this cannot be split into fractions; each is then cut into runs as well.
+MIN_GROUPS = 10
+
+
+@dataclass(slots=True)
+class Frame:
+    """One structure with its labels.
+
+    Attributes:
+        numbers: [n_atoms] int64, atomic numbers.
+        positions: [n_atoms, 3] float64, Å, wrapped or not.
+        cell: [3, 3] float64, Å, lattice vectors as rows; zeros where there is none.
+        pbc: [3] bool, periodic directions.
+        energy: eV, None where it is not known.
+        forces: [n_atoms, 3] float64, eV/Å, None where they are not known.
+        stress: [3, 3] float64, eV/Å^3, tension positive, None where it is not known.
+        group: the trajectory it comes from; frames of one group never part in a split.
+    """
+
+    numbers: np.ndarray
+    positions: np.ndarray
+    cell: np.ndarray
+    pbc: np.ndarray
+    energy: float | None = None
+    forces: np.ndarray | None = None
+    stress: np.ndarray | None = None
+    group: str = ""
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+@dataclass
+class Dataset:
+    """A named set of frames.
+
+    Attributes:
+        name: of the source.
+        frames: the frames, in the order of the file.
+        labels: what computed the labels, as it is shown in reports.
+        origin: where the frames were found.
+        splits: the official split, frame indices by split name; None where there is none.
+        tests: further sets, for testing only, by name.
+        notice: one line that the user should see, e.g. why a download was given up; empty where all is well.
+    """
+
+    name: str
+    frames: list[Frame]
+    labels: str
+    origin: str
+    splits: dict[str, np.ndarray] | None = None
+    tests: dict[str, Dataset] = field(default_factory=dict)
+    notice: str = ""
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The sha256 of the frames' content: atoms, cells, labels and groups, not of the file's bytes."""
+        return fingerprint(self.frames)
+
+
+def fingerprint(frames: Sequence[Frame]) -> str:
+    """The sha256, as 64 hexadecimal digits, of all that the frames hold, in their order."""
+    digest = hashlib.sha256()
+    for frame in frames:
+        digest.update(np.ascontiguousarray(frame.numbers, np.int64).tobytes())
+        for array in (frame.positions, frame.cell, frame.energy, frame.forces, frame.stress):
+            absent = array is None
+            digest.update(b"-" if absent else np.ascontiguousarray(array, np.float64).tobytes())
+        digest.update(np.ascontiguousarray(frame.pbc, bool).tobytes() + frame.group.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def make_groups(names: Sequence[str]) -> list[str]:
+    """Groups for frames in the order of a file, so that neighbors along a trajectory stay together.
+
+    Names that tell at least `MIN_GROUPS` groups apart are taken as they are. Otherwise the frames of each
+    name (of the whole file where there are no names) are cut into runs of consecutive frames, about
+    `N_CHUNKS` in all: then every name is in every split, and only the ends of the runs have neighbors on the
+    other side.
+
+    Args:
+        names: the group each frame names, "" where it names none.
+
+    Returns:
+        The group of each frame.
+    """
+    if "" not in names and len(set(names)) >= MIN_GROUPS:
+        return list(names)
+    length = max(1, round(len(names) / N_CHUNKS))
+    seen: dict[str, int] = {}
+    groups = []
+    for name in names:
+        index = seen.get(name, 0)
+        seen[name] = index + 1
+        groups.append(f"{name}#{index // length}" if name else f"#{index // length}")
+    return groups

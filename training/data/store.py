@@ -1,0 +1,285 @@
+"""Frames as concatenated tensors, with neighbor lists and molecules; and the batches cut from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from mdpot.errors import MdpotError
+from mdpot.graph import Graph
+from mdpot.neighbors import neighbor_list
+from mdpot.training.data.frames import Frame
+from mdpot.training.data.molecules import find_molecules, is_bond, longest_bond
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Structures with their labels; atoms, systems and edges as in `Graph`.
+
+    Attributes:
+        graph: the structures.
+        energy: [n_systems] float64, eV, as labelled; NaN where absent.
+        reference: [n_systems] float64, eV, the sum of the per-element shifts the store was given.
+        forces: [n_atoms, 3], eV/Å; NaN where absent.
+        stress: [n_systems, 3, 3], eV/Å^3, tension positive; NaN where absent.
+        marks: [n_atoms] int64, zeros; masking sets them.
+        molecule: [n_atoms] int64, from 0 to n_molecules - 1, ascending by system, -1 for atoms that
+            masking must leave alone.
+        whole: [n_atoms, 3], Å, positions with molecules made whole: within one, the displacement from a
+            to b is whole[b] - whole[a].
+        n_molecules: how many molecules there are, known without asking the device.
+    """
+
+    graph: Graph
+    energy: torch.Tensor
+    reference: torch.Tensor
+    forces: torch.Tensor
+    stress: torch.Tensor
+    marks: torch.Tensor
+    molecule: torch.Tensor
+    whole: torch.Tensor
+    n_molecules: int
+
+    @property
+    def interaction(self) -> torch.Tensor:
+        """[n_systems] float64, eV, the energy beyond the reference: what the network is to learn."""
+        return self.energy - self.reference
+
+    def replace(self, **values: object) -> Batch:
+        """A copy in which some fields are others."""
+        return replace(self, **values)  # type: ignore[arg-type]
+
+
+class Store:
+    """Frames, their neighbor lists and their molecules, built once.
+
+    Args:
+        frames: at least one.
+        cutoff: Å, of the neighbor lists.
+        shift: energy per element, {atomic number: eV}, summed into `Batch.reference`; zeros without it.
+        molecule: only molecules of exactly this formula, e.g. "H2O", are usable for masking; None takes every
+            component that does not reach across its cell.
+
+    Attributes:
+        n_atoms_per_frame, n_edges_per_frame, n_molecules_per_frame: [n_frames] int64, always on the CPU.
+        molecule: [n_atoms] int64, unique in the store, -1 where not usable for masking.
+        whole: [n_atoms, 3] float64, Å, positions with molecules made whole.
+
+    Raises:
+        MdpotError: no frames, a periodic frame without a cell, an element that `shift` lacks, or a
+            formula that is none.
+    """
+
+    n_atoms_per_frame: torch.Tensor
+    n_edges_per_frame: torch.Tensor
+    n_molecules_per_frame: torch.Tensor
+
+    def __init__(
+        self,
+        frames: Sequence[Frame],
+        cutoff: float,
+        shift: Mapping[int, float] | None = None,
+        molecule: str | None = None,
+    ) -> None:
+        if not frames:
+            raise MdpotError("a store needs at least one frame; got none.")
+        self.cutoff = float(cutoff)
+        sizes = np.array([len(frame) for frame in frames])
+        numbers = np.concatenate([frame.numbers for frame in frames]).astype(np.int64)
+        positions = np.concatenate([frame.positions for frame in frames]).astype(np.float64)
+        cells = np.stack([frame.cell for frame in frames]).astype(np.float64)
+        self.n_atoms_per_frame = torch.from_numpy(sizes)
+        self.numbers = torch.from_numpy(numbers)
+        self.positions = torch.from_numpy(positions)
+        self.cell = torch.from_numpy(cells)
+        self.pbc = torch.from_numpy(np.stack([frame.pbc for frame in frames]).astype(bool))
+        self._set_labels(frames, numbers, sizes, shift)
+        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        bonds, bond_shifts = self._set_edges(frames, starts)
+        found, images = find_molecules(numbers, bonds, bond_shifts, molecule)
+        frame_of_atom = np.repeat(np.arange(len(frames)), sizes)
+        self.molecule = torch.from_numpy(found)
+        moved = np.einsum("ij,ijk->ik", images.astype(np.float64), cells[frame_of_atom])
+        self.whole = torch.from_numpy(positions + moved)
+        # Molecules are numbered in the order of their first atoms, so those of a frame follow each other.
+        last = np.maximum.accumulate(np.maximum.reduceat(found, starts)) + 1
+        self.n_molecules_per_frame = torch.from_numpy(np.diff(last, prepend=0))
+
+    def __len__(self) -> int:
+        return len(self.n_atoms_per_frame)
+
+    @property
+    def device(self) -> torch.device:
+        return self.numbers.device
+
+    def to(self, device: torch.device | str) -> Store:
+        """This store, its tensors moved to a device."""
+        for name, value in vars(self).items():
+            if isinstance(value, torch.Tensor) and not name.endswith("_per_frame"):
+                setattr(self, name, value.to(device))
+        return self
+
+    def batch(self, indices: torch.Tensor, dtype: torch.dtype = torch.float32) -> Batch:
+        """Frames side by side, cut out by tensor operations on the device of the store.
+
+        Args:
+            indices: [n_systems] int64, on the CPU (elsewhere they are fetched); a frame may come twice.
+            dtype: of the floating-point tensors, energies excepted.
+        """
+        frame = indices.cpu()
+        device = self.device
+        atoms, system = _ragged(self.n_atoms_per_frame, frame, device)
+        edges, edge_system = _ragged(self.n_edges_per_frame, frame, device)
+        frame_on_device = frame.to(device)
+        first_atom = _starts(self.n_atoms_per_frame[frame]).to(device)
+        graph = Graph(
+            numbers=self.numbers[atoms],
+            positions=self.positions[atoms].to(dtype),
+            cell=self.cell[frame_on_device].to(dtype),
+            pbc=self.pbc[frame_on_device],
+            system=system,
+            edge_index=self._edges[:, edges].long() + first_atom[edge_system],
+            shifts=self._shifts[edges].to(dtype),
+        )
+        counts = self.n_molecules_per_frame[frame]
+        renumber = (_starts(counts) - _starts(self.n_molecules_per_frame)[frame]).to(device)
+        molecule = self.molecule[atoms]
+        return Batch(
+            graph=graph,
+            energy=self.energy[frame_on_device],
+            reference=self.reference[frame_on_device],
+            forces=self.forces[atoms].to(dtype),
+            stress=self.stress[frame_on_device].to(dtype),
+            marks=torch.zeros_like(molecule),
+            molecule=torch.where(molecule < 0, molecule, molecule + renumber[system]),
+            whole=self.whole[atoms].to(dtype),
+            n_molecules=int(counts.sum()),
+        )
+
+    def _set_labels(
+        self,
+        frames: Sequence[Frame],
+        numbers: np.ndarray,
+        sizes: np.ndarray,
+        shift: Mapping[int, float] | None,
+    ) -> None:
+        nothing = np.full((3, 3), np.nan)
+        energies = [np.nan if frame.energy is None else frame.energy for frame in frames]
+        forces = [np.full((len(f), 3), np.nan) if f.forces is None else f.forces for f in frames]
+        self.energy = torch.tensor(energies, dtype=torch.float64)
+        self.forces = torch.from_numpy(np.concatenate(forces).astype(np.float64))
+        self.stress = torch.from_numpy(np.stack([nothing if f.stress is None else f.stress for f in frames]))
+        per_atom = np.zeros(len(numbers))
+        if shift is not None:
+            lacking = sorted(set(np.unique(numbers).tolist()) - {int(z) for z in shift})
+            if lacking:
+                raise MdpotError(f"shift must cover all elements of the frames; it lacks Z = {lacking}.")
+            table = np.zeros(numbers.max() + 1)
+            for z in np.unique(numbers):
+                table[z] = shift[int(z)]
+            per_atom = table[numbers]
+        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        self.reference = torch.from_numpy(np.add.reduceat(per_atom, starts))
+
+    def _set_edges(self, frames: Sequence[Frame], starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Builds the neighbor lists; returns the bonds [2, n_bonds] in atoms of the store, and their
+        shifts."""
+        reach = longest_bond(self.numbers.numpy())
+        search = max(self.cutoff, reach)
+        edges, shifts, bonds, bond_shifts = [], [], [], []
+        for frame, start in zip(frames, starts, strict=True):
+            pairs, translations = neighbor_list(frame.positions, frame.cell, frame.pbc, search)
+            vectors = frame.positions[pairs[1]] - frame.positions[pairs[0]] + translations @ frame.cell
+            squared = np.einsum("ij,ij->i", vectors, vectors)
+            near = is_bond(frame.numbers[pairs[0]], frame.numbers[pairs[1]], squared)
+            bonds.append(pairs[:, near] + start)
+            bond_shifts.append(translations[near])
+            if reach > self.cutoff:
+                inside = squared < self.cutoff**2
+                pairs, translations = pairs[:, inside], translations[inside]
+            edges.append(pairs.astype(np.int32))
+            shifts.append(translations)
+        self.n_edges_per_frame = torch.tensor([e.shape[1] for e in edges])
+        self._edges = torch.from_numpy(np.concatenate(edges, axis=1))
+        translations = np.concatenate(shifts)
+        compact = np.int8 if np.abs(translations).max(initial=0) < 128 else np.int32
+        self._shifts = torch.from_numpy(translations.astype(compact))
+        return np.concatenate(bonds, axis=1), np.concatenate(bond_shifts)
+
+
+def count_batches(store: Store, n_atoms: int | None = None, n_frames: int | None = None) -> int:
+    """How many batches `batches` gives: the same number in every epoch. Arguments as there."""
+    if (n_atoms is None) == (n_frames is None):
+        raise MdpotError(f"give one of n_atoms and n_frames; got n_atoms={n_atoms}, n_frames={n_frames}.")
+    asked = n_frames if n_atoms is None else n_atoms
+    if asked is None or asked < 1:
+        raise MdpotError(f"a batch needs a positive number of atoms or frames; got {asked}.")
+    if n_atoms is None:
+        return -(-len(store) // asked)
+    # No batch stays empty when batches are at least as wide as the largest frame.
+    width = max(n_atoms, int(store.n_atoms_per_frame.max()))
+    return max(1, int(store.n_atoms_per_frame.sum()) // width)
+
+
+def batches(
+    store: Store,
+    n_atoms: int | None = None,
+    n_frames: int | None = None,
+    generator: torch.Generator | None = None,
+) -> list[torch.Tensor]:
+    """All frames once, in random order, cut into batches.
+
+    Args:
+        store: the frames.
+        n_atoms: about so many atoms in a batch, and never fewer than the largest frame has; the sums differ
+            from each other by at most about one frame.
+        n_frames: or: so many frames in a batch; the last may have fewer.
+        generator: on the CPU; None keeps the order of the store.
+
+    Returns:
+        One tensor [n_systems] int64 of frame indices for each batch.
+
+    Raises:
+        MdpotError: not exactly one of n_atoms and n_frames, or one that is not positive.
+    """
+    n_batches = count_batches(store, n_atoms, n_frames)
+    order = torch.arange(len(store)) if generator is None else torch.randperm(len(store), generator=generator)
+    if n_frames is not None:
+        return list(order.split(n_frames))
+    ordered = store.n_atoms_per_frame[order]
+    # A frame belongs to the batch in which its middle falls when all atoms stand in a row.
+    middle = 2 * ordered.cumsum(0) - ordered
+    owner = middle * n_batches // (2 * int(ordered.sum()))
+    return list(order.split(torch.bincount(owner, minlength=n_batches).tolist()))
+
+
+def _starts(counts: torch.Tensor) -> torch.Tensor:
+    """Where each of several runs of these lengths [n] starts when they follow each other: [n] int64."""
+    return counts.cumsum(0) - counts
+
+
+def _ragged(
+    counts: torch.Tensor, chosen: torch.Tensor, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows of some of the runs that a concatenated tensor consists of.
+
+    Args:
+        counts: [n_runs] int64 on the CPU, the length of each run.
+        chosen: [n_chosen] int64 on the CPU, runs, in any order.
+        device: of the results.
+
+    Returns:
+        rows [sum of the chosen lengths] int64, and run [same] int64: the position in `chosen` each row
+        belongs to.
+    """
+    lengths = counts[chosen]
+    total = int(lengths.sum())
+    offset = (_starts(counts)[chosen] - _starts(lengths)).to(device)
+    # The total is known on the CPU; given as output_size, a GPU need not be waited for.
+    run = torch.repeat_interleave(
+        torch.arange(len(chosen), device=device), lengths.to(device), output_size=total
+    )
+    return torch.arange(total, device=device) + offset[run], run
