@@ -2,12 +2,13 @@
 
     MDPOT_DATA=folder python -m mdpot.training.data.make_sample
 
-Every source frame gives 3 or 4 of its frames, spread evenly along its trajectory with a random start, so that all
-sizes are in the sample as often as in the full set. The same input gives the same bytes.
+Every source frame gives 3 or 4 of its frames, spread evenly along its trajectory with a random start, so that
+all sizes are in the sample as often as in the full set. The same input gives the same bytes.
 """
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import sys
@@ -47,8 +48,6 @@ def choose_frames(groups: np.ndarray, n_frames: int, rng: np.random.Generator) -
 
 def main() -> int:
     """Writes the sample; prints what it holds."""
-    import gzip
-
     folder = os.environ.get("MDPOT_DATA")
     if not folder:
         raise MdpotError("set MDPOT_DATA to the folder that holds water-rpbe/input.data.gz.")
@@ -65,8 +64,8 @@ def main() -> int:
     SAMPLE.write_bytes(data)
     counts = np.unique(groups[chosen], return_counts=True)[1]
     sys.stdout.write(
-        f"{SAMPLE}: {len(chosen)} frames of {len(counts)} source frames ({counts.min()} to {counts.max()} each), "
-        f"{len(data)} bytes\n"
+        f"{SAMPLE}: {len(chosen)} frames of {len(counts)} source frames "
+        f"({counts.min()} to {counts.max()} each), {len(data)} bytes\n"
     )
     return 0
 

@@ -210,6 +210,52 @@ class Store:
         return np.concatenate(bonds, axis=1), np.concatenate(bond_shifts)
 
 
+def count_batches(store: Store, n_atoms: int | None = None, n_frames: int | None = None) -> int:
+    """How many batches `batches` gives: the same number in every epoch. Arguments as there."""
+    if (n_atoms is None) == (n_frames is None):
+        raise MdpotError(f"give one of n_atoms and n_frames; got n_atoms={n_atoms}, n_frames={n_frames}.")
+    asked = n_frames if n_atoms is None else n_atoms
+    if asked is None or asked < 1:
+        raise MdpotError(f"a batch needs a positive number of atoms or frames; got {asked}.")
+    if n_atoms is None:
+        return -(-len(store) // asked)
+    # No batch stays empty when batches are at least as wide as the largest frame.
+    width = max(n_atoms, int(store.n_atoms_per_frame.max()))
+    return max(1, int(store.n_atoms_per_frame.sum()) // width)
+
+
+def batches(
+    store: Store,
+    n_atoms: int | None = None,
+    n_frames: int | None = None,
+    generator: torch.Generator | None = None,
+) -> list[torch.Tensor]:
+    """All frames once, in random order, cut into batches.
+
+    Args:
+        store: the frames.
+        n_atoms: about so many atoms in a batch, and never fewer than the largest frame has; the sums differ
+            from each other by at most about one frame.
+        n_frames: or: so many frames in a batch; the last may have fewer.
+        generator: on the CPU; None keeps the order of the store.
+
+    Returns:
+        One tensor [n_systems] int64 of frame indices for each batch.
+
+    Raises:
+        MdpotError: not exactly one of n_atoms and n_frames, or one that is not positive.
+    """
+    n_batches = count_batches(store, n_atoms, n_frames)
+    order = torch.arange(len(store)) if generator is None else torch.randperm(len(store), generator=generator)
+    if n_frames is not None:
+        return list(order.split(n_frames))
+    ordered = store.n_atoms_per_frame[order]
+    # A frame belongs to the batch in which its middle falls when all atoms stand in a row.
+    middle = 2 * ordered.cumsum(0) - ordered
+    owner = middle * n_batches // (2 * int(ordered.sum()))
+    return list(order.split(torch.bincount(owner, minlength=n_batches).tolist()))
+
+
 def _starts(counts: torch.Tensor) -> torch.Tensor:
     """Where each of several runs of these lengths [n] starts when they follow each other: [n] int64."""
     return counts.cumsum(0) - counts
