@@ -22,7 +22,7 @@ class Batch:
     Attributes:
         graph: the structures.
         energy: [n_systems] float64, eV, as labelled; NaN where absent.
-        reference: [n_systems] float64, eV, the sum of the per-element shifts the store was given.
+        interaction: [n_systems] float64, eV, the energy less the sum of the store's shifts over the atoms.
         forces: [n_atoms, 3], eV/Å; NaN where absent.
         stress: [n_systems, 3, 3], eV/Å^3, tension positive; NaN where absent.
         marks: [n_atoms] int64, zeros; masking sets them.
@@ -35,7 +35,7 @@ class Batch:
 
     graph: Graph
     energy: torch.Tensor
-    reference: torch.Tensor
+    interaction: torch.Tensor
     forces: torch.Tensor
     stress: torch.Tensor
     marks: torch.Tensor
@@ -59,7 +59,7 @@ class Store:
     Args:
         frames: at least one.
         cutoff: Å, of the neighbor lists.
-        shift: energy per element, {atomic number: eV}, summed into `Batch.reference`; zeros without it.
+        shift: energy per element, {atomic number: eV}, taken off in `Batch.interaction`; zeros without it.
         molecule: only molecules of exactly this formula, e.g. "H2O", are usable for masking; None takes every
             component that does not reach across its cell.
 
@@ -150,7 +150,7 @@ class Store:
         return Batch(
             graph=graph,
             energy=self.energy[frame_on_device],
-            reference=self.reference[frame_on_device],
+            interaction=self.interaction[frame_on_device],
             forces=self.forces[atoms].to(dtype),
             stress=self.stress[frame_on_device].to(dtype),
             marks=torch.zeros_like(molecule),
@@ -182,7 +182,7 @@ class Store:
                 table[z] = shift[int(z)]
             per_atom = table[numbers]
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        self.reference = torch.from_numpy(np.add.reduceat(per_atom, starts))
+        self.interaction = self.energy - torch.from_numpy(np.add.reduceat(per_atom, starts))
 
     def _set_edges(self, frames: Sequence[Frame], starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Builds the neighbor lists; returns the bonds [2, n_bonds] in atoms of the store, and their
