@@ -1,6 +1,7 @@
 """mdpot: graph neural network potentials for molecular dynamics, pretrained by masking.
 
-The names below are imported when they are first used, so that `import mdpot` and the command line's help stay fast.
+The names below are imported when they are first used, so that `import mdpot` and the command line's help are
+fast.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _HOME = {
     "save_potential": "mdpot.checkpoint",
 }
 
-# At the root of a checkout this folder shadows an installed mdpot, and cli/ and training/ lie beside it, not in it.
+# In a checkout cli/ and training/ lie beside this folder, not in it.
 _CHECKOUT = Path(__file__).resolve().parent.parent
 if (_CHECKOUT / "pyproject.toml").is_file():
     __path__.append(str(_CHECKOUT))

@@ -30,7 +30,7 @@ from mdpot.training.schema import (
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 __all__ = [
     "DataConfig",
@@ -92,7 +92,7 @@ def load_recipe(name_or_path: str | Path, preset: str | None = None, overrides: 
     presets = values.pop("presets", {})
     where = f"recipe {path.stem!r}"
     if preset is None:
-        preset = DEFAULT_PRESET if DEFAULT_PRESET in presets else values.get("preset", "plain")
+        preset = DEFAULT_PRESET if DEFAULT_PRESET in presets else str(values.get("preset", "plain"))
     if preset in presets:
         _refuse_unknown(presets[preset], Recipe, f"presets.{preset}")
         values = _merge(values, presets[preset])
@@ -223,8 +223,9 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any], path: str = "") -> 
         merged.pop("hyperparameters", None)
     for key, value in over.items():
         old = merged.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merge(old, value, f"{path}.{key}".lstrip(".")) if both else value
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            value = _merge(old, value, f"{path}.{key}".lstrip("."))
+        merged[key] = value
     return merged
 
 
