@@ -7,7 +7,6 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any, NoReturn
 
 import click
@@ -17,7 +16,12 @@ from mdpot.errors import MdpotError
 BAD_INPUT = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
-EXTRAS = {"matplotlib": "train", "pooch": "train", "tensorboard": "tensorboard", "openmm": "openmm"}
+EXTRAS = {
+    "tensorboard": "tensorboard",
+    "openmm": "openmm",
+    "openmmml": "openmm",
+    "openmmtorch": "torchforce",
+}
 """Module to the extra of mdpot that installs it."""
 
 
@@ -37,17 +41,6 @@ class OneLineErrors(click.Group):
             _say(f"interrupted{_reason(stop)}{_remedy(args)}")
             sys.exit(INTERRUPTED)
         sys.exit(code if isinstance(code, int) else 0)
-
-
-def require(*modules: str) -> None:
-    """Refuse to start work whose end needs a module that is not installed.
-
-    Raises:
-        MdpotError: one of `modules` is missing, with the line that installs it.
-    """
-    for module in modules:
-        if find_spec(module) is None:
-            raise MdpotError(_not_installed(module))
 
 
 def _fail(error: Exception) -> NoReturn:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from mdpot.cli.failure import require
 from mdpot.cli.options import PATH, check_device, read_recipe, recipe_options, run_folder
 from mdpot.errors import MdpotError
 
@@ -43,7 +42,6 @@ def train(
     the recipe as it ran, the splits, the logs, the potential (potential.safetensors), pictures, metrics.json
     and report.md.
     """
-    require("matplotlib")
     loaded = read_recipe(recipe, preset, overrides, print_recipe)
     check_device(device)
     if seeds is not None and not compare_scratch:
@@ -80,7 +78,6 @@ def pretrain(
     RECIPE is the name of a shipped recipe (water-rpbe, custom) or a TOML file. The file it leaves is what
     `mdpot finetune --from` takes.
     """
-    require("matplotlib")
     loaded = read_recipe(recipe, preset, overrides, print_recipe)
     check_device(device)
     if loaded.pretrain.objective == "none":
@@ -124,7 +121,6 @@ def finetune(
     RECIPE is the name of a shipped recipe (water-rpbe, custom) or a TOML file; its network must be that of
     the file.
     """
-    require("matplotlib")
     loaded = read_recipe(recipe, preset, overrides, print_recipe)
     check_device(device)
     from mdpot.training.run import run_finetune
