@@ -1,0 +1,146 @@
+"""Molecular dynamics by ASE's integrators, with any ASE calculator."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError
+from ase.md.langevinbaoab import LangevinBAOAB
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import FIRE
+
+from mdpot.errors import MdpotError
+from mdpot.simulate.engine import Dynamics, State, degrees_of_freedom, kinetic_energy, rest
+from mdpot.units import BAR
+
+FORCE_TOLERANCE = 0.1  # eV/Å: where minimization ends
+
+
+class RestingLangevin(LangevinBAOAB):
+    """ASE's Langevin dynamics (BAOAB; Leimkuhler and Matthews, J. Chem. Phys. 138, 174102) without drift.
+
+    The random forces push the center of mass. Taking its motion out after every step leaves the canonical
+    ensemble of the 3N − 3 other degrees of freedom, for it is an orthogonal projection in mass-weighted
+    coordinates.
+    """
+
+    def step(self) -> None:
+        super().step()
+        self.atoms.set_velocities(rest(self.atoms.get_velocities(), self.masses[:, 0]))
+
+    def _update_accel(self) -> None:
+        if self.externalstress is not None:
+            # Stress first: a calculator that gives the forces with it is then called once a step.
+            self.atoms.get_stress()
+        super()._update_accel()
+
+
+class AseEngine:
+    """See `Engine`.
+
+    NVE is velocity Verlet, NVT Langevin (BAOAB), and NPT Langevin with an isotropic Langevin piston (Quigley
+    and Probert, J. Chem. Phys. 120, 11432).
+
+    Args:
+        atoms: structure; the engine works on a copy.
+        calculator: any ASE calculator; stress is asked of it for NPT only.
+        dynamics: what to integrate.
+
+    Raises:
+        MdpotError: NPT with a calculator that has no stress.
+    """
+
+    name = "ase"
+
+    def __init__(self, atoms: Atoms, calculator: BaseCalculator, dynamics: Dynamics) -> None:
+        self.atoms = atoms.copy()
+        self.atoms.calc = calculator
+        self.dynamics = dynamics
+        self.rng = np.random.default_rng(dynamics.seed)
+        self._step = 0
+        self._integrator: Any = None  # made at the first step: it asks for forces
+        if dynamics.ensemble == "npt":
+            self._check_stress()
+
+    def minimize(self, max_steps: int) -> None:
+        FIRE(self.atoms, logfile=None).run(fmax=FORCE_TOLERANCE, steps=max_steps)
+
+    def set_velocities(self, velocities: np.ndarray) -> None:
+        self.atoms.set_velocities(velocities / units.fs)
+
+    def step(self, n_steps: int) -> None:
+        if self._integrator is None:
+            self._integrator = self._make_integrator()
+        self._integrator.run(n_steps)
+        self._step += n_steps
+
+    def state(self) -> State:
+        velocities = self.atoms.get_velocities() * units.fs
+        return State(
+            step=self._step,
+            time=self._step * self.dynamics.dt,
+            positions=self.atoms.get_positions(),
+            velocities=velocities,
+            cell=self.atoms.cell.array.copy(),
+            potential=float(self.atoms.get_potential_energy()),
+            kinetic=kinetic_energy(velocities, self.atoms.get_masses()),
+        )
+
+    def is_finite(self) -> bool:
+        return bool(np.isfinite(self.atoms.positions).all())
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        return {
+            "step": np.array(self._step),
+            "positions": self.atoms.get_positions(),
+            "momenta": self.atoms.get_momenta(),
+            "cell": self.atoms.cell.array.copy(),
+            "piston": np.array(getattr(self._integrator, "p_eps", 0.0)),
+            "rng": np.array(json.dumps(self.rng.bit_generator.state)),
+        }
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        self._step = int(arrays["step"])
+        self.atoms.set_cell(arrays["cell"])
+        self.atoms.set_positions(arrays["positions"])
+        self.atoms.set_momenta(arrays["momenta"])
+        self.rng.bit_generator.state = json.loads(str(arrays["rng"]))
+        self._integrator = self._make_integrator()
+        if self.dynamics.ensemble == "npt":
+            self._integrator.p_eps = float(arrays["piston"])
+
+    def _make_integrator(self) -> VelocityVerlet | RestingLangevin:
+        d = self.dynamics
+        dt = d.dt * units.fs
+        if d.ensemble == "nve":
+            return VelocityVerlet(self.atoms, dt)
+        langevin = {
+            "temperature_K": d.temperature,
+            "T_tau": 1000 * units.fs / d.friction,
+            "hydrostatic": True,
+        }
+        if d.ensemble == "nvt":
+            return RestingLangevin(self.atoms, dt, rng=self.rng, **langevin)
+        ndof, tau = degrees_of_freedom(len(self.atoms)), d.pdamp * units.fs
+        integrator = RestingLangevin(
+            self.atoms,
+            dt,
+            rng=self.rng,
+            externalstress=-d.pressure * BAR,
+            P_tau=tau,
+            P_mass=(ndof + 3) * units.kB * d.temperature * tau**2,
+            **langevin,
+        )
+        integrator.Ndof = ndof
+        return integrator
+
+    def _check_stress(self) -> None:
+        try:
+            self.atoms.get_stress()
+        except PropertyNotImplementedError:
+            raise MdpotError(
+                "ensemble npt needs the stress, which this potential does not give. Take nvt."
+            ) from None

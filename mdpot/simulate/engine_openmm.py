@@ -1,0 +1,241 @@
+"""Molecular dynamics by OpenMM's integrators, with the forces of an OpenMM system."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.cell import Cell
+from ase.data import covalent_radii
+
+from mdpot.errors import MdpotError
+from mdpot.neighbors import neighbor_list
+from mdpot.simulate.engine import Dynamics, State, kinetic_energy, rest
+from mdpot.units import AMU_A2_PER_FS2, KJ_PER_MOL, NM
+
+BAROSTAT_INTERVAL = 25  # steps between trial moves of the volume
+FORCE_TOLERANCE = 100.0  # kJ/mol/nm, root mean square: where minimization ends
+VELOCITY = 1e-2  # Å/fs in nm/ps
+FORCE = KJ_PER_MOL / NM  # kJ/mol/nm in eV/Å
+
+
+def to_openmm_frame(atoms: Atoms) -> Atoms:
+    """A copy turned and described as OpenMM wants it: a lower triangular cell in reduced form, or no cell.
+
+    The lattice and the distances are those of the original.
+
+    Raises:
+        MdpotError: periodic in some directions only.
+    """
+    atoms = atoms.copy()
+    if not atoms.pbc.any():
+        atoms.set_cell(None)
+        return atoms
+    if not atoms.pbc.all():
+        raise MdpotError(
+            f"engine openmm takes structures that are periodic in all directions or in none; got pbc = "
+            f"{atoms.pbc.tolist()}. Use engine ase."
+        )
+    lower, rotation = atoms.cell.standard_form()
+    # Of lower = cell @ rotation.T only the orientation is new; the positions turn along.
+    positions = atoms.positions @ rotation.T
+    a, b, c = lower.array
+    c = c - b * round(c[1] / b[1])
+    c = c - a * round(c[0] / a[0])
+    b = b - a * round(b[0] / a[0])
+    atoms.set_cell(Cell(np.array([a, b, c])))
+    atoms.set_positions(positions)
+    return atoms
+
+
+def molecule_bonds(atoms: Atoms) -> np.ndarray:
+    """The bonds [n_bonds, 2] of all finite molecules; what is bonded to its own image has none.
+
+    Two atoms are bonded that are closer than 1.2 times the sum of their covalent radii.
+    """
+    radii = 1.2 * covalent_radii[atoms.numbers]
+    (i, j), shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, 2.0 * radii.max())
+    distances = np.linalg.norm(atoms.positions[j] - atoms.positions[i] + shifts @ atoms.cell.array, axis=1)
+    bonded = distances < radii[i] + radii[j]
+    i, j, shifts = i[bonded], j[bonded], shifts[bonded]
+    first = np.searchsorted(i, np.arange(len(atoms) + 1))
+    image = np.zeros((len(atoms), 3), dtype=np.int64)  # each molecule laid out in space, along its bonds
+    molecule = np.full(len(atoms), -1)
+    for root in range(len(atoms)):
+        if molecule[root] >= 0:
+            continue
+        molecule[root] = root
+        waiting = [root]
+        while waiting:
+            k = waiting.pop()
+            for edge in range(first[k], first[k + 1]):
+                if molecule[j[edge]] < 0:
+                    molecule[j[edge]] = root
+                    image[j[edge]] = image[k] + shifts[edge]
+                    waiting.append(j[edge])
+    endless = molecule[i[(image[i] + shifts != image[j]).any(axis=1)]]
+    keep = (i < j) & ~np.isin(molecule[i], endless)
+    return np.stack([i[keep], j[keep]], axis=1)
+
+
+def make_topology(atoms: Atoms) -> Any:
+    """An OpenMM topology of the atoms, in their order, all in one residue."""
+    from openmm import Vec3, app, unit
+
+    topology = app.Topology()
+    residue = topology.addResidue("SYS", topology.addChain())
+    for index, number in enumerate(atoms.numbers):
+        topology.addAtom(f"A{index}", app.Element.getByAtomicNumber(int(number)), residue)
+    if atoms.pbc.all():
+        topology.setPeriodicBoxVectors([Vec3(*row) for row in atoms.cell.array / NM] * unit.nanometer)
+    return topology
+
+
+class OpenMMEngine:
+    """See `Engine`.
+
+    NVE is OpenMM's Verlet integrator, NVT its Langevin middle integrator, and NPT that with an isotropic
+    Monte Carlo barostat.
+
+    Args:
+        atoms: structure in the frame of `to_openmm_frame`; its masses are used.
+        system: OpenMM system with the forces; masses, integrator, removal of drift and barostat are set up
+            here.
+        dynamics: what to integrate.
+        platform: name of an OpenMM platform; None takes the fastest.
+        properties: of the platform.
+    """
+
+    name = "openmm"
+
+    def __init__(
+        self,
+        atoms: Atoms,
+        system: Any,
+        dynamics: Dynamics,
+        platform: str | None = None,
+        properties: dict[str, str] | None = None,
+    ) -> None:
+        import openmm
+
+        self.atoms, self.dynamics = atoms.copy(), dynamics
+        self._step = 0
+        self._masses = self.atoms.get_masses()
+        for index, mass in enumerate(self._masses):
+            system.setParticleMass(index, float(mass))
+        self._remove_drift(system)
+        if atoms.pbc.all():
+            system.setDefaultPeriodicBoxVectors(*(self.atoms.cell.array / NM).tolist())
+        if dynamics.ensemble == "npt":
+            self._add_barostat(system)
+        integrator = self._make_integrator()
+        if platform is None:
+            self._context = openmm.Context(system, integrator)
+        else:
+            chosen = openmm.Platform.getPlatform(platform)
+            self._context = openmm.Context(system, integrator, chosen, properties or {})
+        self._context.setPositions(self.atoms.positions / NM)
+
+    def minimize(self, max_steps: int) -> None:
+        import openmm
+
+        openmm.LocalEnergyMinimizer.minimize(self._context, FORCE_TOLERANCE, max_steps)
+
+    def set_velocities(self, velocities: np.ndarray) -> None:
+        if self.dynamics.ensemble == "nve":  # leapfrog: its velocities are those of half a step before
+            velocities = velocities - self._half_kick(self._get(forces=True))
+        self._context.setVelocities(velocities / VELOCITY)
+
+    def step(self, n_steps: int) -> None:
+        self._context.getIntegrator().step(n_steps)
+        self._step += n_steps
+
+    def state(self) -> State:
+        raw = self._get(positions=True, velocities=True, energy=True, forces=True)
+        velocities = raw.getVelocities(asNumpy=True)._value * VELOCITY
+        if self.dynamics.ensemble == "nve":
+            velocities = velocities + self._half_kick(raw)
+        velocities = rest(
+            velocities, self._masses
+        )  # drift is removed at the start of a step, and this is its end
+        periodic = self.atoms.pbc.all()
+        return State(
+            step=self._step,
+            time=self._step * self.dynamics.dt,
+            positions=raw.getPositions(asNumpy=True)._value * NM,
+            velocities=velocities,
+            cell=raw.getPeriodicBoxVectors(asNumpy=True)._value * NM if periodic else np.zeros((3, 3)),
+            potential=raw.getPotentialEnergy()._value * KJ_PER_MOL,
+            kinetic=kinetic_energy(velocities, self._masses),
+        )
+
+    def is_finite(self) -> bool:
+        return bool(np.isfinite(self._get(positions=True).getPositions(asNumpy=True)._value).all())
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        raw = self._get(positions=True, velocities=True)
+        arrays = {
+            "step": np.array(self._step),
+            "positions": raw.getPositions(asNumpy=True)._value * NM,
+            "raw_velocities": raw.getVelocities(asNumpy=True)._value.copy(),
+            "checkpoint": np.frombuffer(self._context.createCheckpoint(), dtype=np.uint8),
+        }
+        if self.atoms.pbc.all():
+            arrays["cell"] = raw.getPeriodicBoxVectors(asNumpy=True)._value * NM
+        return arrays
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        from openmm import OpenMMException
+
+        self._step = int(arrays["step"])
+        try:
+            self._context.loadCheckpoint(arrays["checkpoint"].tobytes())
+        except (
+            OpenMMException
+        ):  # of another platform, machine or version: all but the random numbers carries on
+            if "cell" in arrays:
+                self._context.setPeriodicBoxVectors(*(arrays["cell"] / NM).tolist())
+            self._context.setPositions(arrays["positions"] / NM)
+            self._context.setVelocities(arrays["raw_velocities"])
+
+    def _get(self, **what: bool) -> Any:
+        return self._context.getState(**what)
+
+    def _half_kick(self, raw: Any) -> np.ndarray:
+        """What the forces do to the velocities in half a step, [n_atoms, 3], Å/fs."""
+        forces = raw.getForces(asNumpy=True)._value * FORCE
+        return 0.5 * self.dynamics.dt * forces / (AMU_A2_PER_FS2 * self._masses[:, None])
+
+    def _make_integrator(self) -> Any:
+        import openmm
+
+        d = self.dynamics
+        if d.ensemble == "nve":
+            return openmm.VerletIntegrator(d.dt * 1e-3)
+        integrator = openmm.LangevinMiddleIntegrator(d.temperature, d.friction, d.dt * 1e-3)
+        integrator.setRandomNumberSeed(d.seed % (2**31 - 2) + 1)  # 0 would mean a seed by chance
+        return integrator
+
+    def _remove_drift(self, system: Any) -> None:
+        import openmm
+
+        for index in reversed(range(system.getNumForces())):
+            if isinstance(system.getForce(index), openmm.CMMotionRemover):
+                system.removeForce(index)
+        if len(self.atoms) > 1:
+            system.addForce(openmm.CMMotionRemover(1))
+
+    def _add_barostat(self, system: Any) -> None:
+        import openmm
+
+        d = self.dynamics
+        barostat = openmm.MonteCarloBarostat(d.pressure, d.temperature, BAROSTAT_INTERVAL)
+        barostat.setRandomNumberSeed(d.seed % (2**31 - 2) + 1)
+        system.addForce(barostat)
+        # Bonds without strength tell the barostat what to move as a whole. If it stretched each molecule with
+        # the box, only tiny changes of volume would be accepted.
+        bonds = openmm.HarmonicBondForce()
+        for i, j in molecule_bonds(self.atoms):
+            bonds.addBond(int(i), int(j), 0.0, 0.0)
+        system.addForce(bonds)

@@ -1,0 +1,98 @@
+"""From a model file to an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
+
+from mdpot.errors import MdpotError
+from mdpot.simulate.engine import Engine
+from mdpot.simulate.settings import Settings
+
+# What can stand in for a model file: an ASE calculator, or what makes an OpenMM system of an OpenMM topology.
+Forces = BaseCalculator | Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the driver needs to know of a model; None where it is not known.
+
+    Attributes:
+        elements: atomic numbers it was trained on.
+        min_distances: Å, smallest distances in its training set, as {"H-O": 0.8, ...}.
+        conservative: its forces are the gradient of its energy.
+    """
+
+    elements: list[int] | None = None
+    min_distances: dict[str, float] | None = None
+    conservative: bool = True
+
+
+def read_facts(model: str, forces: Forces | None) -> ModelFacts:
+    """The facts of a model file, or of forces that stand in for it.
+
+    Raises:
+        MdpotError: no such file, or not a potential.
+    """
+    if forces is not None:
+        return ModelFacts()
+    if not Path(model).is_file():
+        raise MdpotError(
+            f"model {model!r} is not there. Give a potential file, e.g. one that mdpot train left."
+        )
+    from mdpot.checkpoint import read_metadata
+
+    header = read_metadata(model)
+    return ModelFacts(header["elements"], header.get("min_distances"), header["conservative"])
+
+
+def make_ase(atoms: Atoms, settings: Settings, seed: int, forces: Forces | None) -> Engine:
+    """The ASE engine with the model's calculator, or with another in its place."""
+    from mdpot.simulate.engine_ase import AseEngine
+
+    if forces is None:
+        from mdpot.calculator import MaskedGNNCalculator
+
+        forces = MaskedGNNCalculator(
+            settings.model,
+            device=settings.device,
+            dtype=settings.dtype,
+            **({"backend": settings.backend} if settings.backend else {}),
+        )
+    if not isinstance(forces, BaseCalculator):
+        raise MdpotError("engine ase takes an ASE calculator for its forces.")
+    return AseEngine(atoms, forces, settings.dynamics(seed))
+
+
+def make_openmm(atoms: Atoms, settings: Settings, seed: int, forces: Forces | None) -> Engine:
+    """The OpenMM engine with the model's system, or with another in its place."""
+    try:
+        import openmm  # noqa: F401
+    except ImportError:
+        raise MdpotError("engine openmm needs OpenMM, which is not installed. pip install openmm") from None
+    from mdpot.simulate.engine_openmm import OpenMMEngine, make_topology, to_openmm_frame
+
+    atoms = to_openmm_frame(atoms)
+    topology = make_topology(atoms)
+    if forces is None:
+        from mdpot.openmm import create_system
+
+        system = create_system(topology, settings.model, backend=settings.backend or "auto")
+    elif isinstance(forces, BaseCalculator):
+        raise MdpotError(
+            "engine openmm takes a function that makes a system of a topology, not an ASE calculator."
+        )
+    else:
+        system = forces(topology)
+    return OpenMMEngine(atoms, system, settings.dynamics(seed))
+
+
+ENGINES: dict[str, Callable[[Atoms, Settings, int, Forces | None], Engine]] = {
+    "ase": make_ase,
+    "openmm": make_openmm,
+}

@@ -1,0 +1,94 @@
+"""The restart file and the cutting back of the other files to it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mdpot.errors import MdpotError
+from mdpot.files import atomic
+
+
+@dataclass(frozen=True)
+class Restart:
+    """All that a run needs to carry on.
+
+    Attributes:
+        arrays: of the engine, see `Engine.snapshot`.
+        numbers: [n_atoms] atomic numbers.
+        masses: [n_atoms], u.
+        pbc: [3] bool.
+        start_cell: [3, 3], Å, and
+        start_positions: [n_atoms, 3], Å: where the run began.
+        memory: of the watch.
+        sizes: bytes of the log and the trajectory at this step, by file name.
+    """
+
+    arrays: dict[str, np.ndarray]
+    numbers: np.ndarray
+    masses: np.ndarray
+    pbc: np.ndarray
+    start_cell: np.ndarray
+    start_positions: np.ndarray
+    memory: dict[str, float | None]
+    sizes: dict[str, int]
+
+    @property
+    def step(self) -> int:
+        return int(self.arrays["step"])
+
+
+def save_restart(path: Path, restart: Restart) -> None:
+    """Writes a restart file (npz, no pickle), atomically."""
+    header = json.dumps({"memory": restart.memory, "sizes": restart.sizes})
+    fixed = {
+        name: getattr(restart, name) for name in ("numbers", "masses", "pbc", "start_cell", "start_positions")
+    }
+    engine = {f"engine.{name}": array for name, array in restart.arrays.items()}
+    with atomic(path) as temporary:
+        np.savez(temporary, header=np.array(header), **fixed, **engine)
+
+
+def load_restart(path: Path) -> Restart:
+    """Reads a restart file.
+
+    Raises:
+        MdpotError: no such file, or a damaged one.
+    """
+    if not path.is_file():
+        raise MdpotError(
+            f"there is no run to resume: {str(path)!r} is not there. Start one without --resume."
+        )
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            values: dict[str, Any] = {name: file[name] for name in file.files}
+        header = json.loads(str(values.pop("header")))
+        engine = {k.removeprefix("engine."): v for k, v in values.items() if k.startswith("engine.")}
+        fixed = {k: v for k, v in values.items() if not k.startswith("engine.")}
+        return Restart(arrays=engine, memory=header["memory"], sizes=header["sizes"], **fixed)
+    except Exception as error:
+        raise MdpotError(f"restart file {str(path)!r} is damaged: {error}.") from None
+
+
+def file_sizes(paths: Iterable[Path]) -> dict[str, int]:
+    """Bytes of each file, by its name."""
+    return {path.name: path.stat().st_size for path in paths}
+
+
+def cut_back(folder: Path, sizes: dict[str, int]) -> None:
+    """Takes off what was written to the files of a run after its restart file.
+
+    Raises:
+        MdpotError: a file is missing, or shorter than at the restart.
+    """
+    for name, size in sizes.items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size < size:
+            raise MdpotError(f"{str(path)!r} is not as the restart file left it; the run cannot be resumed.")
+        os.truncate(path, size)

@@ -1,0 +1,223 @@
+"""One run of molecular dynamics: how it is started and resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+from ase.io import write as write_atoms
+
+from mdpot import __version__
+from mdpot.errors import MdpotError
+from mdpot.files import atomic, write_text
+from mdpot.simulate.box import read_start
+from mdpot.simulate.driver import LAST_GOOD, LOG, RESTART, STRUCK, Driver, Observer, Silent
+from mdpot.simulate.engine import Engine, maxwell_boltzmann, repartition
+from mdpot.simulate.engines import ENGINES, Forces, ModelFacts, read_facts
+from mdpot.simulate.restart import cut_back, load_restart
+from mdpot.simulate.settings import TRAJECTORIES, Settings, settings_of
+from mdpot.simulate.summary import Summary, summarize
+from mdpot.simulate.watch import Limits, Watch
+
+MINIMIZE_STEPS = 300
+SETTINGS, START = "run.json", "start.xyz"
+
+
+def run_md(
+    settings: Settings,
+    out: Path | str,
+    *,
+    forces: Forces | None = None,
+    limits: Limits | None = None,
+    observer: Observer | None = None,
+) -> Summary:
+    """Runs molecular dynamics from its start into a new folder.
+
+    The folder then holds run.json (settings), start.xyz, log.csv, the trajectory, restart.npz, summary.json,
+    pictures and, for a periodic structure, rdf.csv. When the watch strikes, also last_good.xyz and
+    struck.xyz.
+
+    Args:
+        settings: what to do.
+        out: folder; it is made.
+        forces: in place of the model's: an ASE calculator (engine ase), or a function that makes an OpenMM
+            system of an OpenMM topology (engine openmm).
+        limits: of the watch.
+        observer: is told how it goes.
+
+    Returns:
+        The outcome; `stopped` says whether it ended early, and why.
+
+    Raises:
+        MdpotError: settings out of range, no such start or model, elements the model does not know, no full
+            cell for NPT, or a folder that holds another run.
+    """
+    settings.check()
+    out = Path(out)
+    _check_folder(out)
+    observer = observer or Silent()
+    box, velocities, thermostat = np.random.SeedSequence(settings.seed).spawn(3)
+    atoms = read_start(settings.start, np.random.default_rng(box))
+    facts = read_facts(settings.model, forces)
+    check_structure(atoms, settings, facts)
+    if settings.hydrogen_mass is not None:
+        atoms.set_masses(repartition(atoms, settings.hydrogen_mass))
+    observer.phase("loading")
+    engine = ENGINES[settings.engine](atoms, settings, _seed(thermostat), forces)
+    out.mkdir(parents=True, exist_ok=True)
+    _clear(out)
+    _write_settings(out, settings, forces)
+    with atomic(out / START) as temporary:
+        write_atoms(temporary, engine.atoms, format="extxyz")
+    if settings.minimize:
+        observer.phase("minimizing")
+        engine.minimize(MINIMIZE_STEPS)
+    rng = np.random.default_rng(velocities)
+    engine.set_velocities(maxwell_boltzmann(engine.atoms.get_masses(), settings.temperature, rng))
+    watch = _watch(engine, settings, facts, limits)
+    return _finish(Driver(engine, settings, out, watch, observer), resumed=False)
+
+
+def resume_md(
+    out: Path | str,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    forces: Forces | None = None,
+    limits: Limits | None = None,
+    observer: Observer | None = None,
+) -> Summary:
+    """Carries a run on from its restart file, as if it had not been interrupted.
+
+    What was written to the log and the trajectory after the restart file is taken off first.
+
+    Args:
+        out: folder of the run.
+        changes: settings by name; only `steps`, `device` and `backend` may differ from those of the run.
+        forces: as in `run_md`.
+        limits: of the watch.
+        observer: is told how it goes.
+
+    Raises:
+        MdpotError: no run in the folder, another setting or another model, or nothing left to do.
+    """
+    out = Path(out)
+    if not (out / SETTINGS).is_file():
+        raise MdpotError(f"out {str(out)!r} holds no run to resume. Leave --resume out to start one.")
+    stored = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
+    settings = settings_of(stored["settings"]).resumed(changes or {})
+    settings.check()
+    facts = read_facts(settings.model, forces)
+    if _fingerprint(settings, forces) != stored["model_sha256"]:
+        raise MdpotError(f"model {settings.model!r} is not the one that the run in {str(out)!r} began with.")
+    restart = load_restart(out / RESTART)
+    if restart.step >= settings.steps:
+        raise MdpotError(
+            f"the run in {str(out)!r} already has {restart.step} steps. Ask for more with --steps, which "
+            "counts them all from the start."
+        )
+    atoms = Atoms(
+        restart.numbers,
+        restart.start_positions,
+        cell=restart.start_cell,
+        pbc=restart.pbc,
+        masses=restart.masses,
+    )
+    observer = observer or Silent()
+    observer.phase("loading")
+    thermostat = np.random.SeedSequence(settings.seed).spawn(3)[2]
+    engine = ENGINES[settings.engine](atoms, settings, _seed(thermostat), forces)
+    engine.restore(restart.arrays)
+    cut_back(out, restart.sizes)
+    for name in (LAST_GOOD, STRUCK):
+        (out / name).unlink(missing_ok=True)
+    _write_settings(out, settings, forces)
+    watch = _watch(engine, settings, facts, limits)
+    watch.recall(restart.memory)
+    return _finish(Driver(engine, settings, out, watch, observer), resumed=True)
+
+
+def check_structure(atoms: Atoms, settings: Settings, facts: ModelFacts) -> None:
+    """Checks that a structure goes with the model and the ensemble.
+
+    Raises:
+        MdpotError: it does not.
+    """
+    if facts.elements is not None:
+        strangers = sorted(set(atoms.numbers.tolist()) - set(facts.elements))
+        if strangers:
+            names = ", ".join(chemical_symbols[z] for z in strangers)
+            known = ", ".join(chemical_symbols[z] for z in facts.elements)
+            raise MdpotError(
+                f"START holds {names}, but the model knows only {known}. Train one that knows both."
+            )
+    if settings.ensemble != "npt":
+        return
+    if not atoms.pbc.all() or np.linalg.det(atoms.cell.array) == 0:
+        raise MdpotError(
+            f"ensemble npt needs a cell that is periodic in all directions; START has pbc = "
+            f"{atoms.pbc.tolist()}. Give it a cell, or take nvt."
+        )
+    if not facts.conservative:
+        raise MdpotError(
+            "ensemble npt needs forces that are the gradient of an energy; this model predicts forces "
+            "directly. Take nvt."
+        )
+
+
+def _finish(driver: Driver, resumed: bool) -> Summary:
+    stopped = driver.run(resumed)
+    driver.observer.phase("analyzing")
+    s = driver.settings
+    return summarize(driver.out, driver.trajectory.path, driver.atoms, s.ensemble, s.temperature, stopped)
+
+
+def _watch(engine: Engine, settings: Settings, facts: ModelFacts, limits: Limits | None) -> Watch:
+    # The thermostat needs some times its own time scale to take the strain of the start out.
+    limits = limits or Limits(equilibration=max(5.0, 10.0 / settings.friction))
+    return Watch(engine.atoms, settings.ensemble, settings.temperature, facts.min_distances, limits)
+
+
+def _check_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise MdpotError(f"out {str(out)!r} is a file. Choose a folder.")
+    begun = (out / SETTINGS).exists()
+    names = [RESTART] if begun else [SETTINGS, RESTART, START, *_written()]
+    if any((out / name).exists() for name in names):
+        raise MdpotError(
+            f"out {str(out)!r} holds another run. Carry it on with --resume, or choose another folder."
+        )
+
+
+def _clear(out: Path) -> None:
+    """Removes what a run left that ended before its first restart file."""
+    for name in _written():
+        (out / name).unlink(missing_ok=True)
+
+
+def _written() -> list[str]:
+    return [LOG, LAST_GOOD, STRUCK, *(f"trajectory.{kind}" for kind in TRAJECTORIES)]
+
+
+def _write_settings(out: Path, settings: Settings, forces: Forces | None) -> None:
+    content = {
+        "settings": settings.to_dict(),
+        "model_sha256": _fingerprint(settings, forces),
+        "mdpot_version": __version__,
+    }
+    write_text(out / SETTINGS, json.dumps(content, indent=2) + "\n")
+
+
+def _fingerprint(settings: Settings, forces: Forces | None) -> str | None:
+    if forces is not None:
+        return None
+    return hashlib.sha256(Path(settings.model).read_bytes()).hexdigest()
+
+
+def _seed(sequence: np.random.SeedSequence) -> int:
+    return int(sequence.generate_state(1)[0])
