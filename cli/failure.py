@@ -37,10 +37,22 @@ class OneLineErrors(click.Group):
             code = super().main(list(args), standalone_mode=False, **settings)
         except (click.ClickException, MdpotError, ModuleNotFoundError, OSError) as error:
             _fail(error)
-        except (KeyboardInterrupt, click.Abort) as stop:
+        except (_Interrupted, click.Abort) as stop:
             _say(f"interrupted{_reason(stop)}{_remedy(args)}")
             sys.exit(INTERRUPTED)
         sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; see `click.Command.invoke`."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            # click would take it for its own Abort, and lose what it says.
+            raise _Interrupted(str(stop)) from stop
+
+
+class _Interrupted(Exception):
+    """Ctrl-C, with what the work that was stopped says about it."""
 
 
 def _fail(error: Exception) -> NoReturn:
@@ -78,8 +90,9 @@ def _not_installed(module: str) -> str:
     return f'{module} is not installed. Install it with: pip install "mdpot[{extra}]"'
 
 
-def _reason(stop: BaseException) -> str:
-    return f": {stop}" if isinstance(stop, KeyboardInterrupt) and str(stop) else ""
+def _reason(stop: Exception) -> str:
+    reason = str(stop).rstrip(".")
+    return f": {reason}" if reason else ""
 
 
 def _remedy(args: Sequence[str]) -> str:

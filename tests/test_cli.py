@@ -1,0 +1,238 @@
+"""The command line: help without heavy imports, arguments handed on, one line for what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from mdpot import build_potential, save_potential
+from mdpot.cli import main
+from mdpot.training.config import list_recipes
+from mdpot.training.schema import Recipe
+
+
+def commands() -> list[list[str]]:
+    """Every command, as the words that call it."""
+
+    def walk(command: click.Command, words: list[str]) -> list[list[str]]:
+        inner = command.commands if isinstance(command, click.Group) else {}
+        return [words, *(path for name, sub in inner.items() for path in walk(sub, [*words, name]))]
+
+    return walk(main, [])
+
+
+def run(*args: str) -> Result:
+    return CliRunner().invoke(main, list(args))
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, tuple, dict[str, Any]]]:
+    """Puts a recorder in the place of mdpot.training.run, and changes to a folder of its own."""
+    recorded: list[tuple[str, tuple, dict[str, Any]]] = []
+    fake = types.ModuleType("mdpot.training.run")
+
+    def recorder(name: str) -> Any:
+        def record(*args: Any, **keywords: Any) -> dict[str, Any]:
+            recorded.append((name, args, keywords))
+            return {}
+
+        return record
+
+    for name in ("run_train", "run_pretrain", "run_finetune", "run_evaluate"):
+        setattr(fake, name, recorder(name))
+    monkeypatch.setitem(sys.modules, "mdpot.training.run", fake)
+    monkeypatch.chdir(tmp_path)
+    return recorded
+
+
+@pytest.fixture(scope="module")
+def potential_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("run") / "potential.safetensors"
+    potential = build_potential("egnn", {"cutoff": 3.0, "width": 8, "layers": 1}, [1, 8], [-1.0, -2.0], 1.0)
+    save_potential(path, potential, {"provenance": {"recipe": {"name": "test"}, "seed": 7}})
+    return path
+
+
+def test_help_needs_nothing_heavy() -> None:
+    """Rendering every help text leaves torch and the like unimported; so it answers at once."""
+    code = f"""
+import sys
+from mdpot.cli import main
+for words in {commands()!r}:
+    try:
+        main([*words, "--help"])
+    except SystemExit as stop:
+        assert stop.code == 0, words
+heavy = {{"torch", "ase", "numpy", "scipy", "matplotlib", "openmm", "pydantic", "rich"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_help_is_complete(words: list[str]) -> None:
+    result = run(*words, "--help")
+    assert result.exit_code == 0
+    command: click.Command = main
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    assert command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{words} {parameter.name} has no help"
+        else:
+            assert parameter.human_readable_name in command.help or words == ["data", "prepare"]
+
+
+def test_help_names_every_shipped_recipe() -> None:
+    text = run("train", "--help").output
+    assert all(name in text for name in list_recipes())
+
+
+def test_train_hands_everything_on(calls: list) -> None:
+    result = run(
+        *[
+            "train",
+            "water-rpbe",
+            "--preset",
+            "quick",
+            "--set",
+            "finetune.lr=1e-3",
+            "--set",
+            "data.molecule=none",
+        ],
+        *["--seed", "3", "--device", "cpu", "--out", "here", "--resume", "--data", "frames.xyz"],
+        *["--compare-scratch", "--seeds", "4"],
+    )
+    assert result.exit_code == 0, result.output
+    ((name, (recipe,), keywords),) = calls
+    assert name == "run_train"
+    assert isinstance(recipe, Recipe)
+    assert (recipe.preset, recipe.finetune.lr, recipe.data.molecule) == ("quick", 1e-3, None)
+    assert keywords == {
+        "data": Path("frames.xyz"),
+        "out": Path("here"),
+        "seed": 3,
+        "device": "cpu",
+        "resume": True,
+        "compare_scratch": True,
+        "seeds": 4,
+    }
+
+
+def test_defaults(calls: list) -> None:
+    assert run("train", "water-rpbe").exit_code == 0
+    assert run("pretrain", "water-rpbe", "--preset", "paper", "--seed", "1").exit_code == 0
+    assert run("finetune", "custom", "--from", "weights.safetensors").exit_code == 0
+    (_, (recipe,), train), (_, _, pretrain), (_, _, finetune) = calls
+    assert recipe.preset == "quick"
+    assert train["out"] == Path("runs/water-rpbe-quick-seed0")
+    assert (train["seed"], train["seeds"], train["resume"], train["data"]) == (0, 1, False, None)
+    assert pretrain["out"] == Path("runs/water-rpbe-paper-pretrain-seed1")
+    assert finetune["out"] == Path("runs/custom-quick-finetune-seed0")
+    assert finetune["from_file"] == Path("weights.safetensors")
+
+
+def test_print_recipe_explains_every_key_and_runs_nothing(calls: list, tmp_path: Path) -> None:
+    result = run("train", "water-rpbe", "--print-recipe", "--set", "finetune.lr=0.5")
+    assert result.exit_code == 0
+    assert "# Learning rate after the warm-up" in result.output
+    assert not calls
+    written = tmp_path / "mine.toml"
+    written.write_text(result.output, encoding="utf-8")
+    assert run("train", str(written)).exit_code == 0
+    assert calls[0][1][0].finetune.lr == 0.5
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["trian"], "No such command 'trian'"),
+        (["train"], "Missing argument 'RECIPE'"),
+        (["train", "water-rpbe", "--sed", "3"], "No such option"),
+        (["train", "water-rpbe", "--seed", "x"], "'--seed'"),
+        (["train", "water-rpb"], "Did you mean 'water-rpbe'?"),
+        (["train", "water-rpbe", "--preset", "quik"], "Did you mean 'quick'?"),
+        (["train", "water-rpbe", "--set", "finetune.lrr=1"], "Did you mean 'lr'?"),
+        (["train", "nowhere.toml"], "is not there"),
+        (["train", "water-rpbe", "--seeds", "3"], "--seeds needs --compare-scratch"),
+        (["train", "water-rpbe", "--device", "gpu9"], "--device 'gpu9' cannot be used here"),
+        (["pretrain", "water-rpbe", "--set", "pretrain.objective=none"], "pretrains nothing"),
+        (["finetune", "water-rpbe"], "'--from'"),
+        (["info", "nowhere.safetensors"], "is not there"),
+        (["info"], "Missing argument 'FILE'"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(calls: list, args: list[str], message: str) -> None:
+    result = run(*args)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+    assert not calls
+
+
+def test_system_errors_and_missing_extras_are_one_line(calls: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_with(error: BaseException) -> Result:
+        def raise_it(*args: Any, **keywords: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(sys.modules["mdpot.training.run"], "run_train", raise_it)
+        return run("train", "water-rpbe", "--seed", "5")
+
+    result = fail_with(PermissionError(13, "Permission denied", "runs"))
+    assert (result.exit_code, result.stderr) == (2, "error: Permission denied: runs\n")
+    result = fail_with(ModuleNotFoundError("No module named 'tensorboard'", name="tensorboard"))
+    assert result.exit_code == 2
+    assert 'pip install "mdpot[tensorboard]"' in result.stderr
+    result = fail_with(KeyboardInterrupt("stopped at step 3 of 10."))
+    assert result.exit_code == 130
+    assert result.stderr == (
+        "interrupted: stopped at step 3 of 10. Go on with: mdpot train water-rpbe --seed 5 --resume\n"
+    )
+    # A fault of ours keeps its traceback.
+    assert isinstance(fail_with(ZeroDivisionError()).exception, ZeroDivisionError)
+    assert isinstance(fail_with(ModuleNotFoundError(name="nonsense")).exception, ModuleNotFoundError)
+
+
+def test_info_prints_the_header(potential_file: Path) -> None:
+    result = run("info", str(potential_file))
+    assert result.exit_code == 0
+    for text in ("egnn", "H O", "hyperparameters.width", "provenance.seed"):
+        assert text in result.output
+    assert run("info", str(potential_file.parent)).exit_code == 0
+    header = json.loads(run("info", str(potential_file), "--json").output)
+    assert header["elements"] == [1, 8]
+    assert header["provenance"]["seed"] == 7
+
+
+def test_info_refuses_other_files(tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(b"nothing of the sort")
+    result = run("info", str(file))
+    assert result.exit_code == 2
+    assert "damaged or of another format" in result.stderr
+
+
+def test_version() -> None:
+    from mdpot import __version__
+
+    assert run("--version").output == f"mdpot, version {__version__}\n"
+
+
+def test_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mdpot", "--version"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
+    assert "version" in done.stdout
