@@ -38,19 +38,3 @@ def bessel_basis(distance: torch.Tensor, n_basis: int, cutoff: float) -> torch.T
     n = torch.arange(1, n_basis + 1, device=distance.device, dtype=distance.dtype)
     d = distance.unsqueeze(-1)
     return math.sqrt(2.0 * cutoff) * torch.sin(d * (n * (math.pi / cutoff))) / d
-
-
-def gaussian_basis(distance: torch.Tensor, n_basis: int, stop: float) -> torch.Tensor:
-    """exp(-(d - c_n)^2 / (2 w^2)) with centers c_n spread evenly over [0, stop] and w their spacing.
-
-    Args:
-        distance: [...], Å.
-        n_basis: number of functions, at least 2.
-        stop: Å, the last center.
-
-    Returns:
-        [..., n_basis], between 0 and 1.
-    """
-    centers = torch.linspace(0.0, stop, n_basis, device=distance.device, dtype=distance.dtype)
-    width = stop / (n_basis - 1)
-    return torch.exp(-0.5 * ((distance.unsqueeze(-1) - centers) / width) ** 2)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mdpot.radial import gaussian_basis, polynomial_envelope
+from mdpot.models.activation import SiLU
+from mdpot.radial import bessel_basis, polynomial_envelope
 
 
 class EGNN(nn.Module):
@@ -28,7 +29,7 @@ class EGNN(nn.Module):
         cutoff: Å.
         width: features per atom.
         layers: number of message-passing steps.
-        n_basis: Gaussians that resolve the distance.
+        n_basis: Bessel functions that resolve the distance.
         channels: coordinate copies per atom; 1 is the original.
         avg_neighbors: average number of neighbors per atom in the training data, for normalization.
     """
@@ -41,7 +42,7 @@ class EGNN(nn.Module):
         cutoff: float = 3.4,
         width: int = 128,
         layers: int = 5,
-        n_basis: int = 16,
+        n_basis: int = 12,
         channels: int = 1,
         avg_neighbors: float = 16.0,
     ) -> None:
@@ -80,7 +81,7 @@ class EGNN(nn.Module):
         for n, layer in enumerate(self.layers):
             # The smallest term keeps the length differentiable where two moved copies meet.
             distance = (v.square().sum(-1) + 1e-8).sqrt()
-            basis = gaussian_basis(distance, self.n_basis, self.cutoff).flatten(1)
+            basis = bessel_basis(distance, self.n_basis, self.cutoff).flatten(1)
             h, step = layer(h, i, j, v, distance, basis, envelope, direct or n < last)
             if n < last or direct:
                 moved = moved + step
@@ -99,10 +100,12 @@ class EGNNLayer(nn.Module):
         self.center = nn.Linear(width, width)
         self.neighbor = nn.Linear(width, width, bias=False)
         self.radial = nn.Linear(n_basis * channels, width, bias=False)
+        # As wide as the atoms' part of the sum: with torch's default the forces start near zero and hardly grow.
+        nn.init.normal_(self.radial.weight)
         self.message = nn.Linear(width, width)
-        self.move = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, channels, bias=False))
-        self.update = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width))
-        self.activation = nn.SiLU()
+        self.move = nn.Sequential(nn.Linear(width, width), SiLU(), nn.Linear(width, channels, bias=False))
+        self.update = nn.Sequential(nn.Linear(2 * width, width), SiLU(), nn.Linear(width, width))
+        self.activation = SiLU()
 
     def forward(
         self,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mdpot.errors import MdpotError
+from mdpot.models.activation import SiLU
 
 
 class Potential(nn.Module):
@@ -44,7 +45,7 @@ class Potential(nn.Module):
         self.elements = [int(z) for z in elements]
         self.scale = float(scale)
         width = int(backbone.n_features)  # type: ignore[arg-type]
-        self.readout = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
+        self.readout = nn.Sequential(nn.Linear(width, width), SiLU(), nn.Linear(width, 1))
         lookup = torch.full([120], -1, dtype=torch.int64)
         lookup[torch.tensor(self.elements)] = torch.arange(len(self.elements))
         self.register_buffer("lookup", lookup, persistent=False)

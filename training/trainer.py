@@ -1,0 +1,313 @@
+"""One training loop for every objective: it reads top to bottom, and what it did survives whatever stops it."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.swa_utils import AveragedModel
+
+from mdpot.errors import MdpotError
+from mdpot.files import atomic, write_text
+from mdpot.models import Potential
+from mdpot.training.schema import Stage
+from mdpot.training.data.store import Store, batches
+from mdpot.training.objectives import Objective
+from mdpot.training.stopping import Stopped, StopSignal
+
+EVALUATION_SEED = 12345
+LAST, BEST, LOG = "last.pt", "best.pt", "metrics.jsonl"
+
+
+@dataclass
+class Progress:
+    """Where a stage stands; saved with the weights."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    seconds: float = 0.0
+    best_loss: float = math.inf
+    best_step: int = 0
+    stale: int = 0
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the loop tells a listener after each validation, and every few seconds in between.
+
+    Attributes:
+        step, n_steps: done, and in all.
+        seconds: spent in this stage, earlier runs included.
+        numbers: the newest training and validation means, keys as in metrics.jsonl.
+    """
+
+    step: int
+    n_steps: int
+    seconds: float
+    numbers: dict[str, float]
+
+
+def fit(
+    potential: Potential,
+    objective: Objective,
+    train: Store,
+    validation: Store,
+    stage: Stage,
+    folder: Path,
+    seed: int,
+    listen: Callable[[Report], None] = lambda report: None,
+) -> Progress:
+    """Trains `potential` in place and leaves in it the weights with the lowest validation loss.
+
+    The state is saved at every validation; called again with the same arguments it continues from there, and ends
+    with the same numbers as if it had not been stopped. Every step draws its randomness from (seed, step) alone.
+
+    Args:
+        potential: to train, on its device.
+        objective: what it learns.
+        train: frames to learn from, on the same device.
+        validation: frames that choose the best state.
+        stage: length, batches, optimizer.
+        folder: receives last.pt, best.pt and metrics.jsonl.
+        seed: of batches and masks.
+        listen: called with the progress.
+
+    Raises:
+        Stopped: on SIGINT or SIGTERM, after the state was saved.
+        MdpotError: the loss is not a number, with what to change.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    optimizer = torch.optim.AdamW(potential.parameters(), lr=stage.lr, weight_decay=stage.weight_decay)
+    average = _moving_average(potential, stage.ema_decay)
+    progress = _resume(folder, potential, average, optimizer)
+    best = average.module if average is not None else potential
+    device = next(potential.parameters()).device
+    generator = torch.Generator(device=device)
+    plan = _plan_epoch(train, stage, seed, progress.epoch)
+    n_steps = stage.max_steps or stage.epochs * len(plan)  # type: ignore[operator]
+    eval_every = stage.eval_every or len(plan)
+    means = Means()
+    began, heard = time.perf_counter() - progress.seconds, 0.0
+
+    with StopSignal() as stop:
+        potential.train()
+        while progress.step < n_steps and not progress.finished:
+            if progress.batch == len(plan):
+                progress.epoch, progress.batch = progress.epoch + 1, 0
+                plan = _plan_epoch(train, stage, seed, progress.epoch)
+            lr = learning_rate(progress.step, n_steps, stage)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+
+            generator.manual_seed(seed * 1_000_003 + progress.step)
+            loss, numbers = _score(potential, objective, train, plan[progress.batch], generator)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(potential.parameters(), stage.clip_norm or math.inf)
+            if not bool(torch.isfinite(norm)):
+                raise MdpotError(_diverged(progress.step, lr, folder))
+            optimizer.step()
+            if average is not None:
+                average.update_parameters(potential)
+            means.add(numbers)
+            progress.step, progress.batch = progress.step + 1, progress.batch + 1
+            progress.seconds = time.perf_counter() - began
+
+            if progress.step % eval_every == 0 or progress.step == n_steps:
+                values = validate(best, objective, validation, stage)
+                _keep_best(progress, values["loss"], best, folder)
+                progress.finished = progress.step == n_steps or (
+                    stage.patience is not None and progress.stale >= stage.patience
+                )
+                progress.seconds = time.perf_counter() - began
+                line = _log_line(progress, lr, means.take(), values)
+                _append(folder / LOG, line)
+                _save_state(folder, potential, average, optimizer, progress)
+                listen(Report(progress.step, n_steps, progress.seconds, line))
+            elif time.perf_counter() - heard > 2.0:
+                heard = time.perf_counter()
+                listen(Report(progress.step, n_steps, progress.seconds, _prefixed("train", means.peek())))
+            if stop.requested and not progress.finished:
+                # Steps since the last validation are repeated on resuming, so that nothing depends on the stop.
+                raise Stopped(f"stopped at step {progress.step} of {n_steps}; the state up to the last validation is kept.")
+
+    state = torch.load(folder / BEST, map_location=device, weights_only=True)
+    potential.load_state_dict(state)
+    potential.eval()
+    return progress
+
+
+@torch.enable_grad()
+def validate(
+    potential: Potential, objective: Objective, store: Store, stage: Stage
+) -> dict[str, float]:
+    """Means of the objective's numbers over a store, with masks that are the same in every call."""
+    training = potential.training
+    potential.eval()
+    generator = torch.Generator(device=next(potential.parameters()).device).manual_seed(EVALUATION_SEED)
+    means = Means()
+    for frames in batches(store, stage.batch_atoms, stage.batch_frames):
+        means.add(_score(potential, objective, store, frames, generator)[1])
+    potential.train(training)
+    return means.take()
+
+
+def learning_rate(step: int, n_steps: int, stage: Stage) -> float:
+    """Linear warm-up, then half a cosine from lr to lr_min at the last step."""
+    if step < stage.warmup_steps:
+        return stage.lr * (step + 1) / stage.warmup_steps
+    done = (step - stage.warmup_steps) / max(n_steps - stage.warmup_steps, 1)
+    return stage.lr_min + 0.5 * (stage.lr - stage.lr_min) * (1.0 + math.cos(math.pi * min(done, 1.0)))
+
+
+class Means:
+    """Running means of numbers that come as (sum, count)."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+
+    def add(self, numbers: dict[str, torch.Tensor]) -> None:
+        for key, pair in numbers.items():
+            self._sums[key] = self._sums[key] + pair if key in self._sums else pair
+
+    def peek(self) -> dict[str, float]:
+        """The means so far. A mean square `X_mse` is given as its root, `X_rmse`."""
+        out = {}
+        for key, pair in self._sums.items():
+            total, count = pair.tolist()
+            mean = total / count if count else math.nan
+            out.update({key.replace("_mse", "_rmse"): math.sqrt(mean)} if key.endswith("_mse") else {key: mean})
+        return out
+
+    def take(self) -> dict[str, float]:
+        """The means so far; then starts anew."""
+        out = self.peek()
+        self._sums = {}
+        return out
+
+
+def _score(
+    potential: Potential,
+    objective: Objective,
+    store: Store,
+    frames: torch.Tensor,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The objective's loss and numbers on one batch of frames."""
+    batch, target = objective.prepare(store.batch(frames), generator)
+    prediction = potential(
+        *batch.graph.inputs(),
+        marks=batch.marks,
+        compute_stress=objective.stress,
+        direct=objective.direct,
+    )
+    return objective.loss(prediction, target)
+
+
+def _plan_epoch(store: Store, stage: Stage, seed: int, epoch: int) -> list[torch.Tensor]:
+    """The batches of an epoch, as frame indices; the same for the same (seed, epoch)."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return batches(store, stage.batch_atoms, stage.batch_frames, generator)
+
+
+def _moving_average(potential: Potential, decay: float | None) -> AveragedModel | None:
+    """An exponential moving average of the weights whose decay grows to `decay`, so that it forgets the start."""
+    if decay is None:
+        return None
+
+    def update(averages: list[torch.Tensor], weights: list[torch.Tensor], n: torch.Tensor | int) -> None:
+        n = float(n)
+        torch._foreach_lerp_(averages, weights, 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
+
+    return AveragedModel(potential, multi_avg_fn=update)
+
+
+def _keep_best(progress: Progress, loss: float, potential: torch.nn.Module, folder: Path) -> None:
+    """Saves the weights if this validation is the best so far."""
+    if loss < progress.best_loss:
+        progress.best_loss, progress.best_step, progress.stale = loss, progress.step, 0
+        with atomic(folder / BEST) as temporary:
+            torch.save(potential.state_dict(), temporary)
+    else:
+        progress.stale += 1
+
+
+def _save_state(
+    folder: Path,
+    potential: Potential,
+    average: AveragedModel | None,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+) -> None:
+    state: dict[str, Any] = {
+        "potential": potential.state_dict(),
+        "average": average.state_dict() if average is not None else None,
+        "optimizer": optimizer.state_dict(),
+        "progress": asdict(progress),
+    }
+    with atomic(folder / LAST) as temporary:
+        torch.save(state, temporary)
+
+
+def _resume(
+    folder: Path, potential: Potential, average: AveragedModel | None, optimizer: torch.optim.Optimizer
+) -> Progress:
+    """Takes up the state that is in the folder, if any, and cuts the log back to it."""
+    log = folder / LOG
+    if not (folder / LAST).exists():
+        log.unlink(missing_ok=True)
+        return Progress()
+    state = torch.load(folder / LAST, map_location=next(potential.parameters()).device, weights_only=True)
+    potential.load_state_dict(state["potential"])
+    if average is not None:
+        average.load_state_dict(state["average"])
+    optimizer.load_state_dict(state["optimizer"])
+    progress = Progress(**state["progress"])
+    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+    write_text(log, "".join(line for line in lines if _step_of(line) <= progress.step))
+    return progress
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of the log; a line that was cut off counts as beyond the end."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):
+        return math.inf
+
+
+def _log_line(
+    progress: Progress, lr: float, train: dict[str, float], validation: dict[str, float]
+) -> dict[str, float]:
+    return {
+        "step": progress.step,
+        "epoch": progress.epoch,
+        "seconds": round(progress.seconds, 2),
+        "lr": lr,
+        **_prefixed("train", train),
+        **_prefixed("val", validation),
+    }
+
+
+def _prefixed(split: str, numbers: dict[str, float]) -> dict[str, float]:
+    return {f"{split}/{key}": value for key, value in numbers.items()}
+
+
+def _append(path: Path, line: dict[str, float]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _diverged(step: int, lr: float, folder: Path) -> str:
+    return (
+        f"training diverged at step {step}: the gradient is not finite (learning rate {lr:.2g}). Lower lr or clip_norm; "
+        f"the best state so far is kept in {folder / BEST}."
+    )
