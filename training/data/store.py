@@ -43,11 +43,6 @@ class Batch:
     whole: torch.Tensor
     n_molecules: int
 
-    @property
-    def interaction(self) -> torch.Tensor:
-        """[n_systems] float64, eV, the energy beyond the reference: what the network is to learn."""
-        return self.energy - self.reference
-
     def replace(self, **values: object) -> Batch:
         """A copy in which some fields are others."""
         return replace(self, **values)  # type: ignore[arg-type]

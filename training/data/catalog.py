@@ -1,0 +1,143 @@
+"""The data sources by name. A new one is one entry here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from mdpot.training.data.download import Download, unpack_members, unpack_runner, zenodo_address
+from mdpot.training.data.frames import Frame
+from mdpot.training.data.npz import read_water_npz
+from mdpot.training.data.readers import is_runner, read_frames
+from mdpot.training.data.rmd17 import MOLECULES, read_rmd17
+from mdpot.training.data.runner import first_comment
+
+Contents = tuple[list[Frame], dict[str, np.ndarray] | None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set of frames: what it is, the files it consists of, how they are read.
+
+    Attributes:
+        description: one line for `mdpot data list`.
+        labels: takes the files, gives what labelled them.
+        folders: where below a data folder the files may lie, best first.
+        files: patterns of file names; the first pattern that any file fits, counts.
+        read: takes the files, gives the frames and the official splits (None where there are none).
+        sample: a file inside the package that stands in for the source; None where there is none.
+        test: patterns of a file beside the others that is for testing only.
+        test_labels: what labelled that one.
+        beside: further folders and files to copy along, relative to the folder of the files.
+        download: where it can be fetched; None where it cannot.
+        by_hand: how a person gets it, where it cannot be fetched.
+    """
+
+    description: str
+    labels: Callable[[Sequence[Path]], str]
+    folders: tuple[str, ...]
+    files: tuple[str, ...]
+    read: Callable[[Sequence[Path]], Contents]
+    sample: Path | None = None
+    test: tuple[str, ...] = ()
+    test_labels: str = ""
+    beside: tuple[str, ...] = ()
+    download: Download | None = None
+    by_hand: str = ""
+
+
+RUNNER_FILES = ("input.data.gz", "input.data")
+SAMPLE = Path(__file__).parent / "water-rpbe-sample" / "input.data.gz"
+
+# The name of the archive (104 MB) is second-hand, and how its folders are called is not known: this was written on
+# a network without Zenodo. So address and checksum are asked from Zenodo itself, and whatever is not as expected
+# ends in the line that says what to do by hand.
+WATER_RPBE_DOWNLOAD = Download(
+    page="https://zenodo.org/records/2634098",
+    archive="training-data_H2O.tar.gz",
+    resolve=partial(zenodo_address, "2634098", "training-data_H2O.tar.gz"),
+    unpack=partial(unpack_runner, words=("rpbe", "d3"), others=("blyp",)),
+    by_hand="unpack it and put its RPBE-D3 set at {folder}/input.data, or give its path by --data.",
+)
+
+
+def rmd17_download(molecule: str) -> Download:
+    """The figshare archive of the revised MD17; no checksum is published with it."""
+    return Download(
+        page="https://figshare.com/articles/dataset/Revised_MD17_dataset_rMD17_/12672038",
+        archive="rmd17.tar.bz2",
+        resolve=lambda: ("https://figshare.com/ndownloader/files/23950376", None),
+        unpack=partial(unpack_members, wanted=partial(_is_rmd17_file, molecule)),
+        by_hand="unpack it to {folder}/npz_data and {folder}/splits, or give its folder by --data.",
+    )
+
+
+def _is_rmd17_file(molecule: str, name: str) -> bool:
+    return name.endswith(f"npz_data/rmd17_{molecule}.npz") or ("splits/" in name and name.endswith(".csv"))
+
+
+def _read_one(files: Sequence[Path]) -> Contents:
+    return read_frames(files[0]), None
+
+
+def _water_rpbe_labels(files: Sequence[Path]) -> str:
+    comment = first_comment(files[0]) if is_runner(files[0]) else ""
+    if "network potential" in comment:
+        return "the RPBE-D3 network potential (not DFT)"
+    return "RPBE-D3 DFT" if "DFT" in comment else "RPBE-D3 DFT as the public set; the file does not say"
+
+
+def _rmd17(molecule: str) -> Source:
+    return Source(
+        description=f"revised MD17, {molecule}: one molecule; 950 frames train, 50 validate, 1,000 test",
+        labels=lambda files: "PBE/def2-SVP DFT (revised MD17)",
+        folders=("rmd17/npz_data", "npz_data", "."),
+        files=(f"rmd17_{molecule}.npz",),
+        read=lambda files: read_rmd17(files[0]),
+        beside=(f"../splits/{molecule}/*_01.csv", "../splits/*_01.csv"),
+        download=rmd17_download(molecule),
+    )
+
+
+SOURCES: dict[str, Source] = {
+    "water-rpbe": Source(
+        description="liquid water and ice, RPBE-D3; a sample of 1,000 frames is inside the package",
+        labels=_water_rpbe_labels,
+        folders=("water-rpbe", "."),
+        files=RUNNER_FILES,
+        read=_read_one,
+        sample=SAMPLE,
+        test=("dft_test.data", "dft_test.data.gz"),
+        test_labels="RPBE-D3 DFT",
+        download=WATER_RPBE_DOWNLOAD,
+    ),
+    "water-blypd3": Source(
+        description="liquid water and ice, BLYP-D3 DFT, 322 frames; do not mix its energies with RPBE-D3",
+        labels=lambda files: "BLYP-D3 DFT",
+        folders=("water-blypd3",),
+        files=RUNNER_FILES,
+        read=_read_one,
+        by_hand="Put its RuNNer file at {folder}/input.data, or give its path by --data.",
+    ),
+    "water-scan": Source(
+        description="liquid water and ice Ih/Ic, SCAN DFT, 192 to 864 atoms, 1,240 frames",
+        labels=lambda files: "SCAN DFT",
+        folders=("water-scan", "."),
+        files=("scan_water_*atoms.npz",),
+        read=lambda files: (read_water_npz(files), None),
+        by_hand="Put its files scan_water_*atoms.npz into {folder}, or give their folder by --data.",
+    ),
+    **{f"rmd17-{molecule}": _rmd17(molecule) for molecule in MOLECULES},
+    "custom": Source(
+        description="your own frames: --data FILE, in any format that ASE reads, with energies and forces",
+        labels=lambda files: f"as in {files[0].name}",
+        folders=(".",),
+        files=(),
+        read=_read_one,
+        by_hand="Give the file by --data FILE.",
+    ),
+}

@@ -1,0 +1,110 @@
+"""What frames must hold before anything is trained on them; each fault is one clear line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from mdpot.errors import MdpotError
+from mdpot.neighbors import neighbor_list
+from mdpot.training.data.frames import Frame
+
+#: Atoms closer than this, Å, are an error in the file: the shortest bond there is, H2, has 0.74 Å.
+MIN_DISTANCE = 0.4
+# A search for shorter pairs than this is slower, for the bins of the search are then too many.
+_SEARCH = 1.5
+
+
+def validate_frames(frames: Sequence[Frame], where: str = "data", need_labels: bool = True) -> None:
+    """Refuses frames that cannot be trained on.
+
+    Args:
+        frames: to be checked, in the order of the file.
+        where: the file, for the message.
+        need_labels: whether every frame must have energy and forces (pretraining needs none).
+
+    Raises:
+        MdpotError: no frames; no atoms; NaN or infinity; a periodic frame without a cell; overlapping atoms,
+            images included; an energy or forces that are missing.
+    """
+    if not frames:
+        raise MdpotError(f"{where}: empty: it holds no frame.")
+    for index, frame in enumerate(frames):
+        at = f"{where}, frame {index}"
+        _check_structure(frame, at)
+        if need_labels:
+            _check_labels(frame, at, all(f.forces is None for f in frames) if frame.forces is None else False)
+        _check_finite_labels(frame, at)
+        _check_distances(frame, at)
+
+
+def _check_structure(frame: Frame, at: str) -> None:
+    if len(frame) == 0:
+        raise MdpotError(f"{at}: it has no atoms.")
+    if frame.numbers.min() < 1 or frame.numbers.max() >= len(chemical_symbols):
+        bad = frame.numbers[(frame.numbers < 1) | (frame.numbers >= len(chemical_symbols))][0]
+        raise MdpotError(f"{at}: atomic numbers go from 1 to {len(chemical_symbols) - 1}; got {bad}.")
+    _check_finite(frame.positions, f"{at}: positions")
+    _check_finite(frame.cell, f"{at}: cell")
+    if not frame.pbc.any():
+        return
+    # For a cell that is periodic in some directions only, the vectors of those must span their line or plane.
+    lattice = frame.cell[frame.pbc]
+    if np.linalg.norm(lattice, axis=1).min() < 1e-3 or np.linalg.svd(_unit(lattice))[1].min() < 1e-6:
+        raise MdpotError(
+            f"{at}: a periodic frame needs a cell; pbc is {frame.pbc.tolist()} and the cell "
+            f'{frame.cell.tolist()}. Write the lattice into the file, or pbc="F F F".'
+        )
+
+
+def _unit(lattice: np.ndarray) -> np.ndarray:
+    return lattice / np.linalg.norm(lattice, axis=1, keepdims=True)
+
+
+def _check_labels(frame: Frame, at: str, nowhere: bool) -> None:
+    """Energy and forces are there, in the right shape; `nowhere` is whether no frame at all has forces."""
+    remedy = "Training needs energies and forces; pretraining alone does not."
+    if frame.energy is None:
+        raise MdpotError(f"{at}: no energy. {remedy}")
+    if frame.forces is None:
+        what = "no forces, and none in any other frame" if nowhere else "no forces"
+        raise MdpotError(f"{at}: {what}. {remedy}")
+    if frame.forces.shape != frame.positions.shape:
+        raise MdpotError(
+            f"{at}: forces must have the shape of the positions, {frame.positions.shape}; "
+            f"got {frame.forces.shape}."
+        )
+
+
+def _check_finite_labels(frame: Frame, at: str) -> None:
+    for name in ("energy", "forces", "stress"):
+        value = getattr(frame, name)
+        if value is not None:
+            _check_finite(np.asarray(value), f"{at}: {name}")
+
+
+def _check_finite(values: np.ndarray, what: str) -> None:
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        place = f" (row {bad[0][0]})" if values.ndim == 2 else ""
+        raise MdpotError(
+            f"{what} must be finite; got {values[tuple(bad[0])]}{place}. Remove the frame or mend the file."
+        )
+
+
+def _check_distances(frame: Frame, at: str) -> None:
+    pairs, shifts = neighbor_list(frame.positions, frame.cell, frame.pbc, _SEARCH)
+    vectors = frame.positions[pairs[1]] - frame.positions[pairs[0]] + shifts @ frame.cell
+    lengths = np.linalg.norm(vectors, axis=1)
+    if lengths.min(initial=MIN_DISTANCE) >= MIN_DISTANCE:
+        return
+    worst = lengths.argmin()
+    i, j = pairs[:, worst]
+    first, second = (chemical_symbols[frame.numbers[k]] for k in (i, j))
+    image = f" (image {shifts[worst].tolist()})" if shifts[worst].any() else ""
+    raise MdpotError(
+        f"{at}: atoms overlap: {first} {i} and {second} {j}{image} are {lengths[worst]:.3f} Å apart; "
+        f"at least {MIN_DISTANCE} Å is expected. Check the units and the cell."
+    )

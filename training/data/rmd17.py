@@ -1,0 +1,87 @@
+"""Revised MD17 (Christensen and von Lilienfeld 2020): one molecule each, with the official splits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from mdpot.errors import MdpotError
+from mdpot.training.data.frames import Frame
+from mdpot.training.data.npz import load_arrays, rmd17_frames
+
+MOLECULES = (
+    "aspirin",
+    "azobenzene",
+    "benzene",
+    "ethanol",
+    "malonaldehyde",
+    "naphthalene",
+    "paracetamol",
+    "salicylic",
+    "toluene",
+    "uracil",
+)
+#: The authors ask not to train on more than 1,000 frames: 950 train, 50 validate.
+N_TRAIN, N_VALIDATION, N_TEST = 950, 50, 1000
+
+
+def read_rmd17(path: Path | str, split: int = 1, seed: int = 0) -> tuple[list[Frame], dict[str, np.ndarray]]:
+    """The frames of one official split of a molecule.
+
+    The files have up to 100,000 frames; only those of the split are kept. `index_train_0N.csv` gives training
+    and validation (950 and 50, drawn at random), `index_test_0N.csv` the test. They are looked for in `splits/`
+    beside the folder of the npz file, per molecule or common to all. Where they are missing, 2,000 frames
+    spread evenly over the file stand in, in random order.
+
+    Args:
+        path: `rmd17_<molecule>.npz`.
+        split: N of the official splits.
+        seed: of the division into training and validation.
+
+    Returns:
+        The frames in eV and Å, and the frame indices of train, validation and test.
+
+    Raises:
+        MdpotError: no such file, damaged, or of another kind; a split that points beyond the file.
+    """
+    path = Path(path)
+    arrays = load_arrays(path)
+    lacking = [key for key in ("nuclear_charges", "coords", "energies", "forces") if key not in arrays]
+    if lacking:
+        raise MdpotError(f"{path}: an rMD17 archive holds coords, energies, forces, ...; it lacks {lacking}.")
+    n_frames = len(arrays["coords"])
+    rng = np.random.default_rng(seed)
+    tables = official_splits(path, split)
+    if tables is None:
+        n_chosen = min(n_frames, N_TRAIN + N_VALIDATION + N_TEST)
+        rows = rng.permutation(np.linspace(0, n_frames - 1, n_chosen).astype(np.int64))
+        learn, test = rows[: n_chosen // 2], rows[n_chosen // 2 :]
+    else:
+        learn, test = rng.permutation(tables[0]), tables[1]
+    if max(learn.max(initial=0), test.max(initial=0)) >= n_frames:
+        raise MdpotError(
+            f"{path}: it has {n_frames} frames, but split {split} names later ones: another file?"
+        )
+    n_validation = max(1, round(len(learn) * N_VALIDATION / (N_TRAIN + N_VALIDATION)))
+    ends = np.cumsum([len(learn) - n_validation, n_validation, len(test)])
+    parts = np.split(np.arange(ends[-1]), ends[:-1])
+    frames = rmd17_frames(arrays, np.concatenate([learn, test]).tolist())
+    return frames, dict(zip(("train", "validation", "test"), parts, strict=True))
+
+
+def official_splits(path: Path, split: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Rows for learning and for testing [1000] of an official split; None where its files are not there."""
+    molecule = path.name.removeprefix("rmd17_").removesuffix(".npz")
+    for folder in (path.parent, path.parent.parent):
+        for splits in (folder / "splits" / molecule, folder / "splits"):
+            files = [splits / f"index_{kind}_{split:02d}.csv" for kind in ("train", "test")]
+            if all(file.is_file() for file in files):
+                try:
+                    learn, test = (np.loadtxt(file, dtype=np.int64, ndmin=1) for file in files)
+                except ValueError as error:
+                    raise MdpotError(
+                        f"{splits}: the split files hold one row number a line ({error})."
+                    ) from None
+                return learn, test
+    return None

@@ -1,0 +1,256 @@
+"""Finding the frames of a source: --data, MDPOT_DATA, the cache, a download, the sample in the package."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from mdpot.errors import MdpotError, unknown
+from mdpot.files import atomic
+from mdpot.training.data.catalog import SOURCES, Source
+from mdpot.training.data.checks import validate_frames
+from mdpot.training.data.download import cache_folder, fetch
+from mdpot.training.data.frames import Dataset
+from mdpot.training.data.reference import rms_force
+from mdpot.training.data.runner import read_bytes
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a source was found: its files, and how to say so."""
+
+    files: tuple[Path, ...]
+    origin: str
+    notice: str = ""
+
+
+@dataclass(frozen=True)
+class SourceRow:
+    """A line of `mdpot data list`; n_frames is None where counting would take long."""
+
+    name: str
+    description: str
+    found: str
+    n_frames: int | None
+
+    def __str__(self) -> str:
+        count = "" if self.n_frames is None else f", {self.n_frames:,} frames"
+        return f"{self.name:20} {self.description}\n{'':20} {self.found}{count}"
+
+
+def load_dataset(
+    name: str, data: Path | str | None = None, allow_download: bool = False, need_labels: bool = True
+) -> Dataset:
+    """The frames of a source, checked.
+
+    They are looked for in this order: `data`, the folder in the environment variable MDPOT_DATA, the cache,
+    the public download, the sample inside the package. A test file beside them comes along in `Dataset.tests`.
+
+    Args:
+        name: in `SOURCES`; "custom" needs `data`.
+        data: a file, or a folder laid out as the public source.
+        allow_download: whether to ask the network when nothing nearer is found. Where that fails, a source
+            with a sample gives the sample, and says so in `Dataset.notice`.
+        need_labels: whether every frame must have energy and forces.
+
+    Raises:
+        MdpotError: an unknown name; nothing found; a file that cannot be read, or frames that cannot be used.
+    """
+    source = _source(name)
+    place = find(name, data, allow_download)
+    frames, splits = source.read(place.files)
+    validate_frames(frames, str(place.files[0]), need_labels)
+    dataset = Dataset(name, frames, source.labels(place.files), place.origin, splits, notice=place.notice)
+    for test in _matches(place.files[0].parent, source.test):
+        extra, _ = source.read([test])
+        validate_frames(extra, str(test))
+        dataset.tests[test.name.split(".")[0]] = Dataset(name, extra, source.test_labels, str(test))
+    return dataset
+
+
+def find(name: str, data: Path | str | None = None, allow_download: bool = False) -> Place:
+    """Where a source is; arguments and errors as in `load_dataset`."""
+    source = _source(name)
+    if data is not None:
+        return _given(name, source, Path(data))
+    place = _nearby(name, source)
+    if place is not None:
+        return place
+    notice = ""
+    if allow_download and source.download is not None:
+        try:
+            return _fetched(name, source)
+        except MdpotError as error:
+            if source.sample is None:
+                raise
+            notice = f"{error} Meanwhile the sample inside the package is used."
+    if source.sample is not None:
+        return Place((source.sample,), "the sample inside the package", notice)
+    raise MdpotError(f"{name}: not found. {_remedy(name, source)}")
+
+
+def list_sources() -> list[SourceRow]:
+    """The sources, in the order of the catalog, and where each would come from now."""
+    rows = []
+    for name, source in SOURCES.items():
+        place = _nearby(name, source)
+        if place is None and source.sample is not None:
+            place = Place((source.sample,), "the sample inside the package")
+        if place is None:
+            found = "needs --data" if not source.files else "not found"
+            found += f"; `mdpot data prepare {name}` downloads it" if source.download is not None else ""
+        rows.append(
+            SourceRow(name, source.description, place.origin, _count(place.files))
+            if place is not None
+            else SourceRow(name, source.description, found, None)
+        )
+    return rows
+
+
+def prepare(name: str, data: Path | str | None = None) -> dict[str, Any]:
+    """Brings a source into the cache, by copying or downloading it, and checks it.
+
+    Args:
+        name: in `SOURCES`.
+        data: a file or folder to take it from; otherwise MDPOT_DATA, the cache, the download.
+
+    Returns:
+        name, origin, labels, fingerprint, n_frames, n_groups, n_atoms (smallest and largest), elements, stress
+        (how many frames have one), rms_force (eV/Å), splits (frames of each official split), tests (frames of
+        each test set), files (where they lie now).
+
+    Raises:
+        MdpotError: as `load_dataset`, and when the download fails.
+    """
+    source = _source(name)
+    place = _given(name, source, Path(data)) if data is not None else _nearby(name, source)
+    if place is None:
+        if source.download is None:
+            raise MdpotError(f"{name}: not found. {_remedy(name, source)}")
+        place = _fetched(name, source)
+    cache = _cache(name, source)
+    if source.files and cache is not None and cache not in place.files[0].parents:
+        place = Place(_copy(source, place.files, cache), f"the cache, copied from {place.files[0].parent}")
+    dataset = load_dataset(name, place.files[0] if len(place.files) == 1 else place.files[0].parent)
+    sizes = [len(frame) for frame in dataset.frames]
+    numbers = np.unique(np.concatenate([frame.numbers for frame in dataset.frames]))
+    return {
+        "name": name,
+        "origin": place.origin,
+        "labels": dataset.labels,
+        "fingerprint": dataset.fingerprint,
+        "n_frames": len(dataset),
+        "n_groups": len({frame.group for frame in dataset.frames}),
+        "n_atoms": [min(sizes), max(sizes)],
+        "elements": [chemical_symbols[z] for z in numbers],
+        "stress": sum(frame.stress is not None for frame in dataset.frames),
+        "rms_force": rms_force(dataset.frames),
+        "splits": {key: len(value) for key, value in (dataset.splits or {}).items()},
+        "tests": {key: len(test) for key, test in dataset.tests.items()},
+        "files": [str(file) for file in place.files],
+    }
+
+
+def _source(name: str) -> Source:
+    if name not in SOURCES:
+        raise unknown("data source", name, SOURCES)
+    return SOURCES[name]
+
+
+def _given(name: str, source: Source, data: Path) -> Place:
+    """The place that the user named."""
+    if not data.exists():
+        raise MdpotError(f"{data}: no such file or folder. Check --data.")
+    if data.is_file():
+        return Place((data,), str(data))
+    files = _locate(source, data)
+    if not files:
+        wanted = " or ".join(source.files) or "a file, not a folder"
+        raise MdpotError(f"{data}: --data for {name} must be, or hold, {wanted}; it does not.")
+    return Place(files, str(files[0] if len(files) == 1 else files[0].parent))
+
+
+def _nearby(name: str, source: Source) -> Place | None:
+    """The source in MDPOT_DATA or in the cache."""
+    named = os.environ.get("MDPOT_DATA")
+    if named:
+        folder = Path(named)
+        if not folder.is_dir():
+            raise MdpotError(f"MDPOT_DATA must name a folder; got {named!r}. Mend it, or unset it.")
+        files = _locate(source, folder)
+        if files:
+            return Place(files, f"MDPOT_DATA: {files[0] if len(files) == 1 else files[0].parent}")
+    cache = _cache(name, source)
+    files = _locate(source, cache) if cache is not None else ()
+    return Place(files, f"the cache: {files[0] if len(files) == 1 else files[0].parent}") if files else None
+
+
+def _cache(name: str, source: Source) -> Path | None:
+    """The folder of a source in the cache; the molecules of rMD17 share one."""
+    root = cache_folder()
+    folder = "rmd17" if source.beside else name
+    return None if root is None else root / folder
+
+
+def _fetched(name: str, source: Source) -> Place:
+    """The source after its download."""
+    cache = _cache(name, source)
+    if cache is None or source.download is None:
+        raise MdpotError(f"{name}: downloading needs pooch. pip install 'mdpot[train]'")
+    fetch(name, source.download, cache)
+    files = _locate(source, cache)
+    if not files:
+        raise MdpotError(f"{name}: the download does not hold {' or '.join(source.files)}.")
+    return Place(files, f"downloaded from {source.download.page}")
+
+
+def _locate(source: Source, folder: Path) -> tuple[Path, ...]:
+    """The files of a source below a folder, () where they are not there."""
+    return next((found for below in source.folders if (found := _matches(folder / below, source.files))), ())
+
+
+def _matches(folder: Path, patterns: Sequence[str]) -> tuple[Path, ...]:
+    """The files in a folder that fit the first pattern that any file fits."""
+    return next((found for pattern in patterns if (found := tuple(sorted(folder.glob(pattern))))), ())
+
+
+def _copy(source: Source, files: Sequence[Path], cache: Path) -> tuple[Path, ...]:
+    """Copies the files of a source and those beside them into the cache; returns the files there."""
+    home = files[0].parent
+    folder = cache / "npz_data" if source.beside else cache
+    copies = [(file, folder / file.name) for file in files]
+    copies += [(test, folder / test.name) for test in _matches(home, source.test)]
+    for pattern in source.beside:
+        base = home.parent if pattern.startswith("../") else home
+        copies += [(path, cache / path.relative_to(base)) for path in base.glob(pattern.removeprefix("../"))]
+    for origin, target in copies:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(target) as partial:
+            shutil.copyfile(origin, partial)
+    return tuple(folder / file.name for file in files)
+
+
+def _remedy(name: str, source: Source) -> str:
+    """What the user can do about a source that is nowhere."""
+    if source.download is not None:
+        return f"`mdpot data prepare {name}` downloads it; or name its folder by --data or in MDPOT_DATA."
+    folder = _cache(name, source) or "a folder named in MDPOT_DATA"
+    return source.by_hand.format(folder=folder)
+
+
+def _count(files: Sequence[Path]) -> int | None:
+    """How many frames files have, where that can be told without reading them."""
+    if all(file.suffix == ".npz" for file in files):
+        total = 0
+        for file in files:
+            with np.load(file) as archive:
+                total += len(archive["energies"])
+        return total
+    return read_bytes(files[0]).count(b"\nend") if len(files) == 1 else None
