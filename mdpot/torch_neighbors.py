@@ -1,11 +1,11 @@
 """A periodic neighbor list in plain torch: scripts, runs on CPU and CUDA, keeps a Verlet skin between calls.
 
-Exported potentials and OpenMM forces carry this module inside, so it uses no operator that torch itself lacks.
-`mdpot.neighbors` is the list for everything that stays in Python.
+Exported potentials and OpenMM forces carry this module inside, so it uses no operator that torch itself
+lacks. `mdpot.neighbors` is the list for everything that stays in Python.
 
-The list is built with cells (Allen and Tildesley, Computer Simulation of Liquids, 2nd ed., section 5.3): atoms are
-sorted into bins, the grid of bins is padded by periodic images of itself ("ghosts"), and every atom is compared with
-the bins within reach. Bins smaller than the cell may be as few as one a direction, so a cutoff longer than the cell
+The list is built with cells (Allen and Tildesley, Computer Simulation of Liquids, 2nd ed., section 5.3): atoms
+are sorted into bins, the grid of bins is padded by periodic images of itself ("ghosts"), and every atom is
+compared with the bins within reach. There may be as few as one bin a direction, so a cutoff longer than the cell
 needs no case of its own: the padding then holds several images.
 """
 
@@ -16,7 +16,7 @@ from mdpot.errors import MdpotError
 
 
 def complete_cell(cell: Tensor, pbc: Tensor) -> Tensor:
-    """A cell that can be inverted: vectors of non-periodic directions become unit vectors across the periodic ones.
+    """A cell that can be inverted: rows of non-periodic directions become unit vectors across the periodic ones.
 
     Args:
         cell: [3, 3] rows are cell vectors, Å; rows of non-periodic directions are ignored and may be zero.
@@ -75,8 +75,10 @@ def _squared_length_(vectors: Tensor) -> Tensor:
     return vectors[:, 0] + vectors[:, 1] + vectors[:, 2]
 
 
-def _brute_force(positions: Tensor, cell: Tensor, reach: list[int], radius: float) -> tuple[Tensor, Tensor, Tensor]:
-    """All pairs within `radius` by looking at every pair and every image up to `reach`. Arguments as `_binned`."""
+def _brute_force(
+    positions: Tensor, cell: Tensor, reach: list[int], radius: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """All pairs within `radius`, from every pair of atoms and every image up to `reach`. See `_binned`."""
     spans = [2 * images + 1 for images in reach]
     images = _grid(spans, positions.device) - torch.tensor(reach, device=positions.device)
     between = positions.unsqueeze(0) - positions.unsqueeze(1)
@@ -111,7 +113,7 @@ def _binned(
         chunk: number of distances computed at once, which bounds the memory.
 
     Returns:
-        i [n_pairs], j [n_pairs], images [n_pairs, 3] int64: image `images` of atom j is within `radius` of atom i.
+        i [n_pairs], j [n_pairs], images [n_pairs, 3] int64: that image of atom j is within `radius` of atom i.
     """
     device = positions.device
     n_atoms = positions.shape[0]
@@ -188,8 +190,8 @@ def find_pairs(
         chunk: number of distances computed at once; 0 takes what fits the cache of a CPU or fills a GPU.
 
     Returns:
-        edge_index [2, n_pairs] int64 sorted by central atom, and shifts [n_pairs, 3] int64: the vector from atom
-        edge_index[0] to atom edge_index[1] is positions[edge_index[1]] - positions[edge_index[0]] + shifts @ cell.
+        edge_index [2, n_pairs] int64, sorted by central atom, and shifts [n_pairs, 3] int64: the vector from
+        atom i = edge_index[0] to atom j = edge_index[1] is positions[j] - positions[i] + shifts @ cell.
     """
     n_atoms = positions.shape[0]
     periodic: list[bool] = pbc.tolist()
@@ -203,7 +205,9 @@ def find_pairs(
     fractional = fractional - origin
     extents: list[float] = (fractional.max(0)[0]).tolist()
     if not (extents[0] + extents[1] + extents[2] < 1e12):
-        raise RuntimeError("positions: every coordinate must be a finite number; some are not. The system has blown up.")
+        raise RuntimeError(
+            "positions: every coordinate must be a finite number; some are not. The system has blown up."
+        )
 
     lengths: list[float] = []
     reach: list[int] = []
@@ -230,8 +234,8 @@ def find_pairs(
             reach.append(images_needed if periodic[axis] else min(images_needed, shape[axis] - 1))
             scales.append(shape[axis] * (1.0 if periodic[axis] else 1.0 / max(float(extents[axis]), 1e-9)))
         limits = torch.tensor(shape, device=positions.device)
-        bins = (fractional * torch.tensor(scales, dtype=torch.float64, device=positions.device)).to(torch.int64)
-        bins = torch.minimum(bins, limits - 1)
+        scale = torch.tensor(scales, dtype=torch.float64, device=positions.device)
+        bins = torch.minimum((fractional * scale).to(torch.int64), limits - 1)
         if chunk <= 0:
             chunk = 32_768 if positions.device.type == "cpu" else 8_000_000
         i, j, images = _binned(inside, cell, bins, shape, reach, periodic, radius, chunk)
@@ -243,12 +247,12 @@ def find_pairs(
 class TorchNeighborList(nn.Module):
     """Neighbor list that keeps its candidates between calls (Verlet skin) and works on inside TorchScript.
 
-    Candidates are all pairs within cutoff + skin of the positions of the last build. They stay valid as long as no pair
-    within the cutoff can have been outside of cutoff + skin then. With an unchanged cell that is: no atom has moved
-    further than skin / 2. When the cell has changed from C0 to C (barostat, strain), let F = C0⁻¹ C and u_i the
-    displacement of atom i from its image under F, minus a common translation; a pair that is now at distance d was at
-    most (d + 2 max|u|) ‖F⁻¹‖ apart, so the candidates are kept while (cutoff + 2 max|u|) ‖F⁻¹‖ ≤ cutoff + skin.
-    Atoms that the caller wraps to the other side of the cell do not count as moved.
+    Candidates are all pairs within cutoff + skin at the last build. They stay valid as long as no pair within the
+    cutoff can have been outside of cutoff + skin then. With an unchanged cell that is: no atom has moved further
+    than skin / 2. When the cell has changed from C0 to C (barostat, strain), let F = C0⁻¹ C and u_i the
+    displacement of atom i from its image under F, minus a common translation; a pair that is now at distance d
+    was at most (d + 2 max|u|) ‖F⁻¹‖ apart, so the candidates are kept while
+    (cutoff + 2 max|u|) ‖F⁻¹‖ ≤ cutoff + skin. Atoms that the caller wraps across the cell do not count as moved.
 
     Args:
         cutoff: Å.
@@ -297,8 +301,8 @@ class TorchNeighborList(nn.Module):
             pbc: [3] bool.
 
         Returns:
-            edge_index [2, n_edges] int64 (central atom, neighbor), sorted by central atom, and shifts [n_edges, 3] in
-            the dtype of the positions: edge vector = positions[neighbor] - positions[central] + shifts @ cell.
+            edge_index [2, n_edges] int64, sorted by central atom i = edge_index[0], and shifts [n_edges, 3] in
+            the dtype of the positions: edge vector = positions[j] - positions[i] + shifts @ cell.
 
         Raises:
             RuntimeError: a position is not finite, or a periodic direction has no cell vector.
@@ -307,8 +311,8 @@ class TorchNeighborList(nn.Module):
             positions = positions.detach()
             cell = cell.detach().to(device=positions.device, dtype=positions.dtype)
             self._update(positions, cell, pbc)
-            central, neighbor = self.pairs[0], self.pairs[1]
-            vectors = positions.index_select(0, neighbor).sub_(positions.index_select(0, central)).add_(self.pair_offsets)
+            i, j = self.pairs[0], self.pairs[1]
+            vectors = positions.index_select(0, j).sub_(positions.index_select(0, i)).add_(self.pair_offsets)
             close = (_squared_length_(vectors) < self.cutoff * self.cutoff).nonzero().squeeze(1)
             return self.pairs.index_select(1, close), self.pair_shifts.index_select(0, close)
 
@@ -329,7 +333,8 @@ class TorchNeighborList(nn.Module):
             moved = (positions - self.anchor).square().sum(1).max()
             strained = (cell - self.anchor_cell).abs().max()
             repeats = (pbc != self.anchor_pbc).any().to(device=moved.device, dtype=moved.dtype)
-            checks: list[float] = torch.stack([moved, strained, repeats]).tolist()  # one wait for the device, not three
+            # One wait for the device instead of three.
+            checks: list[float] = torch.stack([moved, strained, repeats]).tolist()
             if checks[2] == 0.0:
                 if checks[1] == 0.0 and checks[0] <= self.allowed * self.allowed:
                     return
@@ -338,12 +343,13 @@ class TorchNeighborList(nn.Module):
         self._build(positions, cell, pbc)
 
     def _carry_over(self, positions: Tensor, cell: Tensor, pbc: Tensor) -> bool:
-        """Keep the candidates although atoms were wrapped or the cell changed, if that is safe. See the class."""
+        """Keep the candidates although atoms were wrapped or the cell changed, if that is safe; see the class."""
         now = complete_cell(cell, pbc)
         before = complete_cell(self.anchor_cell, pbc)
         deformation = torch.linalg.solve(before, now).to(positions.device)
         inverse = torch.linalg.inv(now)
-        change = float((inverse @ self.built_cell.to(inverse.device) - torch.eye(3, dtype=torch.float64)).norm().item())
+        back = inverse @ self.built_cell.to(inverse.device)
+        change = float((back - torch.eye(3, dtype=torch.float64)).norm().item())
         allowed = 0.5 * ((self.cutoff + self.skin) / (1.0 + change) - self.cutoff)
         if not allowed >= 0.0:
             return False
@@ -357,7 +363,8 @@ class TorchNeighborList(nn.Module):
         if not moved <= allowed * allowed:
             return False
         turns = turns.to(positions.dtype)
-        self.pair_shifts = self.pair_shifts - turns.index_select(0, self.pairs[1]) + turns.index_select(0, self.pairs[0])
+        i, j = self.pairs[0], self.pairs[1]
+        self.pair_shifts = self.pair_shifts + turns.index_select(0, i) - turns.index_select(0, j)
         self._settle(anchor.to(positions.dtype), cell, pbc, allowed)
         return True
 
