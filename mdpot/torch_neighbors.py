@@ -3,10 +3,10 @@
 Exported potentials and OpenMM forces carry this module inside, so it uses no operator that torch itself
 lacks. `mdpot.neighbors` is the list for everything that stays in Python.
 
-The list is built with cells (Allen and Tildesley, Computer Simulation of Liquids, 2nd ed., section 5.3): atoms
-are sorted into bins, the grid of bins is padded by periodic images of itself ("ghosts"), and every atom is
-compared with the bins within reach. There may be as few as one bin a direction, so a cutoff longer than the cell
-needs no case of its own: the padding then holds several images.
+The list is built with cells (Allen and Tildesley, Computer Simulation of Liquids, 2nd ed., section 5.3):
+atoms are sorted into bins, the grid of bins is padded by periodic images of itself ("ghosts"), and every atom
+is compared with the bins within reach. There may be as few as one bin a direction, so a cutoff longer than the
+cell needs no case of its own: the padding then holds several images.
 """
 
 import torch
@@ -16,7 +16,7 @@ from mdpot.errors import MdpotError
 
 
 def complete_cell(cell: Tensor, pbc: Tensor) -> Tensor:
-    """A cell that can be inverted: rows of non-periodic directions become unit vectors across the periodic ones.
+    """A cell with an inverse: rows of non-periodic directions become unit vectors across the periodic ones.
 
     Args:
         cell: [3, 3] rows are cell vectors, Å; rows of non-periodic directions are ignored and may be zero.
@@ -113,7 +113,7 @@ def _binned(
         chunk: number of distances computed at once, which bounds the memory.
 
     Returns:
-        i [n_pairs], j [n_pairs], images [n_pairs, 3] int64: that image of atom j is within `radius` of atom i.
+        i [n_pairs], j [n_pairs], images [n_pairs, 3] int64: that image of atom j is near atom i.
     """
     device = positions.device
     n_atoms = positions.shape[0]
@@ -247,12 +247,13 @@ def find_pairs(
 class TorchNeighborList(nn.Module):
     """Neighbor list that keeps its candidates between calls (Verlet skin) and works on inside TorchScript.
 
-    Candidates are all pairs within cutoff + skin at the last build. They stay valid as long as no pair within the
-    cutoff can have been outside of cutoff + skin then. With an unchanged cell that is: no atom has moved further
-    than skin / 2. When the cell has changed from C0 to C (barostat, strain), let F = C0⁻¹ C and u_i the
+    Candidates are all pairs within cutoff + skin at the last build. They stay valid as long as no pair within
+    the cutoff can have been outside of cutoff + skin then. With an unchanged cell that is: no atom has moved
+    further than skin / 2. When the cell has changed from C0 to C (barostat, strain), let F = C0⁻¹ C and u_i the
     displacement of atom i from its image under F, minus a common translation; a pair that is now at distance d
     was at most (d + 2 max|u|) ‖F⁻¹‖ apart, so the candidates are kept while
-    (cutoff + 2 max|u|) ‖F⁻¹‖ ≤ cutoff + skin. Atoms that the caller wraps across the cell do not count as moved.
+    (cutoff + 2 max|u|) ‖F⁻¹‖ ≤ cutoff + skin. Atoms that the caller wraps across the cell do not count as
+    moved.
 
     Args:
         cutoff: Å.
@@ -301,8 +302,8 @@ class TorchNeighborList(nn.Module):
             pbc: [3] bool.
 
         Returns:
-            edge_index [2, n_edges] int64, sorted by central atom i = edge_index[0], and shifts [n_edges, 3] in
-            the dtype of the positions: edge vector = positions[j] - positions[i] + shifts @ cell.
+            edge_index [2, n_edges] int64, sorted by central atom i = edge_index[0], and shifts [n_edges, 3]
+            in the dtype of the positions: edge vector = positions[j] - positions[i] + shifts @ cell.
 
         Raises:
             RuntimeError: a position is not finite, or a periodic direction has no cell vector.
@@ -343,7 +344,7 @@ class TorchNeighborList(nn.Module):
         self._build(positions, cell, pbc)
 
     def _carry_over(self, positions: Tensor, cell: Tensor, pbc: Tensor) -> bool:
-        """Keep the candidates although atoms were wrapped or the cell changed, if that is safe; see the class."""
+        """Keep the candidates although atoms were wrapped or the cell changed, if the class's rule allows."""
         now = complete_cell(cell, pbc)
         before = complete_cell(self.anchor_cell, pbc)
         deformation = torch.linalg.solve(before, now).to(positions.device)

@@ -1,4 +1,4 @@
-"""The scriptable neighbor list against brute-force image sums and ASE; its Verlet skin against fresh lists."""
+"""The scriptable neighbor list: brute-force image sums and ASE; the Verlet skin against fresh lists."""
 
 from __future__ import annotations
 
