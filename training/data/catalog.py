@@ -26,7 +26,7 @@ class Source:
     Attributes:
         description: one line for `mdpot data list`.
         labels: takes the files, gives what labelled them.
-        folders: where below a data folder the files may lie, best first.
+        folders: where below MDPOT_DATA the files may lie, best first; below other folders also at the top.
         files: patterns of file names; the first pattern that any file fits, counts.
         read: takes the files, gives the frames and the official splits (None where there are none).
         sample: a file inside the package that stands in for the source; None where there is none.
@@ -53,9 +53,9 @@ class Source:
 RUNNER_FILES = ("input.data.gz", "input.data")
 SAMPLE = Path(__file__).parent / "water-rpbe-sample" / "input.data.gz"
 
-# The name of the archive (104 MB) is second-hand, and how its folders are called is not known: this was written on
-# a network without Zenodo. So address and checksum are asked from Zenodo itself, and whatever is not as expected
-# ends in the line that says what to do by hand.
+# The name of the archive (104 MB) is second-hand, and how its folders are called is not known: this was written
+# on a network without Zenodo. So address and checksum are asked from Zenodo itself, and whatever is not as
+# expected ends in the line that says what to do by hand.
 WATER_RPBE_DOWNLOAD = Download(
     page="https://zenodo.org/records/2634098",
     archive="training-data_H2O.tar.gz",

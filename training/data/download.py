@@ -67,6 +67,7 @@ def fetch(name: str, download: Download, folder: Path) -> None:
     by_hand = (
         f"Fetch {download.archive} by hand from {download.page}: {download.by_hand.format(folder=folder)}"
     )
+    pooch.get_logger().setLevel("WARNING")  # The bar and the error say what its log would.
     try:
         address, checksum = _within(FIRST_ANSWER, download.resolve)
         folder.mkdir(parents=True, exist_ok=True)

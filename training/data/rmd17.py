@@ -30,9 +30,9 @@ def read_rmd17(path: Path | str, split: int = 1, seed: int = 0) -> tuple[list[Fr
     """The frames of one official split of a molecule.
 
     The files have up to 100,000 frames; only those of the split are kept. `index_train_0N.csv` gives training
-    and validation (950 and 50, drawn at random), `index_test_0N.csv` the test. They are looked for in `splits/`
-    beside the folder of the npz file, per molecule or common to all. Where they are missing, 2,000 frames
-    spread evenly over the file stand in, in random order.
+    and validation (950 and 50, drawn at random), `index_test_0N.csv` the test. They are looked for in
+    `splits/` beside the folder of the npz file, per molecule or common to all. Where they are missing, 2,000
+    frames spread evenly over the file stand in, in random order.
 
     Args:
         path: `rmd17_<molecule>.npz`.

@@ -51,7 +51,8 @@ def load_dataset(
     """The frames of a source, checked.
 
     They are looked for in this order: `data`, the folder in the environment variable MDPOT_DATA, the cache,
-    the public download, the sample inside the package. A test file beside them comes along in `Dataset.tests`.
+    the public download, the sample inside the package. A test file beside them comes along in
+    `Dataset.tests`.
 
     Args:
         name: in `SOURCES`; "custom" needs `data`.
@@ -122,9 +123,9 @@ def prepare(name: str, data: Path | str | None = None) -> dict[str, Any]:
         data: a file or folder to take it from; otherwise MDPOT_DATA, the cache, the download.
 
     Returns:
-        name, origin, labels, fingerprint, n_frames, n_groups, n_atoms (smallest and largest), elements, stress
-        (how many frames have one), rms_force (eV/Å), splits (frames of each official split), tests (frames of
-        each test set), files (where they lie now).
+        name, origin, labels, fingerprint, n_frames, n_groups, n_atoms (smallest and largest), elements,
+        stress (how many frames have one), rms_force (eV/Å), splits (frames of each official split), tests
+        (frames of each test set), files (where they lie now).
 
     Raises:
         MdpotError: as `load_dataset`, and when the download fails.
@@ -170,7 +171,7 @@ def _given(name: str, source: Source, data: Path) -> Place:
         raise MdpotError(f"{data}: no such file or folder. Check --data.")
     if data.is_file():
         return Place((data,), str(data))
-    files = _locate(source, data)
+    files = _locate((*source.folders, "."), source.files, data)
     if not files:
         wanted = " or ".join(source.files) or "a file, not a folder"
         raise MdpotError(f"{data}: --data for {name} must be, or hold, {wanted}; it does not.")
@@ -184,11 +185,11 @@ def _nearby(name: str, source: Source) -> Place | None:
         folder = Path(named)
         if not folder.is_dir():
             raise MdpotError(f"MDPOT_DATA must name a folder; got {named!r}. Mend it, or unset it.")
-        files = _locate(source, folder)
+        files = _locate(source.folders, source.files, folder)
         if files:
             return Place(files, f"MDPOT_DATA: {files[0] if len(files) == 1 else files[0].parent}")
     cache = _cache(name, source)
-    files = _locate(source, cache) if cache is not None else ()
+    files = _locate((*source.folders, "."), source.files, cache) if cache is not None else ()
     return Place(files, f"the cache: {files[0] if len(files) == 1 else files[0].parent}") if files else None
 
 
@@ -205,15 +206,15 @@ def _fetched(name: str, source: Source) -> Place:
     if cache is None or source.download is None:
         raise MdpotError(f"{name}: downloading needs pooch. pip install 'mdpot[train]'")
     fetch(name, source.download, cache)
-    files = _locate(source, cache)
+    files = _locate((*source.folders, "."), source.files, cache)
     if not files:
         raise MdpotError(f"{name}: the download does not hold {' or '.join(source.files)}.")
     return Place(files, f"downloaded from {source.download.page}")
 
 
-def _locate(source: Source, folder: Path) -> tuple[Path, ...]:
-    """The files of a source below a folder, () where they are not there."""
-    return next((found for below in source.folders if (found := _matches(folder / below, source.files))), ())
+def _locate(folders: Sequence[str], patterns: Sequence[str], root: Path) -> tuple[Path, ...]:
+    """The files of a source in the first of some folders below a root that has any; () where none has."""
+    return next((found for folder in folders if (found := _matches(root / folder, patterns))), ())
 
 
 def _matches(folder: Path, patterns: Sequence[str]) -> tuple[Path, ...]:
