@@ -5,8 +5,8 @@ lacks. `mdpot.neighbors` is the list for everything that stays in Python.
 
 The list is built with cells (Allen and Tildesley, Computer Simulation of Liquids, 2nd ed., section 5.3):
 atoms are sorted into bins, the grid of bins is padded by periodic images of itself ("ghosts"), and every atom
-is compared with the bins within reach. There may be as few as one bin a direction, so a cutoff longer than the
-cell needs no case of its own: the padding then holds several images.
+is compared with the bins within reach. There may be as few as one bin a direction, so a cutoff longer than
+the cell needs no case of its own: the padding then holds several images.
 """
 
 import torch
@@ -247,13 +247,13 @@ def find_pairs(
 class TorchNeighborList(nn.Module):
     """Neighbor list that keeps its candidates between calls (Verlet skin) and works on inside TorchScript.
 
-    Candidates are all pairs within cutoff + skin at the last build. They stay valid as long as no pair within
-    the cutoff can have been outside of cutoff + skin then. With an unchanged cell that is: no atom has moved
-    further than skin / 2. When the cell has changed from C0 to C (barostat, strain), let F = C0⁻¹ C and u_i the
-    displacement of atom i from its image under F, minus a common translation; a pair that is now at distance d
-    was at most (d + 2 max|u|) ‖F⁻¹‖ apart, so the candidates are kept while
-    (cutoff + 2 max|u|) ‖F⁻¹‖ ≤ cutoff + skin. Atoms that the caller wraps across the cell do not count as
-    moved.
+    Candidates are all pairs within cutoff + skin at the last build. They stay valid as long as no pair
+    within the cutoff can have been outside of cutoff + skin then. With an unchanged cell that is: no
+    atom has moved further than skin / 2. When the cell has changed from C0 to C (barostat, strain), let
+    F = C0⁻¹ C and u_i the displacement of atom i from its image under F, minus a common translation; a
+    pair that is now at distance d was at most (d + 2 max|u|) ‖F⁻¹‖ apart, so the candidates are kept
+    while (cutoff + 2 max|u|) ‖F⁻¹‖ ≤ cutoff + skin. Atoms that the caller wraps across the cell do not
+    count as moved.
 
     Args:
         cutoff: Å.
