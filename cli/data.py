@@ -31,8 +31,8 @@ def list_command() -> None:
 def prepare(name: str, data: Path | None, as_json: bool) -> None:
     """Bring a data source into the cache, downloading it if need be, and check its frames.
 
-    NAME is one of `mdpot data list`. The data are looked for at --data, in the folder MDPOT_DATA and in the cache
-    before anything is downloaded.
+    NAME is one of `mdpot data list`. The data are looked for at --data, in the folder MDPOT_DATA and in the
+    cache before anything is downloaded.
     """
     from mdpot.training.data.sources import prepare as prepare_source
 
@@ -43,7 +43,7 @@ def prepare(name: str, data: Path | None, as_json: bool) -> None:
     low, high = found["n_atoms"]
     lines = {
         "found": found["origin"],
-        "frames": f"{found['n_frames']:,} of {low} to {high} atoms, from {found['n_groups']:,} trajectories",
+        "frames": f"{found['n_frames']:,} of {low} to {high} atoms, in {found['n_groups']:,} groups",
         "elements": " ".join(found["elements"]),
         "labels": found["labels"],
         "with stress": f"{found['stress']:,}" if found["stress"] else "",
