@@ -80,9 +80,8 @@ def test_the_calculator_gives_a_gradient(potential_file: Path, water: Atoms) -> 
         )
 
 
-@pytest.mark.filterwarnings(
-    "ignore:The TorchScript type system:UserWarning"
-)  # of an attribute that no script uses
+# The attribute it warns of is used by no script.
+@pytest.mark.filterwarnings("ignore:The TorchScript type system:UserWarning")
 def test_every_model_scripts(water: Atoms) -> None:
     graph = mdpot.Graph.from_atoms(water, 3.4, torch.float64)
     for name, model in mdpot.MODELS.items():
@@ -98,6 +97,7 @@ def test_every_model_scripts(water: Atoms) -> None:
 
 def test_the_command_runs(potential_file: Path) -> None:
     command = [sys.executable, "-m", "mdpot", "info", str(potential_file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    # Not in the checkout, whose mdpot/ would shadow the installed one.
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=potential_file.parent)
     assert done.returncode == 0, done.stderr
     assert "egnn" in done.stdout
