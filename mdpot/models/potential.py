@@ -74,8 +74,9 @@ class Potential(nn.Module):
 
         Args:
             numbers: [n_atoms] int64, all among `elements`.
-            positions: [n_atoms, 3], Å.
-            cell: [n_systems, 3, 3], Å.
+            positions: [n_atoms, 3], Å. In float64 they serve a float32 network best: edge vectors are taken in
+                the dtype of the positions, and forces are summed in it.
+            cell: [n_systems, 3, 3], Å, in the dtype of the positions.
             system: [n_atoms] int64.
             edge_index: [2, n_edges] int64. Edges beyond the cutoff do no harm.
             shifts: [n_edges, 3], integer lattice translations.
@@ -93,7 +94,7 @@ class Potential(nn.Module):
         i, j = edge_index[0], edge_index[1]
         differentiate = self.training or positions.requires_grad
         n_atoms, n_systems = numbers.shape[0], cell.shape[0]
-        vectors = edge_vectors(positions, cell, system, edge_index, shifts)
+        vectors = edge_vectors(positions, cell, system, edge_index, shifts).to(self.readout[0].weight.dtype)
         if not vectors.requires_grad:
             vectors.requires_grad_()
         species = self.lookup[numbers]
@@ -118,13 +119,14 @@ class Potential(nn.Module):
         }
         if self.conservative:
             zeros = torch.zeros_like(positions)
+            gradient = gradient.to(positions.dtype)
             out["forces"] = zeros.index_add(0, i, gradient).index_add(0, j, -gradient)
         else:
-            out["forces"] = vector * self.scale
+            out["forces"] = (vector * self.scale).to(positions.dtype)
         if direct:
             out["vector"] = vector
         if compute_stress:
-            virial = (gradient.unsqueeze(2) * vectors.unsqueeze(1)).flatten(1)
+            virial = (gradient.unsqueeze(2) * vectors.unsqueeze(1)).flatten(1).to(cell.dtype)
             virial = virial.new_zeros([n_systems, 9]).index_add(0, system[i], virial).view(n_systems, 3, 3)
             volume = torch.det(cell).abs().view(n_systems, 1, 1)
             out["stress"] = 0.5 * (virial + virial.transpose(1, 2)) / volume
