@@ -1,0 +1,167 @@
+"""From a recipe to what a run trains on: frames found, checked, split, referenced, and laid out as tensors."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols
+
+from mdpot.errors import MdpotError
+from mdpot.models import MODELS, Potential, build_potential
+from mdpot.training.data.frames import Dataset, Frame
+from mdpot.training.data.reference import fit_reference, rms_force
+from mdpot.training.data.sources import load_dataset
+from mdpot.training.data.splits import limit_frames, split_by_group
+from mdpot.training.data.store import Store
+from mdpot.training.schema import DataConfig, ModelConfig, Recipe
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass
+class Prepared:
+    """All that a run needs to know of its data.
+
+    Attributes:
+        dataset: the frames and where they came from.
+        splits: frame indices by name: train, validation, test.
+        stores: the frames of each split as tensors, on the device, and of every further test set.
+        elements: atomic numbers, ascending.
+        shift: [n_elements], eV, reference energies from the training split.
+        scale: eV, the RMS force of the training split (eV/Å) times 1 Å.
+    """
+
+    dataset: Dataset
+    splits: dict[str, np.ndarray]
+    stores: dict[str, Store]
+    elements: list[int]
+    shift: np.ndarray
+    scale: float
+
+    @property
+    def train(self) -> Store:
+        return self.stores["train"]
+
+    @property
+    def validation(self) -> Store:
+        return self.stores["validation"]
+
+
+def prepare(
+    recipe: Recipe,
+    data: Path | None,
+    seed: int,
+    device: torch.device,
+    splits: Mapping[str, Sequence[int]] | None = None,
+    need_labels: bool = True,
+) -> Prepared:
+    """Finds, checks and splits the frames of a recipe and builds their neighbor lists.
+
+    Args:
+        recipe: which data, which split, which cutoff.
+        data: file or folder given by the user.
+        seed: of the split.
+        device: where the tensors go.
+        splits: those of an earlier start of the same run; made anew without it.
+        need_labels: False for pretraining alone, which reads no energies or forces.
+
+    Raises:
+        MdpotError: data that cannot be found, read or used.
+    """
+    config = recipe.data
+    dataset = load_dataset(config.source, data, allow_download=config.download, need_labels=need_labels)
+    frames = dataset.frames
+    chosen = _split(dataset, config, seed) if splits is None else {k: np.asarray(v) for k, v in splits.items()}
+    training = [frames[i] for i in chosen["train"]]
+    # Elements that only validation or test frames hold belong to the potential too; their reference is zero.
+    elements = sorted({int(z) for frame in frames for z in np.unique(frame.numbers)})
+    if need_labels:
+        elements, shift = fit_reference(training, elements)
+        scale = rms_force(training)
+    else:
+        shift, scale = np.zeros(len(elements)), 1.0
+    table = dict(zip(elements, shift.tolist(), strict=True))
+    parts = {name: [frames[i] for i in indices] for name, indices in chosen.items() if len(indices)}
+    parts |= {name: extra.frames for name, extra in dataset.tests.items()}
+    stores = {
+        name: Store(part, recipe.model.cutoff, table, config.molecule).to(device) for name, part in parts.items()
+    }
+    return Prepared(dataset, chosen, stores, elements, shift, scale)
+
+
+def new_potential(
+    model: ModelConfig, prepared: Prepared, seed: int, hyperparameters: Mapping[str, Any] | None = None
+) -> Potential:
+    """A potential with fresh weights, the same for the same seed, for prepared data.
+
+    Where the architecture normalizes by the average number of neighbors and the recipe leaves it open, it is
+    measured on the training split.
+
+    Args:
+        model: the recipe's table.
+        prepared: data.
+        seed: of the weights.
+        hyperparameters: all of them, to rebuild a given network; those of the recipe without it.
+    """
+    if hyperparameters is None:
+        hyperparameters = {"cutoff": model.cutoff, **model.hyperparameters}
+        takes = inspect.signature(MODELS[model.name].__init__).parameters
+        if "avg_neighbors" in takes and "avg_neighbors" not in hyperparameters:
+            hyperparameters["avg_neighbors"] = average_neighbors(prepared.train)
+    torch.manual_seed(seed)
+    return build_potential(model.name, hyperparameters, prepared.elements, prepared.shift.tolist(), prepared.scale)
+
+
+def average_neighbors(store: Store) -> float:
+    """Mean number of neighbors per atom inside the cutoff."""
+    return round(float(store.n_edges_per_frame.sum() / store.n_atoms_per_frame.sum()), 2)
+
+
+def smallest_distances(store: Store) -> dict[str, float]:
+    """The smallest distance, Å, that occurs between each pair of elements, by keys like "H-O"."""
+    batch_of_one = (store.batch(torch.tensor([n]), torch.float64).graph for n in range(len(store)))
+    smallest: dict[str, float] = {}
+    for graph in batch_of_one:
+        i, j = graph.edge_index
+        vectors = graph.positions[j] - graph.positions[i] + graph.shifts @ graph.cell[0]
+        distance = vectors.norm(dim=1)
+        code = torch.minimum(graph.numbers[i], graph.numbers[j]) * 200 + torch.maximum(graph.numbers[i], graph.numbers[j])
+        for pair in torch.unique(code).tolist():
+            key = "-".join(chemical_symbols[z] for z in divmod(pair, 200))
+            found = float(distance[code == pair].min())
+            smallest[key] = round(min(found, smallest.get(key, np.inf)), 4)
+    return smallest
+
+
+def sample_structures(frames: Sequence[Frame], n_structures: int = 3, n_atoms: int = 200) -> list[dict[str, Any]]:
+    """A few structures, small ones first, as plain lists: kept in the potential file to check exports with."""
+    small = sorted((f for f in frames if len(f) <= n_atoms), key=len)
+    step = max(len(small) // n_structures, 1)
+    return [
+        {
+            "numbers": frame.numbers.tolist(),
+            "positions": frame.positions.round(6).tolist(),
+            "cell": frame.cell.tolist(),
+            "pbc": frame.pbc.tolist(),
+        }
+        for frame in small[::step][:n_structures]
+    ]
+
+
+def _split(dataset: Dataset, config: DataConfig, seed: int) -> dict[str, np.ndarray]:
+    """The official split where there is one, else one by groups or frames; the training part cut to what is asked."""
+    names = [frame.group if config.split_by == "group" else str(n) for n, frame in enumerate(dataset.frames)]
+    splits = dataset.splits or split_by_group(names, config.fractions, seed)
+    for name in ("train", "validation"):
+        if len(splits.get(name, ())) == 0:
+            raise MdpotError(
+                f"the {name} split of {dataset.origin} is empty: {len(dataset)} frames in {len(set(names))} groups are "
+                "too few for data.fractions. Give more frames, or set data.split_by=frame."
+            )
+    return {**splits, "train": limit_frames(splits["train"], names, config.max_train_frames, seed)}

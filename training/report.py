@@ -1,0 +1,181 @@
+"""What a run leaves for people: report.md and its pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mdpot.files import atomic, write_text
+from mdpot.training.evaluate import Evaluation
+from mdpot.training.trainer import LOG
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CURVES, PARITY, REPORT = "learning_curves.png", "parity.png", "report.md"
+MOST_POINTS = 20_000
+COLUMNS = {
+    "n_frames": "frames",
+    "energy_rmse": "energy RMSE (meV/atom)",
+    "energy_mae": "energy MAE (meV/atom)",
+    "energy_rmse_structure": "energy RMSE (meV/structure)",
+    "energy_mae_structure": "energy MAE (meV/structure)",
+    "force_rmse": "force RMSE (meV/Å)",
+    "force_mae": "force MAE (meV/Å)",
+    "stress_rmse": "stress RMSE (meV/Å³)",
+    "stress_mae": "stress MAE (meV/Å³)",
+}
+
+
+def write_report(out: Path, metrics: Mapping[str, Any], results: Mapping[str, Evaluation]) -> None:
+    """Draws the learning curves and the parity plot, and writes report.md beside them.
+
+    Args:
+        out: folder of the run, with the logs of its stages.
+        metrics: the content of metrics.json.
+        results: labels beside predictions for each set of frames.
+    """
+    draw_curves(out / CURVES, {stage: read_log(out / stage) for stage in ("pretrain", "finetune")})
+    shown = {name: result for name, result in results.items() if name not in ("train", "validation")} or results
+    draw_parity(out / PARITY, shown, metrics["labels"])
+    write_text(out / REPORT, _report(metrics))
+
+
+def read_log(folder: Path) -> dict[str, list[float]]:
+    """The columns of a stage's metrics.jsonl by key; empty where the stage did not run."""
+    path = folder / LOG
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    keys = dict.fromkeys(key for line in lines for key in line)
+    return {key: [line.get(key, np.nan) for line in lines] for key in keys}
+
+
+def error_table(tables: Mapping[str, Mapping[str, float]]) -> str:
+    """A Markdown table with one row for each set of frames."""
+    columns = {k: title for k, title in COLUMNS.items() if any(k in t for t in tables.values())}
+    rows = ["| | " + " | ".join(columns.values()) + " |", "|---|" + "---:|" * len(columns)]
+    for name, table in tables.items():
+        cells = (_cell(key, table.get(key)) for key in columns)
+        rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def draw_curves(path: Path, logs: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    """One panel for each quantity: the mean cosine of the pretraining, force and energy errors of the finetuning."""
+    panels = [
+        ("pretrain", "cosine", "mean cosine", False),
+        ("finetune", "force_rmse", "force RMSE (meV/Å)", True),
+        ("finetune", "energy_mae", "energy MAE (meV/atom)", True),
+    ]
+    panels = [panel for panel in panels if f"val/{panel[1]}" in logs[panel[0]]]
+    figure, axes = new_figure(len(panels))
+    for axis, (stage, key, label, logarithmic) in zip(axes, panels, strict=True):
+        log = logs[stage]
+        for split, style in (("train", "--"), ("val", "-")):
+            name = "validation" if split == "val" else split
+            axis.plot(log["step"], log[f"{split}/{key}"], style, marker=".", label=name)
+        if logarithmic:
+            axis.set_yscale("log")
+            readable_log(axis)
+        axis.set_xlabel(f"step of {'pretraining' if stage == 'pretrain' else 'finetuning'}")
+        axis.set_ylabel(label)
+        axis.legend(frameon=False)
+    save(figure, path)
+
+
+def draw_parity(path: Path, results: Mapping[str, Evaluation], labels: str) -> None:
+    """Predictions over labels: energies per atom and force components, a color for each set of frames."""
+    figure, (left, right) = new_figure(2, height=4.2)
+    for name, result in results.items():
+        metrics = result.metrics()
+        left.plot(
+            *(result.energy / result.sizes * 1e3),
+            ".",
+            markersize=4,
+            label=f"{name}: {metrics['energy_rmse']:.2f} meV/atom",
+        )
+        truth, predicted = result.forces.reshape(2, -1)
+        step = -(-truth.size // MOST_POINTS)
+        right.plot(
+            truth[::step],
+            predicted[::step],
+            ".",
+            markersize=2,
+            alpha=0.5,
+            rasterized=True,
+            label=f"{name}: {metrics['force_rmse']:.1f} meV/Å",
+        )
+    for axis, what, unit in ((left, "energy − reference", "meV/atom"), (right, "force component", "eV/Å")):
+        low, high = axis.get_xlim()
+        axis.plot([low, high], [low, high], color="0.4", linewidth=0.8, zorder=0)
+        axis.set_xlabel(f"label: {what} ({unit})")
+        axis.set_ylabel(f"prediction ({unit})")
+        axis.legend(frameon=False, title="RMSE", markerscale=3, fontsize="small")
+    figure.suptitle(f"Labels: {labels}", fontsize="small")
+    save(figure, path)
+
+
+def new_figure(n_panels: int, height: float = 3.6) -> tuple[Figure, list[Axes]]:
+    """A figure with panels side by side; no display is needed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6 * n_panels, height), layout="constrained")
+    return figure, list(np.atleast_1d(figure.subplots(1, n_panels)))
+
+
+def readable_log(axis: Axes) -> None:
+    """Plain numbers on a logarithmic axis that spans less than a decade or two."""
+    from matplotlib.ticker import LogLocator, ScalarFormatter
+
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.yaxis.set_major_formatter(ScalarFormatter())
+    axis.yaxis.set_minor_formatter("")
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a PNG, atomically."""
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def _cell(key: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.0f}" if key == "n_frames" else f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def _report(metrics: Mapping[str, Any]) -> str:
+    pretrained = (
+        f"Pretrained by the objective `{metrics['pretrained']}`." if metrics["pretrained"] else "Not pretrained."
+    )
+    return f"""# {metrics["recipe"]}, preset {metrics["preset"]}, seed {metrics["seed"]}
+
+- data: {metrics["data"]}
+- labels: {metrics["labels"]}
+- network: `{metrics["model"]}`. {pretrained} Finetuned for {metrics["finetune_steps"]} steps in \
+{metrics["finetune_seconds"]:.0f} s; the best validation was at step {metrics["best_step"]}.
+
+## Errors
+
+{error_table(metrics["errors"])}
+
+Per-structure errors are those of the total energy of a frame. Splits keep frames of one source trajectory together.
+
+![learning curves]({CURVES})
+
+![parity]({PARITY})
+
+## Use it
+
+```python
+from mdpot import MaskedGNNCalculator
+
+atoms.calc = MaskedGNNCalculator("{{folder of this run}}/potential.safetensors")
+```
+
+The recipe is in recipe.toml, the splits in splits.json, the errors for programs in metrics.json.
+"""

@@ -1,0 +1,69 @@
+"""Pretrained weights into a new potential: all of the backbone, and an account of what stays new."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mdpot.checkpoint import load_potential, read_metadata
+from mdpot.errors import MdpotError
+from mdpot.models import Potential
+
+EMBEDDING = "embedding.weight"
+
+
+def transfer_backbone(source: Potential, target: Potential, name: str = "the pretrained potential") -> list[str]:
+    """Copies every weight of the backbone of `source` into `target`, in place.
+
+    Rows of element embeddings are matched by element. The readout of `target` stays as it is.
+
+    Args:
+        source: pretrained.
+        target: of the same architecture; it may know further elements.
+        name: of the source, for errors.
+
+    Returns:
+        What stayed new in `target`, in words.
+
+    Raises:
+        MdpotError: the architectures or their hyperparameters differ.
+    """
+    if source.model != target.model:
+        raise MdpotError(f"{name} is a {source.model!r} network; the recipe asks for {target.model!r}.")
+    for key, value in target.hyperparameters.items():
+        if key != "avg_neighbors" and source.hyperparameters.get(key) != value:
+            raise MdpotError(
+                f"{name} was made with {key} = {source.hyperparameters.get(key)!r}; the recipe asks for {value!r}. "
+                f"Finetune with the same: --set model.{'' if key == 'cutoff' else 'hyperparameters.'}{key}=..."
+            )
+    weights, fresh = source.backbone.state_dict(), target.backbone.state_dict()
+    if weights.keys() != fresh.keys():
+        different = sorted(weights.keys() ^ fresh.keys())
+        raise MdpotError(f"{name} does not fit the network of the recipe: weights {', '.join(different)} differ.")
+    new = [f"readout.{key}" for key in target.readout.state_dict()]
+    for key, value in weights.items():
+        if key.endswith(EMBEDDING):
+            shared = [z for z in target.elements if z in source.elements]
+            rows = torch.tensor([target.elements.index(z) for z in shared])
+            fresh[key][rows] = value[[source.elements.index(z) for z in shared]].to(fresh[key])
+            new += [f"backbone.{key} of Z = {z}" for z in target.elements if z not in shared]
+        elif value.shape != fresh[key].shape:
+            raise MdpotError(
+                f"{name} does not fit the network of the recipe: {key} is {list(value.shape)}, not {list(fresh[key].shape)}."
+            )
+        else:
+            fresh[key] = value
+    target.backbone.load_state_dict(fresh)
+    return new
+
+
+def pretrained_hyperparameters(path: Path) -> dict[str, Any]:
+    """The hyperparameters in a potential file."""
+    return read_metadata(path)["hyperparameters"]
+
+
+def load_pretrained(path: Path, device: torch.device) -> Potential:
+    """A potential to take weights from; errors as `load_potential`."""
+    return load_potential(path, device=device)[0]
