@@ -94,7 +94,8 @@ class Potential(nn.Module):
         i, j = edge_index[0], edge_index[1]
         differentiate = self.training or positions.requires_grad
         n_atoms, n_systems = numbers.shape[0], cell.shape[0]
-        vectors = edge_vectors(positions, cell, system, edge_index, shifts).to(self.readout[0].weight.dtype)
+        vectors = edge_vectors(positions, cell, system, edge_index, shifts)
+        vectors = vectors.to(self.readout[0].weight.dtype)  # type: ignore[arg-type]
         if not vectors.requires_grad:
             vectors.requires_grad_()
         species = self.lookup[numbers]
