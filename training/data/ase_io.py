@@ -79,7 +79,7 @@ def read_ase(path: Path | str) -> list[Frame]:
 
 
 def _read(path: Path) -> list[Atoms]:
-    if path.suffix == ".gz" and filetype(path) == "extxyz":
+    if path.suffix == ".gz" and filetype(str(path)) == "extxyz":
         # ASE's reader seeks back and forth, which costs a minute in a gzipped file.
         return read(io.StringIO(read_bytes(path).decode()), index=":", format="extxyz")  # type: ignore
     structures = read(path, index=":")

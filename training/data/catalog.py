@@ -54,8 +54,8 @@ RUNNER_FILES = ("input.data.gz", "input.data")
 SAMPLE = Path(__file__).parent / "water-rpbe-sample" / "input.data.gz"
 
 # The name of the archive (104 MB) is second-hand, and how its folders are called is not known: this was
-# written on a network without Zenodo. So address and checksum are asked from Zenodo itself, and whatever is not as
-# expected ends in the line that says what to do by hand.
+# written on a network without Zenodo. So address and checksum are asked from Zenodo itself, and whatever is
+# not as expected ends in the line that says what to do by hand.
 WATER_RPBE_DOWNLOAD = Download(
     page="https://zenodo.org/records/2634098",
     archive="training-data_H2O.tar.gz",

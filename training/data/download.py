@@ -110,9 +110,8 @@ def unpack_runner(archive: Path, folder: Path, words: Iterable[str], others: Ite
         fits = [m for m in files if all(w in m.name.lower() for w in words)]
         fits = [m for m in fits if not any(w in m.name.lower() for w in others)]
         if len(fits) != 1:
-            raise ValueError(
-                f"{archive} holds {', '.join(m.name for m in files) or 'no input.data'}; take one"
-            )
+            held = ", ".join(m.name for m in files) or "no input.data"
+            raise ValueError(f"{archive} holds {held}, and mdpot cannot tell which to take")
         content = tar.extractfile(fits[0])
         if content is None:
             raise ValueError(f"{archive}: cannot read {fits[0].name}")

@@ -43,7 +43,7 @@ def load_arrays(path: Path | str) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise MdpotError(f"{path}: no such file. Check the path.")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
     except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
         raise MdpotError(f"{path}: no npz archive, truncated or damaged ({error}). Copy it again.") from None

@@ -1,0 +1,109 @@
+"""Reading through ASE: labels under several names, stress, groups, bad files."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+
+from mdpot.errors import MdpotError
+from mdpot.training.data.ase_io import from_atoms, read_ase
+
+
+@pytest.fixture
+def atoms() -> Atoms:
+    rng = np.random.default_rng(0)
+    structure = bulk("NaCl", "rocksalt", 5.64, cubic=True)
+    structure.rattle(0.1, seed=1)
+    stress = rng.normal(size=6) * 0.01
+    structure.calc = SinglePointCalculator(
+        structure, energy=-27.0, forces=rng.normal(size=(8, 3)), stress=stress
+    )
+    return structure
+
+
+@pytest.mark.parametrize("name", ["frames.extxyz", "frames.extxyz.gz", "frames.traj", "frames.json"])
+def test_formats(tmp_path: Path, atoms: Atoms, name: str) -> None:
+    write(tmp_path / name, [atoms, atoms])
+    frames = read_ase(tmp_path / name)
+    assert len(frames) == 2
+    frame = frames[1]
+    assert frame.energy == pytest.approx(-27.0)
+    np.testing.assert_allclose(frame.forces, atoms.get_forces(), atol=1e-7)
+    np.testing.assert_allclose(frame.stress, atoms.get_stress(voigt=False), atol=1e-7)
+    np.testing.assert_allclose(frame.positions, atoms.positions, atol=1e-7)
+    np.testing.assert_allclose(frame.cell, atoms.cell.array, atol=1e-7)
+    assert frame.numbers.tolist() == atoms.numbers.tolist()
+
+
+def test_labels_under_other_names(atoms: Atoms) -> None:
+    plain = Atoms(atoms.symbols, atoms.positions, cell=atoms.cell, pbc=True)
+    plain.info["REF_energy"] = -1.5
+    plain.arrays["REF_forces"] = atoms.get_forces()
+    plain.info["virial"] = -atoms.get_stress(voigt=False) * atoms.get_volume()
+    frame = from_atoms(plain)
+    assert frame.energy == -1.5
+    np.testing.assert_allclose(frame.forces, atoms.get_forces())
+    np.testing.assert_allclose(frame.stress, atoms.get_stress(voigt=False))
+
+
+def test_absent_labels_are_none(tmp_path: Path, atoms: Atoms) -> None:
+    atoms.calc = None
+    write(tmp_path / "frames.xyz", atoms, format="extxyz")
+    (frame,) = read_ase(tmp_path / "frames.xyz")
+    assert frame.energy is None
+    assert frame.forces is None
+    assert frame.stress is None
+
+
+def test_groups_come_from_info(tmp_path: Path, atoms: Atoms) -> None:
+    structures = []
+    for k in range(40):
+        structures.append(atoms.copy())
+        structures[-1].info["config_type"] = f"run {k // 4}"
+    write(tmp_path / "frames.extxyz", structures)
+    assert [f.group for f in read_ase(tmp_path / "frames.extxyz")] == [f"run {k // 4}" for k in range(40)]
+
+
+@pytest.mark.parametrize("n_lines", [3, 5, 15])
+def test_truncated(tmp_path: Path, atoms: Atoms, n_lines: int) -> None:
+    path = tmp_path / "frames.extxyz"
+    write(path, [atoms, atoms])
+    path.write_text("\n".join(path.read_text().splitlines()[:n_lines]))
+    with pytest.raises(MdpotError, match=r"frames\.extxyz: ASE cannot read it") as caught:
+        read_ase(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(MdpotError, match="no such file"):
+        read_ase(tmp_path / "none.xyz")
+    (tmp_path / "empty.xyz").touch()
+    with pytest.raises(MdpotError, match="empty"):
+        read_ase(tmp_path / "empty.xyz")
+    (tmp_path / "letter.txt").write_text("Dear reviewer,\nthe frames are in the attachment.\n")
+    with pytest.raises(MdpotError, match="ASE cannot read it"):
+        read_ase(tmp_path / "letter.txt")
+    (tmp_path / "packed.xyz.gz").write_bytes(gzip.compress(b"3\n\nO 0 0 0\nH 0")[:-9])
+    with pytest.raises(MdpotError, match="truncated"):
+        read_ase(tmp_path / "packed.xyz.gz")
+
+
+def test_labels_of_a_wrong_shape(atoms: Atoms) -> None:
+    atoms.calc = None
+    atoms.info["stress"] = np.zeros(5)
+    with pytest.raises(MdpotError, match="stress has 6"):
+        from_atoms(atoms)
+
+
+def test_real_crystals(data_folder: Path) -> None:
+    frames = read_ase(data_folder / "crystals" / "mad_subset.extxyz.gz")
+    assert len(frames) == 850
+    assert all(frame.energy is not None and frame.forces is not None for frame in frames)
+    assert any(frame.stress is not None for frame in frames)

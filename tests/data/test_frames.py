@@ -1,0 +1,55 @@
+"""Frames, data sets, fingerprints and groups."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mdpot.training.data.frames import Dataset, fingerprint, make_groups
+
+
+def test_the_fingerprint_depends_on_all_of_the_content(make_frame) -> None:
+    first = fingerprint([make_frame(), make_frame(energy=-11.0)])
+    assert len(first) == 64
+    assert first == fingerprint([make_frame(), make_frame(energy=-11.0)])
+    changes = [
+        {"energy": -12.0},
+        {"energy": None},
+        {"forces": np.zeros((3, 3))},
+        {"forces": None},
+        {"numbers": np.array([8, 1, 2])},
+        {"cell": np.eye(3) * 6.5},
+        {"pbc": np.zeros(3, dtype=bool)},
+        {"stress": np.eye(3)},
+        {"group": "other"},
+    ]
+    others = {fingerprint([make_frame(), make_frame(**{"energy": -11.0, **change})]) for change in changes}
+    assert len(others | {first}) == len(changes) + 1
+
+
+def test_a_data_set_knows_its_size_and_fingerprint(make_frame) -> None:
+    frames = [make_frame(), make_frame()]
+    dataset = Dataset("name", frames, "labels", "origin")
+    assert len(dataset) == 2
+    assert dataset.fingerprint == fingerprint(frames)
+
+
+def test_ten_named_groups_are_kept() -> None:
+    names = [str(k // 3) for k in range(30)]
+    assert make_groups(names) == names
+
+
+@pytest.mark.parametrize("n_frames", [1, 49, 100, 1234])
+def test_frames_without_names_come_in_runs(n_frames: int) -> None:
+    groups = make_groups([""] * n_frames)
+    assert len(groups) == n_frames
+    assert min(n_frames, 33) <= len(set(groups)) <= 75
+    # A group is one run: it starts once.
+    starts = [g for k, g in enumerate(groups) if k == 0 or groups[k - 1] != g]
+    assert len(starts) == len(set(starts))
+
+
+def test_few_names_are_cut_into_runs_of_their_own_frames() -> None:
+    groups = make_groups([["ice", "liquid"][k % 2] for k in range(200)])
+    assert {g.split("#")[0] for g in groups} == {"ice", "liquid"}
+    assert len(set(groups)) == 50

@@ -1,0 +1,44 @@
+"""Files are told apart by their content."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.io import write
+
+from mdpot.errors import MdpotError
+from mdpot.training.data.readers import read_frames
+
+
+def test_kinds(tmp_path: Path, runner_text: str) -> None:
+    (tmp_path / "plain.txt").write_text(runner_text)
+    (tmp_path / "packed").write_bytes(gzip.compress(runner_text.encode()))
+    assert len(read_frames(tmp_path / "plain.txt")) == len(read_frames(tmp_path / "packed")) == 12
+    coords = np.zeros((1, 1, 3))
+    np.savez(
+        tmp_path / "a.npz", nuclear_charges=np.array([1]), coords=coords, energies=np.zeros(1), forces=coords
+    )
+    assert len(read_frames(tmp_path / "a.npz")) == 1
+    write(tmp_path / "b.extxyz", Atoms("H"))
+    assert len(read_frames(tmp_path / "b.extxyz")) == 1
+
+
+def test_a_truncated_gzip_file_is_called_that(tmp_path: Path, runner_text: str) -> None:
+    packed = gzip.compress(runner_text.encode())
+    (tmp_path / "frames.gz").write_bytes(packed[:-20])
+    with pytest.raises(MdpotError, match="truncated or damaged"):
+        read_frames(tmp_path / "frames.gz")
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(MdpotError, match=r"none\.xyz: no such file"):
+        read_frames(tmp_path / "none.xyz")
+    with pytest.raises(MdpotError, match="a folder; give the file"):
+        read_frames(tmp_path)
+    (tmp_path / "empty.npz").touch()
+    with pytest.raises(MdpotError, match="empty"):
+        read_frames(tmp_path / "empty.npz")

@@ -1,0 +1,88 @@
+"""Splits by group: nothing parts, nothing is lost, the fractions hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mdpot.errors import MdpotError
+from mdpot.training.data.splits import FRACTIONS, limit_frames, load_splits, save_splits, split_by_group
+
+
+def _groups(kind: str) -> list[str]:
+    rng = np.random.default_rng(1)
+    sizes = {
+        "equal": np.full(306, 20),
+        "sample": rng.integers(3, 5, 306),
+        "uneven": np.concatenate([[400], rng.integers(1, 60, 30)]),
+        "few": np.full(10, 7),
+    }[kind]
+    return np.repeat([f"g{k}" for k in range(len(sizes))], sizes).tolist()
+
+
+@pytest.mark.parametrize("kind", ["equal", "sample", "uneven", "few"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_whole_groups_in_about_the_fractions(kind: str, seed: int) -> None:
+    groups = np.array(_groups(kind))
+    splits = split_by_group(groups.tolist(), seed=seed)
+    assert list(splits) == ["train", "validation", "test"]
+    assert np.array_equal(np.sort(np.concatenate(list(splits.values()))), np.arange(len(groups)))
+    owners = [set(groups[indices]) for indices in splits.values()]
+    assert sum(len(owner) for owner in owners) == len(set(groups))
+    tolerance = {"equal": 20, "sample": 4, "uneven": 20, "few": 7}[kind]
+    for indices, fraction in zip(splits.values(), FRACTIONS, strict=True):
+        assert abs(len(indices) - fraction * len(groups)) <= tolerance
+        assert np.array_equal(indices, np.sort(indices))
+
+
+def test_a_seed_gives_one_split() -> None:
+    groups = _groups("sample")
+    first, again, other = (split_by_group(groups, seed=seed) for seed in (5, 5, 6))
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert not np.array_equal(first["test"], other["test"])
+
+
+def test_every_split_has_frames() -> None:
+    for seed in range(20):
+        splits = split_by_group(["a"] * 90 + ["b"] * 5 + ["c"] * 5, seed=seed)
+        assert all(len(indices) for indices in splits.values())
+    splits = split_by_group(["a", "b", "c", "d"], (0.5, 0.5, 0.0))
+    assert [len(indices) for indices in splits.values()] == [2, 2, 0]
+    splits = split_by_group(["a", "b", "c", "d"], (0.0, 0.0, 1.0))
+    assert [len(indices) for indices in splits.values()] == [0, 0, 4]
+
+
+def test_refusals() -> None:
+    with pytest.raises(MdpotError, match=r"sum to 1; got \(0\.5, 0\.1, 0\.1\)"):
+        split_by_group(["a", "b", "c"], (0.5, 0.1, 0.1))
+    with pytest.raises(MdpotError, match="at least 3 groups of frames; got 2"):
+        split_by_group(["a", "b", "a"])
+
+
+def test_limits_are_nested_and_spread_over_groups() -> None:
+    groups = _groups("equal")
+    train = split_by_group(groups)["train"]
+    few, more = (limit_frames(train, groups, n, seed=3) for n in (100, 600))
+    assert set(few) < set(more) < set(train)
+    assert len({groups[k] for k in few}) == 100
+    counts = np.unique([groups[k] for k in more], return_counts=True)[1]
+    assert counts.max() - counts.min() <= 1
+    assert np.array_equal(limit_frames(train, groups, None), train)
+    assert np.array_equal(limit_frames(train, groups, 10**6), train)
+    with pytest.raises(MdpotError, match="n_frames must be positive"):
+        limit_frames(train, groups, 0)
+
+
+def test_json(tmp_path: Path) -> None:
+    splits = split_by_group(_groups("few"))
+    path = tmp_path / "splits.json"
+    save_splits(path, splits, "abc")
+    loaded = load_splits(path, "abc")
+    assert all(np.array_equal(splits[name], loaded[name]) for name in splits)
+    with pytest.raises(MdpotError, match="belong to the data with fingerprint abc"):
+        load_splits(path, "xyz")
+    path.write_text("[1, 2]")
+    with pytest.raises(MdpotError, match="no splits can be read"):
+        load_splits(path, "abc")
