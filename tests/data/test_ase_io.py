@@ -35,6 +35,8 @@ def test_formats(tmp_path: Path, atoms: Atoms, name: str) -> None:
     assert len(frames) == 2
     frame = frames[1]
     assert frame.energy == pytest.approx(-27.0)
+    assert frame.forces is not None
+    assert frame.stress is not None
     np.testing.assert_allclose(frame.forces, atoms.get_forces(), atol=1e-7)
     np.testing.assert_allclose(frame.stress, atoms.get_stress(voigt=False), atol=1e-7)
     np.testing.assert_allclose(frame.positions, atoms.positions, atol=1e-7)
@@ -49,6 +51,8 @@ def test_labels_under_other_names(atoms: Atoms) -> None:
     plain.info["virial"] = -atoms.get_stress(voigt=False) * atoms.get_volume()
     frame = from_atoms(plain)
     assert frame.energy == -1.5
+    assert frame.forces is not None
+    assert frame.stress is not None
     np.testing.assert_allclose(frame.forces, atoms.get_forces())
     np.testing.assert_allclose(frame.stress, atoms.get_stress(voigt=False))
 

@@ -44,6 +44,7 @@ def test_rmd17_archives_in_electronvolts(tmp_path: Path) -> None:
     )
     frames = read_npz(path)
     assert frames[1].energy == pytest.approx(-2 * units.kcal / units.mol, rel=1e-6)
+    assert frames[1].forces is not None
     np.testing.assert_allclose(frames[1].forces, coords[1] * units.kcal / units.mol, rtol=1e-6)
     np.testing.assert_array_equal(frames[1].positions, coords[1])
     assert not frames[1].pbc.any()

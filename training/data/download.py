@@ -64,9 +64,8 @@ def fetch(name: str, download: Download, folder: Path) -> None:
     import pooch
     import requests
 
-    by_hand = (
-        f"Fetch {download.archive} by hand from {download.page}: {download.by_hand.format(folder=folder)}"
-    )
+    remedy = download.by_hand.format(folder=folder)
+    by_hand = f"Fetch {download.archive} by hand from {download.page}: {remedy}"
     pooch.get_logger().setLevel("WARNING")  # The bar and the error say what its log would.
     try:
         address, checksum = _within(FIRST_ANSWER, download.resolve)
@@ -76,8 +75,9 @@ def fetch(name: str, download: Download, folder: Path) -> None:
             known_hash=checksum,
             fname=download.archive,
             path=folder,
-            downloader=pooch.HTTPDownloader(
-                progressbar=_Bar(f"{name}: {download.archive}"),
+            # pooch's annotations leave out bars of one's own, which its manual describes.
+            downloader=pooch.HTTPDownloader(  # type: ignore[arg-type]
+                progressbar=_Bar(f"{name}: {download.archive}"),  # type: ignore[arg-type]
                 chunk_size=1 << 16,
                 timeout=(FIRST_ANSWER, NEXT_PIECE),
             ),

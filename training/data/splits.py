@@ -93,8 +93,8 @@ def limit_frames(
     shuffled = np.random.default_rng(seed).permutation(np.sort(indices))
     turn: dict[str, int] = {}
     rounds = np.empty(len(shuffled), dtype=np.int64)
-    for position, index in enumerate(shuffled):
-        rounds[position] = turn[groups[index]] = turn.get(groups[index], -1) + 1
+    for position, group in enumerate(groups[int(index)] for index in shuffled):
+        rounds[position] = turn[group] = turn.get(group, -1) + 1
     return np.sort(shuffled[np.argsort(rounds, kind="stable")[:n_frames]])
 
 
