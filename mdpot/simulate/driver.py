@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from ase.io import write as write_atoms
 
+from mdpot.errors import MdpotError
 from mdpot.files import atomic
 from mdpot.simulate.engine import Engine, State
 from mdpot.simulate.log import Log, Row
@@ -29,8 +30,8 @@ class Observer(Protocol):
         """What the run does now, in a word."""
         ...
 
-    def row(self, row: Row) -> None:
-        """A line of the log was written."""
+    def row(self, row: Row, n_steps: int) -> None:
+        """A line of the log was written, of a run of `n_steps`."""
         ...
 
 
@@ -40,7 +41,7 @@ class Silent:
     def phase(self, text: str) -> None:
         pass
 
-    def row(self, row: Row) -> None:
+    def row(self, row: Row, n_steps: int) -> None:
         pass
 
 
@@ -61,6 +62,7 @@ class Driver:
         self.engine, self.settings, self.out = engine, settings, out
         self.watch, self.observer = watch, observer
         self.atoms = engine.atoms.copy()
+        self.interrupted = False
         self.good: State | None = None  # the last state that the watch let pass
 
     def run(self, resumed: bool) -> str | None:
@@ -91,6 +93,7 @@ class Driver:
             except Strike as strike:
                 return str(strike)
             except KeyboardInterrupt:
+                self.interrupted = True
                 return f"interrupted after step {self.good.step if self.good else 0}"
         return None
 
@@ -112,14 +115,13 @@ class Driver:
                 self.engine.step(n_steps)
                 return self.engine.state()
         except Exception as error:
-            if self.engine.is_finite():
+            if self.engine.is_finite() and not isinstance(error, MdpotError):
                 raise
-            # Calculators and OpenMM refuse such positions, each in words of its own.
+            # Calculators and OpenMM refuse bad positions before the watch sees them, in words of their own.
+            reason = str(error) if self.engine.is_finite() else "the positions are not a number"
             self._leave(LAST_GOOD, state)
             when = f"step {state.step} ({state.time / 1000:.3f} ps)"
-            raise Strike(
-                f"stopped within {n_steps} steps of {when}: the positions are not a number"
-            ) from error
+            raise Strike(f"stopped within {n_steps} steps of {when}: {reason}") from error
 
     def _look(self, state: State) -> None:
         """Lets the watch look; if it strikes, this state and the last good one are left in the folder."""
@@ -152,4 +154,4 @@ class Driver:
             sizes=file_sizes([self.out / LOG, self.trajectory.path]),
         )
         save_restart(self.out / RESTART, restart)
-        self.observer.row(row)
+        self.observer.row(row, self.settings.steps)

@@ -97,7 +97,11 @@ class Engine(Protocol):
         ...
 
     def step(self, n_steps: int) -> None:
-        """Goes `n_steps` steps forward."""
+        """Goes `n_steps` steps forward.
+
+        Raises:
+            MdpotError: the forces refuse what the positions have become.
+        """
         ...
 
     def state(self) -> State:

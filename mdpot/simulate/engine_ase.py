@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ class AseEngine:
             self._check_stress()
 
     def minimize(self, max_steps: int) -> None:
-        FIRE(self.atoms, logfile=None).run(fmax=FORCE_TOLERANCE, steps=max_steps)
+        FIRE(self.atoms, logfile=os.devnull).run(fmax=FORCE_TOLERANCE, steps=max_steps)
 
     def set_velocities(self, velocities: np.ndarray) -> None:
         self.atoms.set_velocities(velocities / units.fs)

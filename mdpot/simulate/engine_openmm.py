@@ -15,7 +15,8 @@ from mdpot.simulate.engine import Dynamics, State, kinetic_energy, rest
 from mdpot.units import AMU_A2_PER_FS2, KJ_PER_MOL, NM
 
 BAROSTAT_INTERVAL = 25  # steps between trial moves of the volume
-FORCE_TOLERANCE = 100.0  # kJ/mol/nm, root mean square: where minimization ends
+NONMETALS = (1, 6, 7, 8, 9, 15, 16, 17, 35, 53)  # H, C, N, O, F, P, S, Cl, Br, I
+FORCE_TOLERANCE = 100  # kJ/mol/nm, root mean square: where minimization ends
 VELOCITY = 1e-2  # Å/fs in nm/ps
 FORCE = KJ_PER_MOL / NM  # kJ/mol/nm in eV/Å
 
@@ -52,12 +53,16 @@ def to_openmm_frame(atoms: Atoms) -> Atoms:
 def molecule_bonds(atoms: Atoms) -> np.ndarray:
     """The bonds [n_bonds, 2] of all finite molecules; what is bonded to its own image has none.
 
-    Two atoms are bonded that are closer than 1.2 times the sum of their covalent radii.
+    Two nonmetal atoms are bonded that are closer than 1.2 times the sum of their covalent radii: what holds
+    together for the length of a run. A barostat that moves as a whole what falls apart would give a wrong
+    pressure.
     """
-    radii = 1.2 * covalent_radii[atoms.numbers]
+    radii = 1.2 * np.where(np.isin(atoms.numbers, NONMETALS), covalent_radii[atoms.numbers], 0.0)
+    if not radii.any():
+        return np.zeros((0, 2), dtype=np.int64)
     (i, j), shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, 2.0 * radii.max())
     distances = np.linalg.norm(atoms.positions[j] - atoms.positions[i] + shifts @ atoms.cell.array, axis=1)
-    bonded = distances < radii[i] + radii[j]
+    bonded = (distances < radii[i] + radii[j]) & (radii[i] > 0) & (radii[j] > 0)
     i, j, shifts = i[bonded], j[bonded], shifts[bonded]
     first = np.searchsorted(i, np.arange(len(atoms) + 1))
     image = np.zeros((len(atoms), 3), dtype=np.int64)  # each molecule laid out in space, along its bonds
@@ -81,14 +86,14 @@ def molecule_bonds(atoms: Atoms) -> np.ndarray:
 
 def make_topology(atoms: Atoms) -> Any:
     """An OpenMM topology of the atoms, in their order, all in one residue."""
-    from openmm import Vec3, app, unit
+    from openmm import Vec3, app
 
     topology = app.Topology()
     residue = topology.addResidue("SYS", topology.addChain())
     for index, number in enumerate(atoms.numbers):
         topology.addAtom(f"A{index}", app.Element.getByAtomicNumber(int(number)), residue)
     if atoms.pbc.all():
-        topology.setPeriodicBoxVectors([Vec3(*row) for row in atoms.cell.array / NM] * unit.nanometer)
+        topology.setPeriodicBoxVectors([Vec3(*row) for row in atoms.cell.array / NM])
     return topology
 
 
@@ -148,7 +153,12 @@ class OpenMMEngine:
         self._context.setVelocities(velocities / VELOCITY)
 
     def step(self, n_steps: int) -> None:
-        self._context.getIntegrator().step(n_steps)
+        from openmm import OpenMMException
+
+        try:
+            self._context.getIntegrator().step(n_steps)
+        except OpenMMException as error:  # it carries what the force raised, or that a coordinate is NaN
+            raise MdpotError(" ".join(str(error).split())) from error
         self._step += n_steps
 
     def state(self) -> State:

@@ -41,14 +41,24 @@ def read_facts(model: str, forces: Forces | None) -> ModelFacts:
     """
     if forces is not None:
         return ModelFacts()
-    if not Path(model).is_file():
-        raise MdpotError(
-            f"model {model!r} is not there. Give a potential file, e.g. one that mdpot train left."
-        )
     from mdpot.checkpoint import read_metadata
 
-    header = read_metadata(model)
+    header = read_metadata(model_file(model))
     return ModelFacts(header["elements"], header.get("min_distances"), header["conservative"])
+
+
+def model_file(model: str) -> Path:
+    """The potential file: `model` itself, or the one in the folder of a run.
+
+    Raises:
+        MdpotError: no such file.
+    """
+    path = Path(model) / "potential.safetensors" if Path(model).is_dir() else Path(model)
+    if not path.is_file():
+        raise MdpotError(
+            f"model {str(path)!r} is not there. Give a potential file, as mdpot train leaves it."
+        )
+    return path
 
 
 def make_ase(atoms: Atoms, settings: Settings, seed: int, forces: Forces | None) -> Engine:
@@ -59,10 +69,10 @@ def make_ase(atoms: Atoms, settings: Settings, seed: int, forces: Forces | None)
         from mdpot.calculator import MaskedGNNCalculator
 
         forces = MaskedGNNCalculator(
-            settings.model,
+            model_file(settings.model),
             device=settings.device,
             dtype=settings.dtype,
-            **({"backend": settings.backend} if settings.backend else {}),
+            backend=settings.backend or "eager",
         )
     if not isinstance(forces, BaseCalculator):
         raise MdpotError("engine ase takes an ASE calculator for its forces.")
@@ -82,7 +92,7 @@ def make_openmm(atoms: Atoms, settings: Settings, seed: int, forces: Forces | No
     if forces is None:
         from mdpot.openmm import create_system
 
-        system = create_system(topology, settings.model, backend=settings.backend or "auto")
+        system = create_system(topology, model_file(settings.model), backend=settings.backend or "auto")
     elif isinstance(forces, BaseCalculator):
         raise MdpotError(
             "engine openmm takes a function that makes a system of a topology, not an ASE calculator."

@@ -47,12 +47,12 @@ class Restart:
 def save_restart(path: Path, restart: Restart) -> None:
     """Writes a restart file (npz, no pickle), atomically."""
     header = json.dumps({"memory": restart.memory, "sizes": restart.sizes})
-    fixed = {
+    arrays: dict[str, Any] = {
         name: getattr(restart, name) for name in ("numbers", "masses", "pbc", "start_cell", "start_positions")
     }
-    engine = {f"engine.{name}": array for name, array in restart.arrays.items()}
+    arrays.update({f"engine.{name}": array for name, array in restart.arrays.items()})
     with atomic(path) as temporary:
-        np.savez(temporary, header=np.array(header), **fixed, **engine)
+        np.savez(temporary, header=np.array(header), **arrays)
 
 
 def load_restart(path: Path) -> Restart:

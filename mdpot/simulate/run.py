@@ -19,7 +19,7 @@ from mdpot.files import atomic, write_text
 from mdpot.simulate.box import read_start
 from mdpot.simulate.driver import LAST_GOOD, LOG, RESTART, STRUCK, Driver, Observer, Silent
 from mdpot.simulate.engine import Engine, maxwell_boltzmann, repartition
-from mdpot.simulate.engines import ENGINES, Forces, ModelFacts, read_facts
+from mdpot.simulate.engines import ENGINES, Forces, ModelFacts, model_file, read_facts
 from mdpot.simulate.restart import cut_back, load_restart
 from mdpot.simulate.settings import TRAJECTORIES, Settings, settings_of
 from mdpot.simulate.summary import Summary, summarize
@@ -67,7 +67,7 @@ def run_md(
     facts = read_facts(settings.model, forces)
     check_structure(atoms, settings, facts)
     if settings.hydrogen_mass is not None:
-        atoms.set_masses(repartition(atoms, settings.hydrogen_mass))
+        atoms.set_array("masses", repartition(atoms, settings.hydrogen_mass), float, ())
     observer.phase("loading")
     engine = ENGINES[settings.engine](atoms, settings, _seed(thermostat), forces)
     out.mkdir(parents=True, exist_ok=True)
@@ -174,7 +174,15 @@ def _finish(driver: Driver, resumed: bool) -> Summary:
     stopped = driver.run(resumed)
     driver.observer.phase("analyzing")
     s = driver.settings
-    return summarize(driver.out, driver.trajectory.path, driver.atoms, s.ensemble, s.temperature, stopped)
+    return summarize(
+        driver.out,
+        driver.trajectory.path,
+        driver.atoms,
+        s.ensemble,
+        s.temperature,
+        stopped,
+        driver.interrupted,
+    )
 
 
 def _watch(engine: Engine, settings: Settings, facts: ModelFacts, limits: Limits | None) -> Watch:
@@ -216,7 +224,7 @@ def _write_settings(out: Path, settings: Settings, forces: Forces | None) -> Non
 def _fingerprint(settings: Settings, forces: Forces | None) -> str | None:
     if forces is not None:
         return None
-    return hashlib.sha256(Path(settings.model).read_bytes()).hexdigest()
+    return hashlib.sha256(model_file(settings.model).read_bytes()).hexdigest()
 
 
 def _seed(sequence: np.random.SeedSequence) -> int:

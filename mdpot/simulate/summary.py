@@ -27,6 +27,7 @@ class Summary:
 
     Attributes:
         stopped: why it ended early, in one line; None if it went to its end.
+        interrupted: it was the user who ended it.
         steps: done since the start.
         time_ps: ps.
         mean_temperature: K; None if the run ended before its first step.
@@ -48,6 +49,7 @@ class Summary:
     ns_per_day: float | None
     oo_peak: float | None
     notes: list[str] = field(default_factory=list)
+    interrupted: bool = False
 
 
 def energy_drift(time_ps: np.ndarray, total: np.ndarray, n_atoms: int) -> tuple[float, float]:
@@ -68,7 +70,13 @@ def energy_drift(time_ps: np.ndarray, total: np.ndarray, n_atoms: int) -> tuple[
 
 
 def summarize(
-    folder: Path, trajectory: Path, atoms: Atoms, ensemble: str, temperature: float, stopped: str | None
+    folder: Path,
+    trajectory: Path,
+    atoms: Atoms,
+    ensemble: str,
+    temperature: float,
+    stopped: str | None = None,
+    interrupted: bool = False,
 ) -> Summary:
     """Analyzes the files of a run; writes `summary.json`, pictures and, for a periodic structure, `rdf.csv`.
 
@@ -79,6 +87,7 @@ def summarize(
         ensemble: "nve", "nvt" or "npt".
         temperature: K, target.
         stopped: why it ended early.
+        interrupted: it was the user who ended it.
     """
     columns = read_log(folder / "log.csv")
     n_rows = len(columns["step"])
@@ -106,6 +115,7 @@ def summarize(
         ns_per_day=float(1 / np.mean(1 / speeds[min(1, len(speeds) - 1) :])) if len(speeds) else None,
         oo_peak=radial.peak("O-O", *FIRST_SHELL) if radial else None,
         notes=_draw(folder, columns, len(atoms), ensemble, temperature, radial),
+        interrupted=interrupted,
     )
     write_text(folder / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
     return summary

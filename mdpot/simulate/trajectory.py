@@ -13,6 +13,7 @@ from ase.cell import Cell
 
 from mdpot.errors import MdpotError
 from mdpot.simulate.engine import State
+from mdpot.units import NM
 
 # Bytes of the header that OpenMM's DCD writer makes: three records and their lengths.
 DCD_HEADER = 276
@@ -84,7 +85,8 @@ class DCD:
 
         self.path = path
         self._periodic = bool(atoms.pbc.all())
-        topology = make_topology(atoms)
+        # The header only says how many atoms there are and that there is a box; each frame brings its own.
+        topology = make_topology(Atoms(atoms.numbers, cell=np.eye(3), pbc=self._periodic))
         append = path.is_file() and path.stat().st_size > 0
         if append:
             _count_frames(path, len(atoms), self._periodic)
@@ -97,7 +99,7 @@ class DCD:
             lower, rotation = Cell(state.cell).standard_form()
             positions = positions @ rotation.T
             vectors = _vectors(lower.array)
-        self._writer.writeModel(0.1 * positions, periodicBoxVectors=vectors)
+        self._writer.writeModel(positions / NM, periodicBoxVectors=vectors)
         self._file.flush()
 
     def close(self) -> None:
@@ -136,9 +138,9 @@ def to_atoms(atoms: Atoms, state: State) -> Atoms:
 
 
 def _vectors(cell: np.ndarray) -> Any:
-    from openmm import Vec3, unit
+    from openmm import Vec3
 
-    return [Vec3(*row) for row in 0.1 * cell] * unit.nanometer
+    return [Vec3(*row) for row in cell / NM]
 
 
 def _frame_type(n_atoms: int, periodic: bool) -> np.dtype:
