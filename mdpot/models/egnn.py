@@ -16,13 +16,12 @@ class EGNN(nn.Module):
     zero at the cutoff (ours; without it the energy jumps when an atom crosses the cutoff):
 
         m_ij = c_ij φ_e(h_i, h_j, basis(d_ij))                (eq. 3)
-        x_i  ← x_i - 1/n Σ_j v_ij φ_x(m_ij)                   (eq. 4)
+        x_i  ← x_i - 1/n Σ_j v_ij / (d_ij + 1) c_ij φ_x(m_ij) (eq. 4)
         h_i  ← h_i + φ_h(h_i, 1/√n Σ_j m_ij)                  (eqs. 5, 6)
 
     with n the average number of neighbors. The moved coordinates x are kept as a displacement u_i from the atom, so
     that v_ij of the next layer is the true edge vector plus u_j - u_i: right across periodic images, where absolute
-    coordinates are not. The envelope and the edges always belong to the true distances. With `channels` above one
-    each atom moves several copies of its coordinates (Levy et al., NeurIPS 2023).
+    coordinates are not. The envelope and the edges always belong to the true distances.
 
     Args:
         n_elements: number of chemical elements.
@@ -30,7 +29,6 @@ class EGNN(nn.Module):
         width: features per atom.
         layers: number of message-passing steps.
         n_basis: Bessel functions that resolve the distance.
-        channels: coordinate copies per atom; 1 is the original.
         avg_neighbors: average number of neighbors per atom in the training data, for normalization.
     """
 
@@ -43,18 +41,16 @@ class EGNN(nn.Module):
         width: int = 128,
         layers: int = 5,
         n_basis: int = 12,
-        channels: int = 1,
         avg_neighbors: float = 16.0,
     ) -> None:
         super().__init__()
         self.cutoff = cutoff
         self.n_features = width
         self.n_basis = n_basis
-        self.channels = channels
         self.embedding = nn.Embedding(n_elements, width)
         self.mark = nn.Parameter(0.5 * torch.randn(width))
         self.layers = nn.ModuleList(
-            [EGNNLayer(width, n_basis, channels, avg_neighbors) for _ in range(layers)]
+            [EGNNLayer(width, n_basis, avg_neighbors) for _ in range(layers)]
         )
 
     def forward(
@@ -75,35 +71,35 @@ class EGNN(nn.Module):
         i, j = edge_index[0], edge_index[1]
         h = self.embedding(species) + marks.to(vectors.dtype).unsqueeze(-1) * self.mark
         envelope = polynomial_envelope(torch.linalg.vector_norm(vectors, dim=-1), self.cutoff).unsqueeze(-1)
-        moved = vectors.new_zeros([species.shape[0], self.channels * 3])
-        v = vectors.unsqueeze(1).expand(-1, self.channels, 3)
+        moved = vectors.new_zeros([species.shape[0], 3])
+        v = vectors
         last = len(self.layers) - 1
         for n, layer in enumerate(self.layers):
-            # The smallest term keeps the length differentiable where two moved copies meet.
-            distance = (v.square().sum(-1) + 1e-8).sqrt()
-            basis = bessel_basis(distance, self.n_basis, self.cutoff).flatten(1)
-            h, step = layer(h, i, j, v, distance, basis, envelope, direct or n < last)
+            # The smallest term keeps the length differentiable where two moved atoms meet.
+            distance = (v.square().sum(-1, keepdim=True) + 1e-8).sqrt()
+            basis = bessel_basis(distance.squeeze(-1), self.n_basis, self.cutoff)
+            h, step = layer(h, i, j, v / (distance + 1.0), basis, envelope, direct or n < last)
             if n < last or direct:
                 moved = moved + step
             if n < last:
-                v = vectors.unsqueeze(1) + (moved[j] - moved[i]).view(-1, self.channels, 3)
-        return h, moved.view(-1, self.channels, 3).mean(1)
+                v = vectors + moved.index_select(0, j) - moved.index_select(0, i)
+        return h, moved
 
 
 class EGNNLayer(nn.Module):
     """One step of EGNN; see there for the equations and the arguments."""
 
-    def __init__(self, width: int, n_basis: int, channels: int, avg_neighbors: float) -> None:
+    def __init__(self, width: int, n_basis: int, avg_neighbors: float) -> None:
         super().__init__()
         self.inverse_neighbors = 1.0 / max(avg_neighbors, 1.0)
         # The first linear map of φ_e on [h_i, h_j, basis], split so that the two large products are per atom.
         self.center = nn.Linear(width, width)
         self.neighbor = nn.Linear(width, width, bias=False)
-        self.radial = nn.Linear(n_basis * channels, width, bias=False)
+        self.radial = nn.Linear(n_basis, width, bias=False)
         # As wide as the atoms' part of the sum: with torch's default the forces start near zero and hardly grow.
         nn.init.normal_(self.radial.weight)
         self.message = nn.Linear(width, width)
-        self.move = nn.Sequential(nn.Linear(width, width), SiLU(), nn.Linear(width, channels, bias=False))
+        self.move = nn.Sequential(nn.Linear(width, width), SiLU(), nn.Linear(width, 1, bias=False))
         self.update = nn.Sequential(nn.Linear(2 * width, width), SiLU(), nn.Linear(width, width))
         self.activation = SiLU()
 
@@ -112,8 +108,7 @@ class EGNNLayer(nn.Module):
         h: Tensor,
         i: Tensor,
         j: Tensor,
-        v: Tensor,
-        distance: Tensor,
+        direction: Tensor,
         basis: Tensor,
         envelope: Tensor,
         moves: bool,
@@ -121,10 +116,11 @@ class EGNNLayer(nn.Module):
         n_atoms = h.shape[0]
         hidden = self.center(h).index_select(0, i) + self.neighbor(h).index_select(0, j) + self.radial(basis)
         m = self.activation(self.message(self.activation(hidden))) * envelope  # eq. 3
-        step = v.new_zeros([n_atoms, v.shape[1] * 3])
+        step = direction.new_zeros([n_atoms, 3])
         if moves:
-            weight = (self.move(m) * envelope).unsqueeze(-1) / (distance.unsqueeze(-1) + 1.0)
-            step = scatter_sum((v * weight).flatten(1), i, n_atoms) * (-self.inverse_neighbors)  # eq. 4
+            # The envelope once more: φ_x does not vanish where its argument does.
+            weighted = direction * (self.move(m) * envelope)
+            step = scatter_sum(weighted, i, n_atoms) * (-self.inverse_neighbors)  # eq. 4
         total = scatter_sum(m, i, n_atoms) * self.inverse_neighbors**0.5  # eq. 5
         return h + self.update(torch.cat([h, total], dim=-1)), step  # eq. 6
 

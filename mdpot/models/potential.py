@@ -34,7 +34,7 @@ class Potential(nn.Module):
         super().__init__()
         # What rebuilds it from a file; `build_potential` fills them in.
         self.model = type(backbone).__name__.lower()
-        self.hyperparameters: dict[str, Any] = {}
+        self.hyperparameters = {}
         if len(elements) == 0 or len(elements) != len(shift):
             raise MdpotError(
                 f"shift must hold one energy per element; got {len(shift)} for {len(elements)} elements."
