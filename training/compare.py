@@ -1,0 +1,162 @@
+"""Pretrained against scratch: the same seeds, the same finetuning, the difference with its standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mdpot.errors import MdpotError
+from mdpot.files import write_text
+from mdpot.training import folder as files
+from mdpot.training.listener import Listener
+from mdpot.training.report import new_figure, read_log, readable_log, save
+from mdpot.training.run import SILENT, run_train
+from mdpot.training.schema import Recipe
+
+ARMS = ("pretrained", "scratch")
+COMPARISON, CURVES, REPORT = "comparison.json", "comparison.png", "report.md"
+QUANTITIES = {
+    "force_rmse": "force RMSE (meV/Å)",
+    "force_mae": "force MAE (meV/Å)",
+    "energy_rmse": "energy RMSE (meV/atom)",
+    "energy_mae": "energy MAE (meV/atom)",
+}
+
+
+def run_compare(
+    recipe: Recipe,
+    *,
+    data: Path | None,
+    out: Path,
+    seed: int = 0,
+    seeds: int = 1,
+    device: str | None = None,
+    resume: bool = False,
+    listener: Listener = SILENT,
+) -> dict[str, Any]:
+    """Runs a recipe with and without its pretraining, for several seeds, and compares the test errors.
+
+    Both arms of a seed have the same split, the same fresh readout and the same finetuning; the scratch arm only
+    leaves the pretraining out. Runs that are finished are not run again on resuming.
+
+    Args:
+        recipe: with a pretraining stage.
+        data: file or folder with the frames; None searches.
+        out: folder; receives seedN/pretrained and seedN/scratch, comparison.json, comparison.png and report.md.
+        seed: the first seed.
+        seeds: how many; a standard error needs two.
+        device: torch device.
+        resume: go on with what is in `out`.
+        listener: hears of the progress.
+
+    Returns:
+        The content of comparison.json: for each quantity of the test split the values of both arms by seed, their
+        means and standard errors, and the mean difference pretrained - scratch with its standard error.
+
+    Raises:
+        MdpotError: as `run_train`, or a recipe without pretraining.
+    """
+    if recipe.pretrain.objective == "none":
+        raise MdpotError(f"--compare-scratch needs pretraining, and recipe {recipe.name!r} has none.")
+    nothing = recipe.pretrain.model_copy(update={"objective": "none"})
+    arms = {"pretrained": recipe, "scratch": recipe.model_copy(update={"pretrain": nothing})}
+    files.open_folder(out, recipe, seed, "compare", resume and (out / files.RUN).is_file())
+    chosen = list(range(seed, seed + seeds))
+    tables: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
+    labels = ""
+    for number in chosen:
+        for arm, variant in arms.items():
+            folder = out / f"seed{number}" / arm
+            listener.note(f"seed {number}, {arm}")
+            metrics = run_train(
+                variant,
+                data=data,
+                out=folder,
+                seed=number,
+                device=device,
+                resume=(folder / files.RUN).is_file(),
+                listener=listener,
+            )
+            errors = metrics["errors"]
+            tables[arm].append(errors.get("test", errors["validation"]))
+            labels = metrics["labels"]
+    result = {
+        "recipe": recipe.name,
+        "preset": recipe.preset,
+        "model": recipe.model.name,
+        "labels": labels,
+        "seeds": chosen,
+        "test": {key: compare(*([t[key] for t in tables[arm]] for arm in ARMS)) for key in QUANTITIES},
+    }
+    files.write_json(out / COMPARISON, result)
+    draw(out / CURVES, out, chosen)
+    write_text(out / REPORT, _report(result))
+    return result
+
+
+def compare(pretrained: Sequence[float], scratch: Sequence[float]) -> dict[str, Any]:
+    """Means, standard errors and the paired difference of two arms that ran with the same seeds.
+
+    The standard error is the sample standard deviation over the square root of the number of seeds; None for one seed.
+    """
+    a, b = np.asarray(pretrained, dtype=float), np.asarray(scratch, dtype=float)
+    parts = {"pretrained": a, "scratch": b, "difference": a - b}
+    return {
+        name: {"values": x.tolist(), "mean": float(x.mean()), "standard_error": standard_error(x)}
+        for name, x in parts.items()
+    }
+
+
+def standard_error(values: np.ndarray) -> float | None:
+    """Sample standard deviation over the square root of the number of values; None for fewer than two."""
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+
+
+def draw(path: Path, out: Path, seeds: Sequence[int]) -> None:
+    """The validation curves of both arms, a thin line a seed and a thick one for their mean."""
+    figure, axes = new_figure(2)
+    for axis, key, label in zip(
+        axes, ("force_rmse", "energy_mae"), ("force RMSE (meV/Å)", "energy MAE (meV/atom)"), strict=True
+    ):
+        for arm, color in zip(ARMS, ("C0", "C1"), strict=True):
+            logs = [read_log(out / f"seed{number}" / arm / "finetune") for number in seeds]
+            length = min(len(log["step"]) for log in logs)
+            curves = np.array([log[f"val/{key}"][:length] for log in logs])
+            steps = logs[0]["step"][:length]
+            if len(seeds) > 1:
+                axis.plot(steps, curves.T, color=color, linewidth=0.6, alpha=0.5)
+            axis.plot(steps, curves.mean(0), color=color, linewidth=2, label=arm)
+        axis.set_yscale("log")
+        readable_log(axis)
+        axis.set_xlabel("step of finetuning")
+        axis.set_ylabel(f"validation {label}")
+        axis.legend(frameon=False)
+    save(figure, path)
+
+
+def _report(result: Mapping[str, Any]) -> str:
+    rows = [
+        f"| {title} | " + " | ".join(_value(result["test"][key][part]) for part in (*ARMS, "difference")) + " |"
+        for key, title in QUANTITIES.items()
+    ]
+    n = len(result["seeds"])
+    spread = "mean ± standard error" if n > 1 else "one seed, hence no standard error"
+    return f"""# {result["recipe"]}, preset {result["preset"]}: pretrained against scratch
+
+Network `{result["model"]}`, seeds {", ".join(map(str, result["seeds"]))}; test split, {spread}. Labels: {result["labels"]}.
+A negative difference means that pretraining helped.
+
+| | pretrained | scratch | difference (paired by seed) |
+|---|---:|---:|---:|
+{chr(10).join(rows)}
+
+![learning curves]({CURVES})
+"""
+
+
+def _value(part: Mapping[str, Any]) -> str:
+    error = part["standard_error"]
+    return f"{part['mean']:.2f}" + (f" ± {error:.2f}" if error is not None else "")
