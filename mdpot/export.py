@@ -1,0 +1,242 @@
+"""One self-contained TorchScript file from a potential: loads with torch alone, on CPU and CUDA.
+
+The file holds the network, a periodic neighbor list with its skin, and its metadata. It is compared with
+the potential it came from before it gets its name, so a file that is there is right.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import mdpot
+from mdpot.checkpoint import load_potential
+from mdpot.errors import MdpotError, unknown
+from mdpot.evaluator import Evaluator, ForASE, ForOpenMM
+from mdpot.files import atomic
+from mdpot.models.potential import Potential
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+EXPORT_VERSION = 1
+EXTRA_FILE = "mdpot.json"
+UNITS = {
+    "ase": {"length": "Å", "energy": "eV", "force": "eV/Å"},
+    "openmm": {"length": "nm", "energy": "kJ/mol", "force": "kJ/mol/nm"},
+}
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+SKIN = 0.5  # Å
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """How well an exported file agrees with the potential it came from.
+
+    Attributes:
+        path: the file.
+        units: "openmm" or "ase".
+        dtype: "float32" or "float64".
+        n_frames: number of structures compared; 0 where the check was switched off.
+        energy_error: largest difference in energy, relative to the sum of the atoms' interaction energies.
+        force_error: largest difference in a force component, relative to the largest force.
+        gradient_error: largest difference of the forces from finite differences of the energy, relative to
+            the largest force; None for potentials whose forces are not a gradient.
+    """
+
+    path: Path
+    units: str
+    dtype: str
+    n_frames: int = 0
+    energy_error: float = 0.0
+    force_error: float = 0.0
+    gradient_error: float | None = None
+
+
+def export_torchscript(
+    ckpt: Path | str | Potential,
+    out: Path | str,
+    *,
+    units: str = "openmm",
+    dtype: str = "float32",
+    skin: float = SKIN,
+    numbers: Sequence[int] | None = None,
+    check: bool = True,
+    frames: Sequence[Atoms] | None = None,
+) -> ExportReport:
+    """Writes a potential as one TorchScript file.
+
+    A file for ASE is called with (numbers, positions, cell, pbc, compute_stress=False) in eV and Å, see
+    `mdpot.evaluator.Evaluator`; a file for OpenMM with (positions, boxvectors=None) in nm and kJ/mol, as
+    openmmtorch's TorchForce does with `setOutputsForces(True)`. Both have `evaluate` (the call in eV and Å)
+    and `metadata()` (JSON, also in the extra file "mdpot.json").
+
+    Args:
+        ckpt: potential file, or a potential.
+        out: file to write, `*.pt` by custom.
+        units: "openmm" or "ase".
+        dtype: "float32" or "float64", precision of the network. Neighbors and sums are always float64.
+        skin: Å, of the neighbor list inside.
+        numbers: atomic numbers of the system, for OpenMM only; None leaves them to the file's `set_atoms`.
+        check: whether to compare the file with the potential before it gets its name.
+        frames: structures to compare on; None takes made-up ones.
+
+    Returns:
+        What the comparison found.
+
+    Raises:
+        MdpotError: unknown units or dtype, numbers given for ASE or not trained, a model that TorchScript
+            cannot take, or a file that does not agree with its potential; then no file is left behind.
+    """
+    if units not in UNITS:
+        raise unknown("units", units, UNITS)
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    if numbers is not None and units != "openmm":
+        raise MdpotError(
+            "numbers: a file for ASE takes them in every call; leave them out, or export for OpenMM."
+        )
+    potential, header = as_potential(ckpt, DTYPES[dtype])
+    if numbers is not None:
+        require_elements(numbers, potential.elements)
+    header = {**header, "export": _describe(units, dtype, skin, numbers)}
+    module = make_module(potential, units, header, skin)
+    if numbers is not None:
+        module.set_atoms(torch.tensor(list(numbers)))
+    report = ExportReport(Path(out), units, dtype)
+    with atomic(out) as temporary:
+        save_module(module, temporary, header)
+        if check:
+            from mdpot.export_check import compare
+
+            report = compare(temporary, report, potential, frames)
+    return report
+
+
+def _describe(units: str, dtype: str, skin: float, numbers: Sequence[int] | None) -> dict[str, Any]:
+    return {
+        "format_version": EXPORT_VERSION,
+        "for": units,
+        "units": UNITS[units],
+        "dtype": dtype,
+        "skin": float(skin),
+        "numbers": None if numbers is None else [int(z) for z in numbers],
+        "mdpot": mdpot.__version__,
+        "torch": torch.__version__,
+    }
+
+
+def make_module(
+    potential: Potential, units: str, header: dict[str, Any], skin: float
+) -> torch.jit.ScriptModule:
+    """The scripted module of a file, not yet saved.
+
+    Raises:
+        MdpotError: TorchScript cannot take the model.
+    """
+    evaluator = Evaluator(potential, skin)
+    text = json.dumps(header)
+    module = ForASE(evaluator, text) if units == "ase" else ForOpenMM(evaluator, text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch announces the end of TorchScript
+        try:
+            return torch.jit.script(module)
+        except Exception as error:  # whatever the compiler trips over
+            reason = " ".join(str(error).split("\n  File")[0].split())
+            raise MdpotError(
+                f"model {potential.model!r} can't be exported: TorchScript does not take "
+                f"{type(potential.backbone).__name__}: {reason}"
+            ) from None
+
+
+def save_module(module: torch.jit.ScriptModule, path: Path, header: dict[str, Any]) -> None:
+    """Saves a module of `make_module` with its metadata in an extra file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(module, str(path), _extra_files={EXTRA_FILE: json.dumps(header)})
+
+
+def is_exported(path: Path | str) -> bool:
+    """Whether a file looks like an exported one rather than a potential file."""
+    return Path(path).is_file() and zipfile.is_zipfile(path)
+
+
+def load_exported(
+    path: Path | str, device: torch.device | str | None = None
+) -> tuple[torch.jit.ScriptModule, dict[str, Any]]:
+    """An exported file, as a module, and its metadata.
+
+    Args:
+        path: a file of `export_torchscript`.
+        device: where to; None is the CPU.
+
+    Returns:
+        The module, see `export_torchscript` for how to call it, and the metadata.
+
+    Raises:
+        MdpotError: no such file, not one that mdpot exported, or written by a newer mdpot.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MdpotError(f"exported file {str(path)!r} is not there.")
+    extra = {EXTRA_FILE: ""}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            module = torch.jit.load(str(path), map_location=device or "cpu", _extra_files=extra)
+    except RuntimeError as error:
+        reason = str(error).strip().split("\n")[0]
+        raise MdpotError(f"{str(path)!r} is not a TorchScript file, or is damaged: {reason}") from None
+    text = extra[EXTRA_FILE]
+    if not text:
+        raise MdpotError(f"{str(path)!r} is a TorchScript file, but not one that mdpot exported.")
+    header = json.loads(text)
+    version = header["export"]["format_version"]
+    if version > EXPORT_VERSION:
+        raise MdpotError(
+            f"exported file {str(path)!r} has format version {version}; this mdpot reads up to "
+            f"{EXPORT_VERSION}. Upgrade mdpot: pip install --upgrade mdpot."
+        )
+    return module, header
+
+
+def as_potential(
+    ckpt: Path | str | Potential, dtype: torch.dtype | None = None
+) -> tuple[Potential, dict[str, Any]]:
+    """A potential of its own, on the CPU and in evaluation mode, and its header, from a file or a potential.
+
+    Raises:
+        MdpotError: an exported file, or what `load_potential` raises.
+    """
+    if isinstance(ckpt, Potential):
+        import tempfile
+
+        from mdpot.checkpoint import save_potential
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "potential.safetensors"
+            save_potential(path, ckpt)
+            return load_potential(path, dtype=dtype)
+    if is_exported(ckpt):
+        raise MdpotError(f"{str(ckpt)!r} is an exported file; give the potential file that it came from.")
+    return load_potential(ckpt, dtype=dtype)
+
+
+def require_elements(numbers: Sequence[int], elements: Sequence[int]) -> None:
+    """Raises MdpotError where `numbers` holds an element that is not among `elements`."""
+    from ase.data import chemical_symbols
+
+    wrong = sorted({int(z) for z in numbers} - set(elements))
+    if wrong:
+        names = [chemical_symbols[z] if 0 <= z < len(chemical_symbols) else str(z) for z in wrong]
+        known = [chemical_symbols[z] for z in elements]
+        raise MdpotError(
+            f"this potential was trained for {', '.join(known)}; it knows nothing of {', '.join(names)}."
+        )
