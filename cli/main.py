@@ -8,6 +8,7 @@ from mdpot import __version__
 from mdpot.cli.data import data
 from mdpot.cli.examine import evaluate, info
 from mdpot.cli.failure import OneLineErrors
+from mdpot.cli.md import md
 from mdpot.cli.train import finetune, pretrain, train
 
 
@@ -29,5 +30,5 @@ def main() -> None:
     """
 
 
-for command in (train, pretrain, finetune, evaluate, info, data):
+for command in (train, pretrain, finetune, evaluate, info, md, data):
     main.add_command(command)

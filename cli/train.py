@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from mdpot.cli.options import PATH, check_device, read_recipe, recipe_options, run_folder
+from mdpot.cli.tables import print_comparison, print_errors
 from mdpot.errors import MdpotError
 
 
@@ -46,18 +49,26 @@ def train(
     check_device(device)
     if seeds is not None and not compare_scratch:
         raise MdpotError("--seeds needs --compare-scratch; a single run takes --seed")
-    from mdpot.training.run import run_train
+    from mdpot.cli.progress import TerminalListener
 
-    run_train(
-        loaded,
-        data=data,
-        out=run_folder(loaded, out, seed),
-        seed=seed,
-        device=device,
-        resume=resume,
-        compare_scratch=compare_scratch,
-        seeds=seeds or 1,
-    )
+    folder = run_folder(loaded, out, seed, "-compare" if compare_scratch else "")
+    with TerminalListener() as listener:
+        where: dict[str, Any] = {
+            "data": data,
+            "out": folder,
+            "seed": seed,
+            "device": device,
+            "resume": resume,
+        }
+        if compare_scratch:
+            from mdpot.training.compare import run_compare
+
+            result = run_compare(loaded, **where, seeds=seeds or 1, listener=listener)
+        else:
+            from mdpot.training.run import run_train
+
+            result = run_train(loaded, **where, listener=listener)
+    _print_result(folder, result)
 
 
 @click.command()
@@ -82,16 +93,20 @@ def pretrain(
     check_device(device)
     if loaded.pretrain.objective == "none":
         raise MdpotError(f'recipe {loaded.name!r} pretrains nothing: pretrain.objective is "none"')
+    from mdpot.cli.progress import TerminalListener
     from mdpot.training.run import run_pretrain
 
-    run_pretrain(
-        loaded,
-        data=data,
-        out=run_folder(loaded, out, seed, "-pretrain"),
-        seed=seed,
-        device=device,
-        resume=resume,
-    )
+    with TerminalListener() as listener:
+        file = run_pretrain(
+            loaded,
+            data=data,
+            out=run_folder(loaded, out, seed, "-pretrain"),
+            seed=seed,
+            device=device,
+            resume=resume,
+            listener=listener,
+        )
+    click.echo(f"weights: {file}")
 
 
 @click.command()
@@ -123,14 +138,30 @@ def finetune(
     """
     loaded = read_recipe(recipe, preset, overrides, print_recipe)
     check_device(device)
+    from mdpot.cli.progress import TerminalListener
     from mdpot.training.run import run_finetune
 
-    run_finetune(
-        loaded,
-        from_file=from_file,
-        data=data,
-        out=run_folder(loaded, out, seed, "-finetune"),
-        seed=seed,
-        device=device,
-        resume=resume,
-    )
+    folder = run_folder(loaded, out, seed, "-finetune")
+    with TerminalListener() as listener:
+        result = run_finetune(
+            loaded,
+            from_file=from_file,
+            data=data,
+            out=folder,
+            seed=seed,
+            device=device,
+            resume=resume,
+            listener=listener,
+        )
+    _print_result(folder, result)
+
+
+def _print_result(folder: Path, result: Mapping[str, Any]) -> None:
+    """What came out of a run, and where it lies."""
+    if "errors" in result:
+        print_errors(result["errors"])
+    elif "test" in result:
+        print_comparison(result["test"])
+    for name, file in (("report", "report.md"), ("potential", "potential.safetensors")):
+        if (folder / file).is_file():
+            click.echo(f"{name}: {folder / file}")

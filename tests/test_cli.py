@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import io
 import json
 import subprocess
 import sys
@@ -35,9 +37,8 @@ def run(*args: str) -> Result:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, tuple, dict[str, Any]]]:
-    """Puts a recorder in the place of mdpot.training.run, and changes to a folder of its own."""
+    """Puts recorders in the place of whole runs, and changes to a folder of its own."""
     recorded: list[tuple[str, tuple, dict[str, Any]]] = []
-    fake = types.ModuleType("mdpot.training.run")
 
     def recorder(name: str) -> Any:
         def record(*args: Any, **keywords: Any) -> dict[str, Any]:
@@ -46,9 +47,14 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, tu
 
         return record
 
-    for name in ("run_train", "run_pretrain", "run_finetune", "run_evaluate"):
-        setattr(fake, name, recorder(name))
-    monkeypatch.setitem(sys.modules, "mdpot.training.run", fake)
+    for module, names in {
+        "mdpot.training.run": ("run_train", "run_pretrain", "run_finetune", "run_evaluate"),
+        "mdpot.training.compare": ("run_compare",),
+    }.items():
+        fake = types.ModuleType(module)
+        for name in names:
+            setattr(fake, name, recorder(name))
+        monkeypatch.setitem(sys.modules, module, fake)
     monkeypatch.chdir(tmp_path)
     return recorded
 
@@ -57,7 +63,9 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, tu
 def potential_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("run") / "potential.safetensors"
     potential = build_potential("egnn", {"cutoff": 3.0, "width": 8, "layers": 1}, [1, 8], [-1.0, -2.0], 1.0)
-    save_potential(path, potential, {"provenance": {"recipe": {"name": "test"}, "seed": 7}})
+    save_potential(
+        path, potential, {"provenance": {"recipe": {"name": "test", "preset": "standard"}, "seed": 7}}
+    )
     return path
 
 
@@ -98,7 +106,23 @@ def test_help_names_every_shipped_recipe() -> None:
     assert all(name in text for name in list_recipes())
 
 
-def test_train_hands_everything_on(calls: list) -> None:
+def test_handed_on_arguments_exist() -> None:
+    """What the commands hand on is what the functions take."""
+    from mdpot.training.compare import run_compare
+    from mdpot.training.run import run_finetune, run_pretrain, run_train
+
+    shared = {"data", "out", "seed", "device", "resume", "listener"}
+    for function, more in (
+        (run_train, set()),
+        (run_pretrain, set()),
+        (run_finetune, {"from_file"}),
+        (run_compare, {"seeds"}),
+    ):
+        takes = set(inspect.signature(function).parameters)
+        assert takes == {"recipe"} | shared | more, function.__name__
+
+
+def test_compare_hands_everything_on(calls: list) -> None:
     result = run(
         *[
             "train",
@@ -115,7 +139,7 @@ def test_train_hands_everything_on(calls: list) -> None:
     )
     assert result.exit_code == 0, result.output
     ((name, (recipe,), keywords),) = calls
-    assert name == "run_train"
+    assert name == "run_compare"
     assert isinstance(recipe, Recipe)
     assert (recipe.preset, recipe.finetune.lr, recipe.data.molecule) == ("quick", 1e-3, None)
     assert keywords == {
@@ -124,8 +148,8 @@ def test_train_hands_everything_on(calls: list) -> None:
         "seed": 3,
         "device": "cpu",
         "resume": True,
-        "compare_scratch": True,
         "seeds": 4,
+        "listener": keywords["listener"],
     }
 
 
@@ -136,7 +160,7 @@ def test_defaults(calls: list) -> None:
     (_, (recipe,), train), (_, _, pretrain), (_, _, finetune) = calls
     assert recipe.preset == "quick"
     assert train["out"] == Path("runs/water-rpbe-quick-seed0")
-    assert (train["seed"], train["seeds"], train["resume"], train["data"]) == (0, 1, False, None)
+    assert (train["seed"], train["device"], train["resume"], train["data"]) == (0, None, False, None)
     assert pretrain["out"] == Path("runs/water-rpbe-paper-pretrain-seed1")
     assert finetune["out"] == Path("runs/custom-quick-finetune-seed0")
     assert finetune["from_file"] == Path("weights.safetensors")
@@ -208,7 +232,7 @@ def test_system_errors_and_missing_extras_are_one_line(calls: list, monkeypatch:
 def test_info_prints_the_header(potential_file: Path) -> None:
     result = run("info", str(potential_file))
     assert result.exit_code == 0
-    for text in ("egnn", "H O", "hyperparameters.width", "provenance.seed"):
+    for text in ("egnn", "H O", "width 8", "seed", "test standard"):
         assert text in result.output
     assert run("info", str(potential_file.parent)).exit_code == 0
     header = json.loads(run("info", str(potential_file), "--json").output)
@@ -236,3 +260,53 @@ def test_runs_as_a_module() -> None:
     )
     assert done.returncode == 0
     assert "version" in done.stdout
+
+
+def test_a_run_shows_its_progress() -> None:
+    from rich.console import Console
+
+    from mdpot.cli.progress import TerminalListener
+    from mdpot.training.trainer import Report
+
+    console = Console(record=True, width=120, file=io.StringIO())
+    with TerminalListener(console) as listener:
+        listener.note("data: [1000] frames")
+        listener.progress("pretrain", Report(100, 400, 50.0, {"train/cosine": 0.25}))
+        listener.progress("pretrain", Report(200, 400, 100.0, {"train/cosine": 0.3, "val/cosine": 0.5}))
+        listener.progress(
+            "finetune", Report(400, 400, 100.0, {"val/force_rmse": 120.04, "val/energy_mae": 2.5})
+        )
+    lines = console.export_text().splitlines()
+    assert lines == [
+        "data: [1000] frames",
+        "pretrain     200 of 400  cosine 0.500  2 steps/s, 1:40 min left",
+        "finetune     400 of 400  force RMSE 120.0 meV/Å, energy MAE 2.50 meV/atom  4 steps/s",
+    ]
+
+
+def test_results_are_printed_as_a_table(calls: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = {"energy_rmse": 1.234, "force_rmse": 99.96, "n_frames": 1000.0}
+    module = sys.modules["mdpot.training.run"]
+    monkeypatch.setattr(module, "run_train", lambda *a, **k: {"errors": {"train": errors, "test": errors}})
+    monkeypatch.setattr(module, "run_evaluate", lambda *a, **k: {"labels": "DFT", "frames.xyz": errors})
+    for output in (run("train", "water-rpbe").stdout, run("evaluate", "f", "frames.xyz").stdout):
+        assert "force RMSE (meV/Å)" in output
+        assert "100.0" in output
+        assert "1,000" in output
+        assert "stress" not in output
+    assert json.loads(run("evaluate", "f", "x", "--json").stdout)["frames.xyz"] == errors
+
+
+def test_a_comparison_is_printed_with_its_standard_errors(
+    calls: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms = {
+        "pretrained": {"mean": 100.0, "standard_error": 2.0},
+        "difference": {"mean": -20.0, "standard_error": None},
+    }
+    module = sys.modules["mdpot.training.compare"]
+    monkeypatch.setattr(module, "run_compare", lambda *a, **k: {"test": {"force_rmse": arms}})
+    output = run("train", "water-rpbe", "--compare-scratch").stdout
+    assert "pretrained" in output
+    assert "100.0 ± 2.0" in output
+    assert "-20.0 " in output
