@@ -11,10 +11,13 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mdpot.checkpoint import load_potential
 from mdpot.errors import MdpotError, unknown
+from mdpot.export import is_exported, load_exported
+from mdpot.models import Potential
 from mdpot.neighbors import VerletList
 
 BACKENDS = ("eager", "torchscript", "compile")
@@ -33,7 +36,7 @@ class MaskedGNNCalculator(Calculator):
     under tension; only with three periodic directions).
 
     Args:
-        ckpt: a potential file, or the folder of a run.
+        ckpt: a potential file, the folder of a run, or a TorchScript file of `mdpot export`.
         device: torch device; None takes a CUDA GPU where there is one, else the CPU.
         dtype: "float32", "float64" or the torch dtype; None is the dtype of the file. float64 is for vibrations and tight
             relaxations, float32 for dynamics.
@@ -59,17 +62,16 @@ class MaskedGNNCalculator(Calculator):
         super().__init__(**kwargs)
         if backend not in BACKENDS:
             raise unknown("backend", backend, BACKENDS)
-        self.ckpt, self.backend = Path(ckpt), backend
+        path = Path(ckpt)
+        self.path = path / "potential.safetensors" if path.is_dir() else path
+        self.backend, self.skin = backend, float(skin)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        path = self.ckpt / "potential.safetensors" if self.ckpt.is_dir() else self.ckpt
-        self.potential, self.metadata = load_potential(path, self.device, _dtype(dtype))
-        self.dtype = next(self.potential.parameters()).dtype
-        self.neighbors = VerletList(self.potential.cutoff, skin)
-        self._evaluate = self._build()
-        if not self.potential.conservative:
+        self.dtype = _dtype(dtype)
+        self._load()
+        if not self.metadata["conservative"]:
             warnings.warn(
-                f"{self.ckpt}: the forces of this {self.potential.model!r} potential are predicted directly, not the gradient "
-                "of its energy. Energy is not conserved in dynamics, and there is no stress.",
+                f"{self.path}: the forces of this {self.metadata['model']!r} potential are predicted directly, not the "
+                "gradient of its energy. Energy is not conserved in dynamics, and there is no stress.",
                 stacklevel=2,
             )
 
@@ -84,13 +86,13 @@ class MaskedGNNCalculator(Calculator):
         atoms = self.atoms
         self._check_elements(atoms.numbers)
         wants_stress = "stress" in properties
-        if wants_stress and not self.potential.conservative:
+        if wants_stress and not self.metadata["conservative"]:
             raise PropertyNotImplementedError("stress: this potential is force-centric; its energy has no strain gradient.")
         if wants_stress and not atoms.pbc.all():
             raise PropertyNotImplementedError(
                 f"stress needs three periodic directions; pbc is {atoms.pbc.tolist()}."
             )
-        out = self._evaluate(*self._inputs(atoms), None, wants_stress)
+        out = self.evaluate(atoms, wants_stress)
         forces = out["forces"].double().cpu().numpy()
         if not np.isfinite(forces).all():
             raise MdpotError("the potential gave forces that are not finite; look for atoms on top of each other.")
@@ -104,45 +106,80 @@ class MaskedGNNCalculator(Calculator):
         if wants_stress:
             self.results["stress"] = full_3x3_to_voigt_6_stress(out["stress"][0].double().cpu().numpy())
 
-    def _inputs(self, atoms: Atoms) -> tuple[torch.Tensor, ...]:
-        """The tensors of `Potential.forward`, for one structure."""
-        edge_index, shifts = self.neighbors.update(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
-        floats = {"dtype": self.dtype, "device": self.device}
-        return (
-            torch.as_tensor(atoms.numbers, dtype=torch.int64, device=self.device),
-            torch.tensor(atoms.positions, **floats),
-            torch.tensor(atoms.cell.array[None], **floats),
-            torch.zeros(len(atoms), dtype=torch.int64, device=self.device),
-            torch.as_tensor(edge_index, device=self.device),
-            torch.tensor(shifts, **floats),
-        )
+    def _load(self) -> None:
+        """Reads the file, and sets `metadata` and `evaluate`: (atoms, wants_stress) to the results as tensors."""
+        if is_exported(self.path):
+            if self.backend == "compile" or self.dtype is not None:
+                raise MdpotError(f"{str(self.path)!r} is an exported file: its backend and dtype cannot be changed.")
+            module, self.metadata = load_exported(self.path, self.device)
+            self.evaluate = _Exported(module, self.device)
+        else:
+            potential, self.metadata = load_potential(self.path, self.device, self.dtype)
+            self.evaluate = _Loaded(potential, self.backend, self.skin, self.device)
 
     def _check_elements(self, numbers: np.ndarray) -> None:
-        strange = sorted(set(numbers.tolist()) - set(self.potential.elements))
+        strange = sorted(set(numbers.tolist()) - set(self.metadata["elements"]))
         if strange:
-            from ase.data import chemical_symbols
-
             name = [chemical_symbols[z] for z in strange]
-            known = [chemical_symbols[z] for z in self.potential.elements]
+            known = [chemical_symbols[z] for z in self.metadata["elements"]]
             raise MdpotError(
-                f"atoms hold {', '.join(name)}, which {self.ckpt} was not trained for; it knows {', '.join(known)}."
+                f"atoms hold {', '.join(name)}, which {self.path} was not trained for; it knows {', '.join(known)}."
             )
 
-    def _build(self) -> Any:
-        """What evaluates the potential: itself, scripted or compiled."""
-        if self.backend == "torchscript":
-            return torch.jit.script(self.potential)
-        if self.backend == "compile":
-            self.potential.backbone.compile(dynamic=True)
-        return self.potential
-
     def __getstate__(self) -> dict[str, Any]:
-        # A scripted module does not pickle; it is made again from the potential.
-        return {k: v for k, v in self.__dict__.items() if k != "_evaluate"}
+        # Scripted and compiled modules do not pickle: a copy reads the file again.
+        return {k: v for k, v in self.__dict__.items() if k != "evaluate"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._evaluate = self._build()
+        self._load()
+
+
+class _Loaded:
+    """A potential with a neighbor list around it."""
+
+    def __init__(self, potential: Potential, backend: str, skin: float, device: torch.device) -> None:
+        self.device = device
+        self.neighbors = VerletList(potential.cutoff, skin)
+        self.potential: Any = potential
+        if backend == "torchscript":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # torch announces the end of TorchScript
+                self.potential = torch.jit.script(potential)
+        elif backend == "compile":
+            potential.backbone.compile(dynamic=True)
+
+    def __call__(self, atoms: Atoms, wants_stress: bool) -> dict[str, torch.Tensor]:
+        cell = atoms.cell.array
+        edge_index, shifts = self.neighbors.update(atoms.numbers, atoms.positions, cell, atoms.pbc)
+        # Positions stay in float64: a float32 network takes the edge vectors of them, exact far from the origin.
+        float64 = {"dtype": torch.float64, "device": self.device}
+        return self.potential(
+            torch.as_tensor(atoms.numbers, dtype=torch.int64, device=self.device),
+            torch.tensor(atoms.positions, **float64),
+            torch.tensor(cell[None], **float64),
+            torch.zeros(len(atoms), dtype=torch.int64, device=self.device),
+            torch.as_tensor(edge_index, device=self.device),
+            torch.tensor(shifts, **float64),
+            None,
+            wants_stress,
+        )
+
+
+class _Exported:
+    """An exported file, which has its neighbor list inside."""
+
+    def __init__(self, module: torch.jit.ScriptModule, device: torch.device) -> None:
+        self.module, self.device = module, device
+
+    def __call__(self, atoms: Atoms, wants_stress: bool) -> dict[str, torch.Tensor]:
+        return self.module.evaluate(
+            torch.as_tensor(atoms.numbers, dtype=torch.int64),
+            torch.tensor(atoms.positions),
+            torch.tensor(atoms.cell.array),
+            torch.tensor(atoms.pbc),
+            wants_stress,
+        )
 
 
 def _dtype(name: str | torch.dtype | None) -> torch.dtype | None:
