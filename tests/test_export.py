@@ -1,0 +1,280 @@
+"""Exported files against the potential they came from, in this process and in one that has torch alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms, units
+from ase.build import molecule
+
+from mdpot import export
+from mdpot.checkpoint import save_potential
+from mdpot.errors import MdpotError
+from mdpot.export import export_torchscript, is_exported, load_exported
+from mdpot.export_check import example_structures
+from mdpot.graph import Graph
+from mdpot.models import MODELS, Potential, build_potential
+
+SMALL = {"egnn": {"width": 16, "layers": 2}}
+WATER = [1, 8]
+
+
+def make(model: str = "egnn") -> Potential:
+    torch.manual_seed(0)
+    return build_potential(model, SMALL.get(model, {}), WATER, [-13.6, -2041.3], 2.0).eval()
+
+
+def expected(potential: Potential, atoms: Atoms, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    graph = Graph.from_atoms(atoms, potential.cutoff, torch.float64)
+    return potential.to(dtype)(*graph.inputs(), compute_stress=bool(atoms.pbc.all()))
+
+
+def arguments(atoms: Atoms) -> tuple[torch.Tensor, ...]:
+    return (
+        torch.tensor(atoms.numbers, dtype=torch.int64),
+        torch.tensor(atoms.positions),
+        torch.tensor(atoms.cell.array),
+        torch.tensor(atoms.pbc),
+    )
+
+
+def slab() -> Atoms:
+    atoms = example_structures(WATER)[1]
+    atoms.pbc = (True, False, True)
+    return atoms
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-10)])
+@pytest.mark.parametrize("model", MODELS)
+def test_file_for_ase(tmp_path, model, dtype, tolerance):
+    potential = make(model)
+    report = export_torchscript(potential, tmp_path / "m.pt", units="ase", dtype=dtype)
+    assert report.n_frames == 3
+    assert report.energy_error < tolerance
+    assert report.force_error < tolerance
+    module, _ = load_exported(tmp_path / "m.pt")
+    for atoms in [*example_structures(WATER, seed=4), slab(), molecule("H2O"), Atoms("O")]:
+        reference = expected(potential, atoms, getattr(torch, dtype))
+        for _ in range(3):  # the executor optimizes after the first runs
+            out = module(*arguments(atoms), bool(atoms.pbc.all()))
+            for name in ("energy", "energies", "forces"):
+                assert out[name].dtype == torch.float64
+                torch.testing.assert_close(out[name], reference[name], rtol=tolerance, atol=tolerance)
+            if potential.conservative and atoms.pbc.all():
+                torch.testing.assert_close(out["stress"], reference["stress"], rtol=tolerance, atol=tolerance)
+
+
+def test_file_for_openmm_is_in_nm_and_kj_per_mol(tmp_path):
+    potential = make()
+    atoms = example_structures(WATER)[2]
+    export_torchscript(potential, tmp_path / "m.pt", dtype="float64", numbers=atoms.numbers.tolist())
+    module, header = load_exported(tmp_path / "m.pt")
+    assert header["export"]["numbers"] == atoms.numbers.tolist()
+    reference = expected(potential, atoms, torch.float64)
+    positions = torch.tensor(atoms.positions / 10).requires_grad_()  # as TorchForce passes them
+    energy, forces = module(positions, torch.tensor(atoms.cell.array / 10))
+    kj_per_mol = units.kJ / units.mol
+    assert float(energy) * kj_per_mol == pytest.approx(float(reference["energy"]), rel=1e-9)
+    np.testing.assert_allclose(forces * kj_per_mol / 10, reference["forces"], atol=1e-8)
+    energy, _ = module(positions)
+    atoms.pbc = False
+    alone = expected(potential, atoms, torch.float64)
+    assert float(energy) * kj_per_mol == pytest.approx(float(alone["energy"]), rel=1e-9)
+
+
+def test_forces_of_the_file_are_the_slope_of_its_energy(tmp_path):
+    atoms = example_structures(WATER)[1]
+    export_torchscript(make(), tmp_path / "m.pt", units="ase", dtype="float64")
+    module, _ = load_exported(tmp_path / "m.pt")
+    numbers, positions, cell, pbc = arguments(atoms)
+    forces = module(numbers, positions, cell, pbc)["forces"]
+    direction = torch.randn(positions.shape, dtype=torch.float64, generator=torch.manual_seed(1))
+    step = 5e-4
+    energy = {
+        s: float(module(numbers, positions + s * step * direction, cell, pbc)["interaction"])
+        for s in (-2, -1, 1, 2)
+    }
+    slope = (8 * (energy[1] - energy[-1]) - (energy[2] - energy[-2])) / (12 * step)
+    assert slope == pytest.approx(-float((forces * direction).sum()), rel=1e-6)
+
+
+def test_subset_of_particles(tmp_path):
+    potential = make()
+    export_torchscript(potential, tmp_path / "m.pt", dtype="float64")
+    module, _ = load_exported(tmp_path / "m.pt")
+    atoms = example_structures(WATER)[0]
+    chosen = torch.tensor([20, 3, 11, 7])
+    module.set_atoms(torch.tensor(atoms.numbers)[chosen], chosen, len(atoms))
+    energy, forces = module(torch.tensor(atoms.positions / 10))
+    reference = expected(potential, atoms[chosen.tolist()], torch.float64)
+    assert float(energy) * units.kJ / units.mol == pytest.approx(float(reference["energy"]), rel=1e-9)
+    np.testing.assert_allclose(forces[chosen] * units.kJ / units.mol / 10, reference["forces"], atol=1e-9)
+    others = [i for i in range(len(atoms)) if i not in chosen]
+    assert not forces[others].any()
+
+
+def test_far_coordinates_cost_no_accuracy(tmp_path):
+    export_torchscript(make(), tmp_path / "m.pt", units="ase", dtype="float32")
+    module, _ = load_exported(tmp_path / "m.pt")
+    atoms = example_structures(WATER)[2]
+    near = module(*arguments(atoms))["forces"]
+    atoms.positions += 7 * atoms.cell.array[0] - 400 * atoms.cell.array[2]
+    far = module(*arguments(atoms))["forces"]
+    torch.testing.assert_close(far, near, rtol=1e-5, atol=1e-5)
+
+
+def test_neighbor_list_is_kept_inside(tmp_path):
+    export_torchscript(make(), tmp_path / "m.pt", units="ase", skin=0.7)
+    module, _ = load_exported(tmp_path / "m.pt")
+    atoms = example_structures(WATER)[2]
+    for _ in range(4):
+        module(*arguments(atoms))
+        atoms.positions += 0.02
+    assert module.evaluator.neighbors.builds == 1
+    assert module.evaluator.neighbors.skin == 0.7
+
+
+def test_metadata_travels_with_the_file(tmp_path):
+    potential = make()
+    save_potential(tmp_path / "p.safetensors", potential, {"provenance": {"seed": 3}})
+    export_torchscript(tmp_path / "p.safetensors", tmp_path / "m.pt", check=False)
+    module, header = load_exported(tmp_path / "m.pt")
+    assert json.loads(module.metadata()) == header
+    assert header["provenance"] == {"seed": 3}
+    assert header["cutoff"] == potential.cutoff
+    assert header["export"]["units"] == {"length": "nm", "energy": "kJ/mol", "force": "kJ/mol/nm"}
+    assert is_exported(tmp_path / "m.pt")
+    assert not is_exported(tmp_path / "p.safetensors")
+    assert not is_exported(tmp_path / "nothing")
+
+
+ALONE = """
+import sys
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"mdpot", "ase", "vesin", "scipy", "safetensors", "openmm"}:
+            raise ImportError(name)
+sys.meta_path.insert(0, Nothing())
+import torch
+module = torch.jit.load(sys.argv[1])
+data = torch.jit.load(sys.argv[2]).state_dict()
+out = module(data["numbers"], data["positions"], data["cell"], data["pbc"])
+print(repr(float(out["energy"])), repr(float(out["forces"].square().sum())))
+"""
+
+
+def test_process_with_torch_alone(tmp_path):
+    potential = make()
+    export_torchscript(potential, tmp_path / "m.pt", units="ase", dtype="float64", check=False)
+    atoms = example_structures(WATER)[1]
+    holder = torch.nn.Module()
+    for name, tensor in zip(("numbers", "positions", "cell", "pbc"), arguments(atoms), strict=True):
+        holder.register_buffer(name, tensor)
+    torch.jit.script(holder).save(str(tmp_path / "data.pt"))
+    command = [sys.executable, "-I", "-c", ALONE, str(tmp_path / "m.pt"), str(tmp_path / "data.pt")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    energy, squares = map(float, done.stdout.split())
+    reference = expected(potential, atoms, torch.float64)
+    assert energy == pytest.approx(float(reference["energy"]), rel=1e-12)
+    assert squares == pytest.approx(float(reference["forces"].square().sum()), rel=1e-8)
+
+
+class Unscriptable(torch.nn.Module):
+    """A backbone that TorchScript refuses."""
+
+    cutoff, conservative, n_features = 3.0, True, 4
+
+    def forward(self, species, edge_index, vectors, marks, direct):
+        yield species
+
+
+def test_model_that_cannot_be_scripted_is_refused_by_name():
+    potential = make()
+    potential.backbone = Unscriptable()
+    with pytest.raises(
+        MdpotError, match="model 'egnn' can't be exported: TorchScript does not take Unscriptable"
+    ):
+        export.make_module(potential, "ase", {}, 0.5)
+
+
+@pytest.mark.parametrize("factor", [1.001, float("nan")])
+def test_file_that_fails_the_check_is_not_left_behind(tmp_path, monkeypatch, factor):
+    def spoil(potential, *rest):
+        other, _ = export.as_potential(potential)
+        other.scale *= factor
+        return make_module(other, *rest)
+
+    make_module = export.make_module
+    monkeypatch.setattr(export, "make_module", spoil)
+    out = tmp_path / "m.pt"
+    out.write_text("what was there before")
+    with pytest.raises(MdpotError, match="the exported file is wrong and was not kept"):
+        export_torchscript(make(), out, units="ase")
+    assert out.read_text() == "what was there before"
+    assert [f.name for f in tmp_path.iterdir()] == ["m.pt"]
+
+
+def test_export_errors(tmp_path):
+    potential = make()
+    out = tmp_path / "m.pt"
+    with pytest.raises(MdpotError, match=r"unknown units 'openm'\. Did you mean 'openmm'"):
+        export_torchscript(potential, out, units="openm")
+    with pytest.raises(MdpotError, match="unknown dtype 'float16'"):
+        export_torchscript(potential, out, dtype="float16")
+    with pytest.raises(MdpotError, match="numbers: a file for ASE takes them in every call"):
+        export_torchscript(potential, out, units="ase", numbers=[1])
+    with pytest.raises(MdpotError, match="trained for H, O; it knows nothing of Si"):
+        export_torchscript(potential, out, numbers=[1, 14])
+    with pytest.raises(MdpotError, match="is not there"):
+        export_torchscript(tmp_path / "none.safetensors", out)
+    assert list(tmp_path.iterdir()) == []
+    export_torchscript(potential, out, check=False)
+    with pytest.raises(MdpotError, match="is an exported file; give the potential file"):
+        export_torchscript(out, tmp_path / "again.pt")
+
+
+def test_load_errors(tmp_path):
+    with pytest.raises(MdpotError, match="is not there"):
+        load_exported(tmp_path / "none.pt")
+    (tmp_path / "text.pt").write_text("no")
+    with pytest.raises(MdpotError, match="not a TorchScript file, or is damaged"):
+        load_exported(tmp_path / "text.pt")
+    torch.jit.script(torch.nn.Linear(1, 1)).save(str(tmp_path / "other.pt"))
+    with pytest.raises(MdpotError, match="not one that mdpot exported"):
+        load_exported(tmp_path / "other.pt")
+
+
+def test_errors_of_the_file(tmp_path):
+    export_torchscript(make(), tmp_path / "m.pt", check=False)
+    module, _ = load_exported(tmp_path / "m.pt")
+    numbers, positions, cell, pbc = arguments(example_structures(WATER)[1])
+    with pytest.raises(Exception, match=r"call set_atoms\(numbers\) first"):
+        module(positions)
+    with pytest.raises(Exception, match=r"atomic numbers \[1, 8\]; it knows nothing of \[6, 200\]"):
+        module.set_atoms(torch.tensor([6, 200, 1]))
+    with pytest.raises(Exception, match=r"it knows nothing of \[-1\]"):
+        module.evaluate(-torch.ones_like(numbers), positions, cell, pbc)
+    with pytest.raises(Exception, match="one different index for each"):
+        module.set_atoms(torch.tensor([1, 8]), torch.tensor([2, 2]), 5)
+    with pytest.raises(Exception, match="below n_particles"):
+        module.set_atoms(torch.tensor([1, 8]), torch.tensor([2, 5]), 5)
+    with pytest.raises(Exception, match="positions: must be"):
+        module.evaluate(numbers[1:], positions, cell, pbc)
+    module.set_atoms(numbers)
+    with pytest.raises(Exception, match="positions: must be"):
+        module(positions[1:])
+    with torch.no_grad(), pytest.raises(Exception, match=r"outside of torch\.no_grad"):
+        module.evaluate(numbers, positions, cell, pbc)
+
+
+def test_globals_of_torch_stay_as_they_are(tmp_path):
+    before = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
+    export_torchscript(make(), Path(tmp_path) / "m.pt", dtype="float64")
+    assert before == (torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled())
