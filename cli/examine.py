@@ -12,7 +12,6 @@ import click
 from mdpot.cli.options import PATH, check_device, device_option, json_option, threads_option
 from mdpot.cli.tables import print_errors, print_table
 
-POTENTIAL = "potential.safetensors"
 
 
 @click.command()
@@ -24,7 +23,7 @@ POTENTIAL = "potential.safetensors"
 def evaluate(file: Path, data: Path, device: str | None, as_json: bool) -> None:
     """Compare a potential with labeled frames.
 
-    FILE is a potential file, or the folder of a run. DATA is a file with energies and forces, in any format
+    FILE is a potential file, the folder of a run, or a name of the zoo. DATA is a file with energies and forces, in any format
     that `mdpot train --data` reads, or the name of a data source (`mdpot data list`).
     """
     check_device(device)
@@ -47,11 +46,11 @@ def evaluate(file: Path, data: Path, device: str | None, as_json: bool) -> None:
 def info(file: Path, as_json: bool) -> None:
     """Say what a potential file holds: architecture, elements, units, errors, and where it came from.
 
-    FILE is a potential file, or the folder of a run. --json prints all there is, the whole recipe too.
+    FILE is a potential file, the folder of a run, or a name of the zoo. --json prints all there is, the whole recipe too.
     """
-    from mdpot.checkpoint import read_metadata
+    from mdpot.checkpoint import find_potential, read_metadata
 
-    path = file / POTENTIAL if file.is_dir() else file
+    path = find_potential(file)
     metadata = read_metadata(path)
     if as_json:
         click.echo(json.dumps(metadata, indent=2, ensure_ascii=False))

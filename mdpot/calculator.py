@@ -14,7 +14,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from mdpot.checkpoint import load_potential
+from mdpot.checkpoint import find_potential, load_potential
 from mdpot.errors import MdpotError, unknown
 from mdpot.export import is_exported, load_exported
 from mdpot.models import Potential
@@ -36,7 +36,7 @@ class MaskedGNNCalculator(Calculator):
     under tension; only with three periodic directions).
 
     Args:
-        ckpt: a potential file, the folder of a run, or a TorchScript file of `mdpot export`.
+        ckpt: a potential file, the folder of a run, a TorchScript file of `mdpot export`, or a name in `mdpot.zoo.ZOO`.
         device: torch device; None takes a CUDA GPU where there is one, else the CPU.
         dtype: "float32", "float64" or the torch dtype; None is the dtype of the file. float64 is for vibrations and tight
             relaxations, float32 for dynamics.
@@ -62,8 +62,7 @@ class MaskedGNNCalculator(Calculator):
         super().__init__(**kwargs)
         if backend not in BACKENDS:
             raise unknown("backend", backend, BACKENDS)
-        path = Path(ckpt)
-        self.path = path / "potential.safetensors" if path.is_dir() else path
+        self.path = find_potential(ckpt)
         self.backend, self.skin = backend, float(skin)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.dtype = _dtype(dtype)

@@ -11,9 +11,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from mdpot.errors import MdpotError
+from mdpot.errors import MdpotError, unknown
 from mdpot.files import atomic
 from mdpot.models import Potential, build_potential
+from mdpot.zoo import ZOO, zoo_file
 
 FORMAT_VERSION = 1
 UNITS = {"energy": "eV", "length": "Å", "time": "fs"}
@@ -51,15 +52,33 @@ def save_potential(path: Path | str, potential: Potential, metadata: Mapping[str
         save_file(tensors, str(temporary), metadata={"mdpot": json.dumps(header)})
 
 
+def find_potential(name: Path | str) -> Path:
+    """The file that a name stands for: a file, the folder of a run, or a potential of the zoo.
+
+    Raises:
+        MdpotError: none of these.
+    """
+    path = Path(name)
+    if path.is_dir():
+        path = path / "potential.safetensors"
+        if not path.is_file():
+            raise MdpotError(f"folder {str(name)!r} holds no potential.safetensors; is the run finished?")
+    if path.is_file():
+        return path
+    if str(name) in ZOO:
+        return zoo_file(str(name))
+    if path.suffix or len(path.parts) > 1:
+        raise MdpotError(f"potential file {str(path)!r} is not there.")
+    raise unknown("potential (no such file, and not in the zoo)", str(name), ZOO)
+
+
 def read_metadata(path: Path | str) -> dict[str, Any]:
     """The header of a potential file, upgraded to the current format version.
 
     Raises:
         MdpotError: no such file, not a potential file, damaged, or written by a newer mdpot.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise MdpotError(f"potential file {str(path)!r} is not there.")
+    path = find_potential(path)
     try:
         with safe_open(str(path), framework="pt") as file:
             raw = (file.metadata() or {}).get("mdpot")
@@ -85,7 +104,7 @@ def load_potential(
     """The potential of a file, in evaluation mode, and its header.
 
     Args:
-        path: a file of `save_potential`.
+        path: a file of `save_potential`, the folder of a run, or a name in `mdpot.zoo.ZOO`.
         device: where to; None is the CPU.
         dtype: of the network; None is the dtype it was saved in.
 
@@ -95,6 +114,7 @@ def load_potential(
     Raises:
         MdpotError: as `read_metadata`, or weights that do not fit the architecture.
     """
+    path = find_potential(path)
     header = read_metadata(path)
     try:
         with safe_open(str(path), framework="pt") as file:

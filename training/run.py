@@ -129,7 +129,7 @@ def run_evaluate(file: Path, data: Path | str, *, device: str | None = None) -> 
     """Compares a potential with labelled frames.
 
     Args:
-        file: a potential file or the folder of a run.
+        file: a potential file, the folder of a run, or a name of the zoo.
         data: a file with energies and forces, or the name of a data source.
         device: torch device; None takes a GPU where there is one.
 
@@ -139,10 +139,7 @@ def run_evaluate(file: Path, data: Path | str, *, device: str | None = None) -> 
     Raises:
         MdpotError: a file that cannot be used, or frames with elements the potential does not know.
     """
-    file = Path(file)
-    potential, _ = load_potential(
-        file / files.POTENTIAL if file.is_dir() else file, device=pick_device(device)
-    )
+    potential, _ = load_potential(file, device=pick_device(device))
     named = str(data) in SOURCES and not Path(data).exists()
     dataset = load_dataset(str(data)) if named else load_dataset("custom", Path(data))
     sets = {dataset.name if named else Path(data).name: dataset, **dataset.tests}
