@@ -17,6 +17,7 @@ from mdpot.errors import MdpotError
 from mdpot.simulate.engine import Dynamics, State, degrees_of_freedom, kinetic_energy, rest
 from mdpot.units import BAR
 
+PISTON = ("p_eps", "force_eps")  # what the integrator knows of the motion of the cell
 FORCE_TOLERANCE = 0.1  # eV/Å: where minimization ends
 
 
@@ -99,7 +100,7 @@ class AseEngine:
             "positions": self.atoms.get_positions(),
             "momenta": self.atoms.get_momenta(),
             "cell": self.atoms.cell.array.copy(),
-            "piston": np.array(getattr(self._integrator, "p_eps", 0.0)),
+            "piston": np.array([getattr(self._integrator, name, 0.0) for name in PISTON]),
             "rng": np.array(json.dumps(self.rng.bit_generator.state)),
         }
 
@@ -111,7 +112,8 @@ class AseEngine:
         self.rng.bit_generator.state = json.loads(str(arrays["rng"]))
         self._integrator = self._make_integrator()
         if self.dynamics.ensemble == "npt":
-            self._integrator.p_eps = float(arrays["piston"])
+            for name, value in zip(PISTON, arrays["piston"].tolist(), strict=True):
+                setattr(self._integrator, name, value)
 
     def _make_integrator(self) -> VelocityVerlet | RestingLangevin:
         d = self.dynamics

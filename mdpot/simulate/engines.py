@@ -42,8 +42,10 @@ def read_facts(model: str, forces: Forces | None) -> ModelFacts:
     if forces is not None:
         return ModelFacts()
     from mdpot.checkpoint import read_metadata
+    from mdpot.export import is_exported, load_exported
 
-    header = read_metadata(model_file(model))
+    path = model_file(model)
+    header = load_exported(path)[1] if is_exported(path) else read_metadata(path)
     return ModelFacts(header["elements"], header.get("min_distances"), header["conservative"])
 
 
@@ -99,7 +101,24 @@ def make_openmm(atoms: Atoms, settings: Settings, seed: int, forces: Forces | No
         )
     else:
         system = forces(topology)
-    return OpenMMEngine(atoms, system, settings.dynamics(seed))
+    platform, properties = openmm_platform(settings.device)
+    return OpenMMEngine(atoms, system, settings.dynamics(seed), platform, properties)
+
+
+def openmm_platform(device: str | None) -> tuple[str | None, dict[str, str]]:
+    """The OpenMM platform, and its properties, of a device such as "cpu" or "cuda:1"; None is the fastest.
+
+    Raises:
+        MdpotError: OpenMM has no such device.
+    """
+    if device is None:
+        return None, {}
+    kind, _, index = device.partition(":")
+    if kind == "cpu":
+        return "CPU", {}
+    if kind == "cuda":
+        return "CUDA", {"DeviceIndex": index} if index else {}
+    raise MdpotError(f"engine openmm runs on device cpu or cuda; got {device!r}.")
 
 
 ENGINES: dict[str, Callable[[Atoms, Settings, int, Forces | None], Engine]] = {

@@ -117,6 +117,8 @@ class Watch:
 
     def _distance(self, state: State) -> str | None:
         cutoff = float(self._too_close.max())
+        if cutoff == 0:
+            return None
         (i, j), shifts = neighbor_list(state.positions, state.cell, self._pbc, cutoff)
         if len(i) == 0:
             return None

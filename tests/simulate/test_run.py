@@ -1,0 +1,265 @@
+"""Whole runs: files, resuming, refusals."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.io import iread, write
+
+from mdpot.errors import MdpotError
+from mdpot.simulate import Limits, Settings, read_trajectory, resume_md, run_md
+from mdpot.simulate.engines import ModelFacts
+from mdpot.simulate.log import Row, read_log
+from mdpot.simulate.run import check_structure
+
+Make = Callable[..., Any]
+
+
+def log_without_speed(out: Path) -> list[list[str]]:
+    with (out / "log.csv").open(newline="") as file:
+        return [row[:-1] for row in csv.reader(file)]
+
+
+class Interrupter:
+    """An observer that presses Ctrl-C after some lines of the log."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def phase(self, text: str) -> None:
+        pass
+
+    def row(self, row: Row, n_steps: int) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def test_a_run_leaves_its_files(gas_file: str, constant: Make, tmp_path: Path) -> None:
+    out = tmp_path / "a" / "b"
+    seen: list[int] = []
+
+    class Observer:
+        def phase(self, text: str) -> None:
+            assert text in ("loading", "running", "analyzing")
+
+        def row(self, row: Row, n_steps: int) -> None:
+            assert n_steps == 250
+            seen.append(row.step)
+
+    s = Settings(gas_file, "-", ensemble="nve", steps=250, every=100, dt=2.0)
+    summary = run_md(s, out, forces=constant(), limits=Limits(distance=0.0), observer=Observer())
+    assert {p.name for p in out.iterdir()} == {
+        "run.json",
+        "start.xyz",
+        "log.csv",
+        "trajectory.xyz",
+        "restart.npz",
+        "summary.json",
+        "rdf.csv",
+        "rdf.png",
+        "thermodynamics.png",
+    }
+    assert seen == [0, 100, 200, 250]
+    columns = read_log(out / "log.csv")
+    assert columns["step"].tolist() == seen
+    assert columns["time_ps"] == pytest.approx([0, 0.2, 0.4, 0.5])
+    assert columns["total_eV"] == pytest.approx(columns["total_eV"][0])
+    assert columns["density_g_cm3"] == pytest.approx(20 * 39.948 * 1.66053907 / 12**3, rel=1e-5)
+    frames: list[Any] = list(iread(out / "trajectory.xyz"))
+    began: Any = next(iread(gas_file))
+    assert [frame.info["step"] for frame in frames] == seen
+    assert frames[0].positions == pytest.approx(began.positions, abs=1e-6)
+    assert json.loads((out / "summary.json").read_text())["steps"] == summary.steps == 250
+    assert summary.stopped is None
+    assert summary.drift == pytest.approx(0, abs=1e-6)
+    assert summary.mean_temperature == pytest.approx(columns["temperature_K"][0], rel=1e-4)
+    assert json.loads((out / "run.json").read_text())["settings"]["steps"] == 250
+
+
+def test_the_seed_decides(gas_file: str, constant: Make, tmp_path: Path) -> None:
+    logs = []
+    for index, seed in enumerate((1, 1, 2)):
+        s = Settings(gas_file, "-", steps=20, every=10, seed=seed)
+        run_md(s, tmp_path / str(index), forces=constant())
+        logs.append(log_without_speed(tmp_path / str(index)))
+    assert logs[0] == logs[1]
+    assert logs[0] != logs[2]
+
+
+@pytest.mark.parametrize("trajectory", ["xyz", "dcd"])
+@pytest.mark.parametrize("engine", ["ase", "openmm"])
+@pytest.mark.parametrize("ensemble", ["nve", "nvt", "npt"])
+def test_resumed_is_uninterrupted(
+    ensemble: str,
+    engine: str,
+    trajectory: str,
+    argon: Atoms,
+    constant: Make,
+    lennard_jones: Make,
+    lennard_jones_system: Make,
+    ideal_gas_system: Make,
+    tmp_path: Path,
+) -> None:
+    """Stopped in the middle, with garbage behind the restart point, and resumed: the same files."""
+    if trajectory == "dcd" or engine == "openmm":
+        pytest.importorskip("openmm")
+    argon.set_cell([16.0, 16.0, 16.0])
+    argon.pbc = ensemble == "npt"
+    if ensemble != "npt":
+        argon.set_cell(None)
+    write(tmp_path / "argon.xyz", argon)
+    if engine == "ase":
+        forces = constant(push=0.01) if ensemble == "npt" else lennard_jones()
+    else:
+        forces = ideal_gas_system if ensemble == "npt" else lennard_jones_system
+    s = Settings(
+        str(tmp_path / "argon.xyz"),
+        "-",
+        engine=engine,
+        ensemble=ensemble,
+        temperature=20.0,
+        pressure=10.0,
+        dt=4.0,
+        steps=200,
+        every=25,
+        trajectory=trajectory,
+    )
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run_md(s, whole, forces=forces)
+    stopped = run_md(s, parts, forces=forces, observer=Interrupter(5))
+    assert stopped.interrupted
+    assert stopped.stopped == "interrupted after step 100"
+    with (parts / "log.csv").open("a") as file:
+        file.write("125,half a li")
+    with (parts / f"trajectory.{trajectory}").open("ab") as file:
+        file.write(b"\x01" * 77)
+    summary = resume_md(parts, forces=forces)
+    assert summary.steps == 200
+    assert not summary.interrupted
+    assert log_without_speed(parts) == log_without_speed(whole)
+    one, two = (p / f"trajectory.{trajectory}" for p in (whole, parts))
+    if trajectory == "xyz":
+        assert one.read_bytes() == two.read_bytes()
+    else:
+        # Bytes 100 to 260 hold the date.
+        assert one.read_bytes()[:92] == two.read_bytes()[:92]
+        assert one.read_bytes()[264:] == two.read_bytes()[264:]
+    frames = list(read_trajectory(two, argon))
+    assert len(frames) == 9
+
+
+def test_resume_with_more_steps(gas_file: str, constant: Make, tmp_path: Path) -> None:
+    s = Settings(gas_file, "-", steps=20, every=10)
+    run_md(s, tmp_path / "out", forces=constant())
+    summary = resume_md(tmp_path / "out", {"steps": 40}, forces=constant())
+    assert summary.steps == 40
+    assert read_log(tmp_path / "out" / "log.csv")["step"].tolist() == [0, 10, 20, 30, 40]
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["settings"]["steps"] == 40
+
+
+def test_resume_refuses(gas_file: str, constant: Make, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(MdpotError, match="holds no run to resume"):
+        resume_md(out, forces=constant())
+    run_md(Settings(gas_file, "-", steps=20, every=10), out, forces=constant())
+    with pytest.raises(MdpotError, match="already has 20 steps"):
+        resume_md(out, forces=constant())
+    with pytest.raises(MdpotError, match=r"has temperature = 300\.0, not 310"):
+        resume_md(out, {"temperature": 310.0, "steps": 30}, forces=constant())
+    (out / "log.csv").write_text("step\n")
+    with pytest.raises(MdpotError, match="not as the restart file left it"):
+        resume_md(out, {"steps": 30}, forces=constant())
+    (out / "restart.npz").write_bytes(b"rubbish")
+    with pytest.raises(MdpotError, match="is damaged"):
+        resume_md(out, {"steps": 30}, forces=constant())
+
+
+def test_a_run_does_not_overwrite(gas_file: str, constant: Make, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    s = Settings(gas_file, "-", steps=10, every=10)
+    run_md(s, out, forces=constant())
+    with pytest.raises(MdpotError, match="holds another run"):
+        run_md(s, out, forces=constant())
+    (out / "restart.npz").unlink()  # as if it had been killed before its first step
+    run_md(s, out, forces=constant())
+    assert read_log(out / "log.csv")["step"].tolist() == [0, 10]
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "log.csv").write_text("precious")
+    with pytest.raises(MdpotError, match="holds another run"):
+        run_md(s, tmp_path / "mine", forces=constant())
+    assert (tmp_path / "mine" / "log.csv").read_text() == "precious"
+    (tmp_path / "file").touch()
+    with pytest.raises(MdpotError, match="is a file"):
+        run_md(s, tmp_path / "file", forces=constant())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"engine": "openm"}, "unknown engine 'openm'. Did you mean 'openmm'"),
+        ({"ensemble": "nph"}, "unknown ensemble 'nph'"),
+        ({"trajectory": "pdb"}, "unknown trajectory"),
+        ({"dtype": "float16"}, "unknown dtype"),
+        ({"dt": 0.0}, "dt must be positive; got 0"),
+        ({"steps": -5}, "steps must be positive; got -5"),
+        ({"every": 0}, "every must be positive"),
+        ({"temperature": 0.0}, "temperature must be positive; got 0 K"),
+        ({"temperature": float("nan")}, "temperature must be positive"),
+        ({"seed": -1}, "seed must not be negative"),
+        ({"start": "gone.xyz"}, "is not there"),
+        ({"ensemble": "npt", "start": "ARGON"}, "npt needs a cell that is periodic"),
+    ],
+)
+def test_run_refuses(
+    change: dict[str, Any], message: str, gas_file: str, argon_file: str, constant: Make, tmp_path: Path
+) -> None:
+    values: dict[str, Any] = {"start": gas_file, "model": "-"} | change
+    if values["start"] == "ARGON":
+        values["start"] = argon_file
+    with pytest.raises(MdpotError, match=message):
+        run_md(Settings(**values), tmp_path / "out", forces=constant())
+    assert not (tmp_path / "out").exists()
+
+
+def test_structure_and_model_must_fit(argon: Atoms) -> None:
+    s = Settings("x", "y", ensemble="npt")
+    with pytest.raises(MdpotError, match="START holds Ar, but the model knows only H, O"):
+        check_structure(argon, s, ModelFacts(elements=[1, 8]))
+    argon.set_cell([9, 9, 9])
+    argon.pbc = True
+    check_structure(argon, s, ModelFacts(elements=[18]))
+    with pytest.raises(MdpotError, match="predicts forces directly"):
+        check_structure(argon, s, ModelFacts(elements=[18], conservative=False))
+
+
+def test_forces_must_fit_the_engine(gas_file: str, constant: Make, tmp_path: Path) -> None:
+    with pytest.raises(MdpotError, match="takes an ASE calculator"):
+        run_md(Settings(gas_file, "-"), tmp_path / "out", forces=lambda topology: None)
+    pytest.importorskip("openmm")
+    with pytest.raises(MdpotError, match="takes a function that makes a system"):
+        run_md(Settings(gas_file, "-", engine="openmm"), tmp_path / "out", forces=constant())
+
+
+def test_stopped_before_the_first_step(constant: Make, tmp_path: Path) -> None:
+    write(tmp_path / "pair.xyz", Atoms("Ar2", [[0, 0, 0], [0.1, 0, 0]]))
+    summary = run_md(Settings(str(tmp_path / "pair.xyz"), "-"), tmp_path / "out", forces=constant())
+    assert summary.steps == 0
+    assert summary.stopped is not None
+    assert "stopped at step 0" in summary.stopped
+
+
+def test_minimize_and_hydrogen_mass(constant: Make, tmp_path: Path) -> None:
+    s = Settings("water:4", "-", minimize=True, hydrogen_mass=3.0, steps=10, every=10, trajectory="xyz")
+    run_md(s, tmp_path / "out", forces=constant())
+    with np.load(tmp_path / "out" / "restart.npz") as restart:
+        assert restart["masses"][:3] == pytest.approx([15.999 - 2 * (3 - 1.008), 3, 3])
+    resume_md(tmp_path / "out", {"steps": 20}, forces=constant())
