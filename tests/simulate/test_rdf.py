@@ -12,7 +12,6 @@ from mdpot.simulate import radial_distributions
 from mdpot.simulate.rdf import heights
 from mdpot.simulate.summary import energy_drift
 
-
 CELLS = {"box": np.diag([9.0, 10, 11]), "triclinic": np.array([[6.0, 0, 0], [2, 7, 0], [-1, 2.5, 8]])}
 
 
