@@ -13,7 +13,6 @@ from mdpot.cli.options import PATH, check_device, device_option, json_option, th
 from mdpot.cli.tables import print_errors, print_table
 
 
-
 @click.command()
 @click.argument("file", type=PATH)
 @click.argument("data", type=PATH)
@@ -23,8 +22,8 @@ from mdpot.cli.tables import print_errors, print_table
 def evaluate(file: Path, data: Path, device: str | None, as_json: bool) -> None:
     """Compare a potential with labeled frames.
 
-    FILE is a potential file, the folder of a run, or a name of the zoo. DATA is a file with energies and forces, in any format
-    that `mdpot train --data` reads, or the name of a data source (`mdpot data list`).
+    FILE is a potential file, the folder of a run, or a name of the zoo. DATA is a file with energies and
+    forces, in any format that `mdpot train --data` reads, or the name of a data source (`mdpot data list`).
     """
     check_device(device)
     from mdpot.training.run import run_evaluate
@@ -46,7 +45,8 @@ def evaluate(file: Path, data: Path, device: str | None, as_json: bool) -> None:
 def info(file: Path, as_json: bool) -> None:
     """Say what a potential file holds: architecture, elements, units, errors, and where it came from.
 
-    FILE is a potential file, the folder of a run, or a name of the zoo. --json prints all there is, the whole recipe too.
+    FILE is a potential file, the folder of a run, or a name of the zoo. --json prints all there is, the whole
+    recipe too.
     """
     from mdpot.checkpoint import find_potential, read_metadata
 
