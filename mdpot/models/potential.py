@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,8 +87,8 @@ class Potential(nn.Module):
 
         Returns:
             "energy" [n_systems] float64 eV, "energies" [n_atoms] float64 eV, "forces" [n_atoms, 3] eV/Å; where
-            asked, "stress" [n_systems, 3, 3] eV/Å^3 (dE/dε/V: positive under tension) and "vector" [n_atoms, 3].
-            "interaction" [n_systems] eV is the energy without the reference, in the network's dtype. Results carry
+            asked, "stress" [n_systems, 3, 3] eV/Å^3 (dE/dε/V: positive under tension; zero without a volume) and
+            "vector" [n_atoms, 3]. "interaction" [n_systems] eV is the energy without the reference, in the network's dtype. Results carry
             a graph for further derivatives in training mode or where the positions require a gradient. Not to be
             called under `torch.no_grad`, which forbids the derivative.
         """
@@ -130,6 +131,8 @@ class Potential(nn.Module):
             virial = (gradient.unsqueeze(2) * vectors.unsqueeze(1)).flatten(1).to(cell.dtype)
             virial = virial.new_zeros([n_systems, 9]).index_add(0, system[i], virial).view(n_systems, 3, 3)
             volume = torch.det(cell).abs().view(n_systems, 1, 1)
+            # Without a volume there is no stress; a division by zero would put NaN into everyone's gradients.
+            volume = volume.masked_fill(volume == 0, math.inf)
             out["stress"] = 0.5 * (virial + virial.transpose(1, 2)) / volume
         return out
 
