@@ -1,0 +1,104 @@
+"""What OpenMM's Python forces call: picklable, so that a System that holds one can be written as XML.
+
+The pickle carries the model file itself; a System read back on another machine needs mdpot there, but no
+file.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mdpot.checkpoint import load_potential
+from mdpot.errors import MdpotError
+from mdpot.evaluator import Evaluator, ForOpenMM
+from mdpot.export import load_exported
+
+
+class Compute:
+    """Energy and forces of an OpenMM State.
+
+    Args:
+        content: bytes of a potential file, or of a file exported for OpenMM.
+        exported: which of the two.
+        numbers: [n_atoms], atomic numbers.
+        periodic: whether the atoms live in the periodic box of the State.
+        atoms: [n_atoms], their indices among the particles, where OpenMM passes all particles; None where
+            it passes the atoms.
+        n_particles: number of particles in the system.
+        dtype: of the network; None is that of the file.
+        device: torch device; None takes a CUDA GPU where there is one, else the CPU.
+        skin: Å, of the neighbor list.
+    """
+
+    def __init__(
+        self,
+        content: bytes,
+        exported: bool,
+        numbers: Sequence[int],
+        periodic: bool,
+        atoms: Sequence[int] | None,
+        n_particles: int,
+        dtype: torch.dtype | None,
+        device: str | None,
+        skin: float,
+    ):
+        self.content, self.exported = content, exported
+        self.numbers, self.periodic = list(numbers), periodic
+        self.atoms, self.n_particles = None if atoms is None else list(atoms), n_particles
+        self.dtype, self.device, self.skin = dtype, device, skin
+        self.module: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "module": None}
+
+    def __call__(self, state: Any) -> tuple[float, np.ndarray]:
+        """Energy, kJ/mol, and forces [n, 3], kJ/mol/nm, for the positions and the box of the State."""
+        positions = torch.from_numpy(np.asarray(state.getPositions(asNumpy=True)._value, dtype=np.float64))
+        energy, forces = self.evaluate(state, positions)
+        return float(energy), forces.cpu().numpy()
+
+    def evaluate(self, state: Any, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Energy [], kJ/mol, and forces [n, 3], kJ/mol/nm, at positions [n, 3], nm, in the State's box."""
+        if self.module is None:
+            self.module = self._load()
+        box = None
+        if self.periodic:
+            vectors = state.getPeriodicBoxVectors(asNumpy=True)
+            if vectors is None:
+                raise MdpotError("the force is periodic, but OpenMM passes no box.")
+            box = torch.from_numpy(np.asarray(vectors._value, dtype=np.float64))
+        # Whatever the thread that OpenMM calls from was doing with gradients.
+        with torch.inference_mode(False), torch.enable_grad():
+            energy, forces = self.module(positions, box)
+        return energy.detach(), forces.detach()
+
+    def _load(self) -> Any:
+        device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model"
+            path.write_bytes(self.content)
+            if self.exported:
+                module, _ = load_exported(path, device)
+            else:
+                potential, _ = load_potential(path, device, self.dtype)
+                module = ForOpenMM(Evaluator(potential, self.skin), "{}").to(device)
+        numbers = torch.tensor(self.numbers, dtype=torch.int64)
+        atoms = None if self.atoms is None else torch.tensor(self.atoms, dtype=torch.int64)
+        module.set_atoms(numbers, atoms, 0 if atoms is None else self.n_particles)
+        return module
+
+
+class TensorCompute(Compute):
+    """The same for openmmtorch's PythonTorchForce, which passes positions as a tensor and takes tensors."""
+
+    def __call__(  # type: ignore[override]
+        self, state: Any, positions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        energy, forces = self.evaluate(state, positions)
+        return energy, forces.to(positions.device)

@@ -1,0 +1,254 @@
+"""A potential as an OpenMM Force, and as a System of its own."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mdpot.checkpoint import read_metadata, save_potential
+from mdpot.errors import MdpotError, unknown
+from mdpot.export import DTYPES, SKIN, export_torchscript, is_exported, load_exported, require_elements
+from mdpot.models.potential import Potential
+from mdpot.openmm.backends import choose_backend, crash_warning, import_openmm, import_openmmtorch, logger
+from mdpot.openmm.compute import Compute, TensorCompute
+
+if TYPE_CHECKING:
+    import openmm
+    import openmm.app
+
+
+def create_force(
+    ckpt: Path | str | Potential,
+    topology_or_numbers: openmm.app.Topology | Sequence[int],
+    backend: str = "auto",
+    *,
+    atoms: Sequence[int] | None = None,
+    periodic: bool | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    skin: float = SKIN,
+    force_group: int = 0,
+    check: bool = True,
+) -> openmm.Force:
+    """A Force with the energy of a potential, to be added to a System.
+
+    The particles of the System must be those of the topology, in its order. The Force has the attribute
+    `backend` and the name "mdpot <backend>".
+
+    Args:
+        ckpt: potential file, folder of a run, file exported for OpenMM, or a potential.
+        topology_or_numbers: OpenMM topology, or the atomic number of every particle.
+        backend: "torchforce" (openmmtorch), "python" (OpenMM's PythonForce), "pythontorch" (openmmtorch's
+            PythonTorchForce), or "auto": the fastest that works here.
+        atoms: indices of the particles that the potential is for, in any order; None: all of them. The
+            others get no force from it.
+        periodic: whether the System has a periodic box; None: as the topology. To be given with numbers.
+        dtype: "float32" or "float64", precision of the network; None: as in the file.
+        device: torch device, for the two Python backends; None takes a CUDA GPU where there is one, else
+            the CPU. TorchForce runs where OpenMM's platform does.
+        skin: Å, of the neighbor list.
+        force_group: of the Force.
+        check: whether to compare what is exported for torchforce with the potential, a matter of seconds.
+
+    Raises:
+        MdpotError: a file that can't be used, an element that was not trained or is missing, indices out of
+            range, options that do not go together, or a backend that does not work here.
+    """
+    import_openmm()
+    if dtype is not None and dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    path_or_potential = _model_path(ckpt)
+    exported = isinstance(path_or_potential, Path) and is_exported(path_or_potential)
+    header = _read_header(path_or_potential)
+    if exported and dtype not in (None, header["export"]["dtype"]):
+        raise MdpotError(
+            f"dtype: {str(ckpt)!r} was exported in {header['export']['dtype']}; export it again in {dtype}."
+        )
+    numbers, chosen, n_particles = _choose_atoms(topology_or_numbers, atoms, header["elements"])
+    if exported and header["export"]["numbers"] not in (None, numbers):
+        raise MdpotError(
+            f"{str(ckpt)!r} was exported for other atoms than the topology's, or in another order."
+        )
+    periodic = _is_periodic(topology_or_numbers, periodic)
+    backend = choose_backend(backend)
+    if backend == "torchforce":
+        if device is not None:
+            raise MdpotError("device: TorchForce runs where OpenMM's platform does; leave it out.")
+        if (warning := crash_warning()) is not None:
+            warnings.warn(warning, stacklevel=2)
+        name = dtype or header["dtype"]
+        force = _torch_force(path_or_potential, exported, numbers, chosen, n_particles, name, skin, check)
+        force.setUsesPeriodicBoundaryConditions(periodic)
+    else:
+        torch_dtype = None if dtype is None else DTYPES[dtype]
+        content = _content(path_or_potential)
+        force = _python_force(
+            backend, content, exported, numbers, periodic, chosen, n_particles, torch_dtype, device, skin
+        )
+    force.setForceGroup(force_group)
+    force.setName(f"mdpot {backend}")
+    force.backend = backend
+    return force
+
+
+def create_system(
+    topology: openmm.app.Topology,
+    ckpt: Path | str | Potential,
+    backend: str = "auto",
+    *,
+    remove_cm_motion: bool = True,
+    **options: Any,
+) -> openmm.System:
+    """A System in which a potential does everything: masses and box from the topology, no constraints.
+
+    Args:
+        topology: OpenMM topology; every atom needs an element.
+        ckpt: as in `create_force`.
+        backend: as in `create_force`.
+        remove_cm_motion: whether to add a CMMotionRemover.
+        options: periodic, dtype, device, skin, force_group and check of `create_force`.
+
+    Raises:
+        MdpotError: as `create_force`.
+    """
+    openmm = import_openmm()
+    force = create_force(ckpt, topology, backend, **options)
+    system = openmm.System()
+    for atom in list(topology.atoms()):
+        system.addParticle(atom.element.mass)
+    box = topology.getPeriodicBoxVectors()
+    if box is not None:
+        system.setDefaultPeriodicBoxVectors(*box)
+    system.addForce(force)
+    if remove_cm_motion:
+        system.addForce(openmm.CMMotionRemover())
+    return system
+
+
+def _model_path(ckpt: Path | str | Potential) -> Path | Potential:
+    if isinstance(ckpt, Potential):
+        return ckpt
+    path = Path(ckpt)
+    return path / "potential.safetensors" if path.is_dir() else path
+
+
+def _read_header(model: Path | Potential) -> dict[str, Any]:
+    if isinstance(model, Potential):
+        dtype = str(model.readout[0].weight.dtype).removeprefix("torch.")  # type: ignore[union-attr]
+        return {"elements": model.elements, "dtype": dtype}
+    if not is_exported(model):
+        return read_metadata(model)
+    header = load_exported(model)[1]
+    if header["export"]["for"] != "openmm":
+        raise MdpotError(f"{str(model)!r} was exported for {header['export']['for']}; export it for openmm.")
+    return {**header, "dtype": header["export"]["dtype"]}
+
+
+def _content(model: Path | Potential) -> bytes:
+    if isinstance(model, Path):
+        return model.read_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "potential.safetensors"
+        save_potential(path, model)
+        return path.read_bytes()
+
+
+def _choose_atoms(
+    topology_or_numbers: Any, atoms: Sequence[int] | None, elements: Sequence[int]
+) -> tuple[list[int], list[int] | None, int]:
+    """Numbers and indices of the potential's atoms, ascending (None: all), and the number of particles."""
+    if hasattr(topology_or_numbers, "atoms"):
+        listed = list(topology_or_numbers.atoms())
+        numbers = [None if a.element is None else int(a.element.atomic_number) for a in listed]
+    else:
+        listed, numbers = [], [int(z) for z in topology_or_numbers]
+    n_particles = len(numbers)
+    chosen = list(range(n_particles)) if atoms is None else sorted(int(a) for a in atoms)
+    if not chosen:
+        raise MdpotError("atoms: the potential needs at least one atom; got none.")
+    if len(set(chosen)) != len(chosen):
+        raise MdpotError("atoms: every index may come once; some come more often.")
+    if chosen[0] < 0 or chosen[-1] >= n_particles:
+        raise MdpotError(
+            f"atoms: indices must be from 0 to {n_particles - 1}; got {chosen[0]} to {chosen[-1]}."
+        )
+    for index in chosen:
+        if numbers[index] is None:
+            atom = listed[index]
+            raise MdpotError(
+                f"topology: atom {index} ({atom.name} of {atom.residue.name} {atom.residue.id}) has no "
+                "element. Set it, or leave virtual sites out by `atoms`."
+            )
+    found = [int(numbers[index]) for index in chosen]  # type: ignore[arg-type]
+    require_elements(found, elements)
+    return found, None if len(chosen) == n_particles else chosen, n_particles
+
+
+def _is_periodic(topology_or_numbers: Any, periodic: bool | None) -> bool:
+    if periodic is not None:
+        return bool(periodic)
+    if not hasattr(topology_or_numbers, "getPeriodicBoxVectors"):
+        raise MdpotError("periodic: say True or False where atoms are given by their numbers.")
+    return topology_or_numbers.getPeriodicBoxVectors() is not None
+
+
+def _torch_force(
+    model: Path | Potential,
+    exported: bool,
+    numbers: list[int],
+    atoms: list[int] | None,
+    n_particles: int,
+    dtype: str,
+    skin: float,
+    check: bool,
+) -> Any:
+    openmmtorch = import_openmmtorch()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.pt"
+        if not exported:
+            export_torchscript(model, path, dtype=dtype, skin=skin, check=check)
+            model = path
+        module, header = load_exported(model)  # type: ignore[arg-type]
+        chosen = None if atoms is None else torch.tensor(atoms)
+        module.set_atoms(torch.tensor(numbers), chosen, 0 if chosen is None else n_particles)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            torch.jit.save(module, str(path))
+        force = openmmtorch.TorchForce(str(path))  # reads the file here and now
+    force.setOutputsForces(True)
+    logger.debug("TorchForce from %s", header["export"])
+    return force
+
+
+def _python_force(
+    backend: str,
+    content: bytes,
+    exported: bool,
+    numbers: list[int],
+    periodic: bool,
+    atoms: list[int] | None,
+    n_particles: int,
+    dtype: torch.dtype | None,
+    device: str | None,
+    skin: float,
+) -> Any:
+    kind: Any
+    if backend == "python":
+        kind, compute = import_openmm().PythonForce, Compute
+    else:
+        kind, compute = import_openmmtorch().PythonTorchForce, TensorCompute
+    # Before OpenMM 8.6 the function gets all particles, after that those asked for.
+    picks = hasattr(kind, "setParticles")
+    function = compute(
+        content, exported, numbers, periodic, None if picks else atoms, n_particles, dtype, device, skin
+    )
+    force = kind(function)
+    if picks and atoms is not None:
+        force.setParticles(atoms)
+    force.setUsesPeriodicBoundaryConditions(periodic)
+    return force
