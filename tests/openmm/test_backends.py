@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -160,7 +161,7 @@ def test_pythontorch_passes_tensors(monkeypatch):
     monkeypatch.setattr(forces, "import_openmmtorch", lambda: fake)
     monkeypatch.setattr(forces, "choose_backend", lambda backend: backend)
     potential, atoms = make_potential().double(), make_atoms("triclinic")
-    force = create_force(potential, topology_of(atoms), "pythontorch", atoms=[4, 1, 7])
+    force: Any = create_force(potential, topology_of(atoms), "pythontorch", atoms=[4, 1, 7])
     assert (force.name, force.periodic, force.particles) == ("mdpot pythontorch", True, [1, 4, 7])
     box = SimpleNamespace(_value=atoms.cell.array / 10)
     state = SimpleNamespace(getPeriodicBoxVectors=lambda asNumpy: box)

@@ -60,8 +60,9 @@ def waters(n_side: int = 2) -> tuple[Any, Atoms]:
 
 def mm_system(topology: Any) -> Any:
     field = app.ForceField("amber14/tip3p.xml")
+    pme: Any = app.PME
     return field.createSystem(
-        topology, nonbondedMethod=app.PME, nonbondedCutoff=0.7, rigidWater=False, constraints=None
+        topology, nonbondedMethod=pme, nonbondedCutoff=0.7, rigidWater=False, constraints=None
     )
 
 
