@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import warnings
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -120,7 +121,8 @@ def md(ctx: click.Context, out: Path, resume: bool, **options: Any) -> None:
     check_device(options["device"])
     from mdpot.simulate import Settings, resume_md, run_md
 
-    with _Progress() as progress:
+    with _Progress() as progress, warnings.catch_warnings():
+        warnings.showwarning = progress.warning
         if resume:
             summary = resume_md(out, given, observer=progress)
         else:
@@ -133,7 +135,7 @@ def md(ctx: click.Context, out: Path, resume: bool, **options: Any) -> None:
 
 
 def _print(summary: Summary, out: Path) -> None:
-    lines = [f"{summary.steps} steps, {summary.time_ps:g} ps, in {out}"]
+    lines = [f"{summary.steps} steps, {summary.time_ps:g} ps, in {out}", f"  {summary.engine}"]
     values = (
         ("temperature", summary.mean_temperature, ".1f", "K"),
         ("density", summary.mean_density, ".4f", "g/cm³"),
@@ -182,6 +184,9 @@ class _Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+
+    def warning(self, message: Warning | str, *details: Any, **more: Any) -> None:
+        self._console.print(f"warning: {message}", markup=False, highlight=False, soft_wrap=True)
 
     def phase(self, text: str) -> None:
         self._bar.update(self._task, description=text)

@@ -83,9 +83,11 @@ class Engine(Protocol):
     Attributes:
         name: "ase" or "openmm".
         atoms: the structure it was made from, in the frame that it works in (numbers, masses, pbc, cell).
+        description: its integrator and what gives the forces, in a few words.
     """
 
     name: str
+    description: str
     atoms: Atoms
 
     def minimize(self, max_steps: int) -> None:

@@ -17,6 +17,7 @@ from mdpot.errors import MdpotError
 from mdpot.simulate.engine import Dynamics, State, degrees_of_freedom, kinetic_energy, rest
 from mdpot.units import BAR
 
+INTEGRATORS = {"nve": "velocity Verlet", "nvt": "Langevin (BAOAB)", "npt": "Langevin piston"}
 PISTON = ("p_eps", "force_eps")  # what the integrator knows of the motion of the cell
 FORCE_TOLERANCE = 0.1  # eV/Å: where minimization ends
 
@@ -63,6 +64,8 @@ class AseEngine:
         self.dynamics = dynamics
         self.rng = np.random.default_rng(dynamics.seed)
         self._step = 0
+        integrator = INTEGRATORS[dynamics.ensemble]
+        self.description = f"ASE, {integrator}, forces of {type(calculator).__name__}"
         self._integrator: Any = None  # made at the first step: it asks for forces
         if dynamics.ensemble == "npt":
             self._check_stress()

@@ -15,6 +15,7 @@ from mdpot.simulate.engine import Dynamics, State, kinetic_energy, rest
 from mdpot.units import AMU_A2_PER_FS2, KJ_PER_MOL, NM
 
 BAROSTAT_INTERVAL = 25  # steps between trial moves of the volume
+DRIFT = "CMMotionRemover"
 NONMETALS = (1, 6, 7, 8, 9, 15, 16, 17, 35, 53)  # H, C, N, O, F, P, S, Cl, Br, I
 # Of a platform that knows them: a seed decides a run to the last bit; energy drifts less than in single.
 PROPERTIES = {"DeterministicForces": "true", "Precision": "mixed"}
@@ -130,12 +131,15 @@ class OpenMMEngine:
         for index, mass in enumerate(self._masses):
             system.setParticleMass(index, float(mass))
         self._remove_drift(system)
+        forces = ", ".join(force.getName() for force in system.getForces() if force.getName() != DRIFT)
         if atoms.pbc.all():
             system.setDefaultPeriodicBoxVectors(*(self.atoms.cell.array / NM).tolist())
         if dynamics.ensemble == "npt":
             self._add_barostat(system)
         self._context = self._make_context(system, platform, properties or {})
         self._context.setPositions(self.atoms.positions / NM)
+        used = self._context.getPlatform().getName()
+        self.description = f"OpenMM on {used}, {type(self._context.getIntegrator()).__name__}, {forces}"
 
     def minimize(self, max_steps: int) -> None:
         import openmm
@@ -243,7 +247,7 @@ class OpenMMEngine:
         import openmm
 
         for index in reversed(range(system.getNumForces())):
-            if isinstance(system.getForce(index), openmm.CMMotionRemover):
+            if system.getForce(index).getName() == DRIFT:
                 system.removeForce(index)
         if len(self.atoms) > 1:
             system.addForce(openmm.CMMotionRemover(1))

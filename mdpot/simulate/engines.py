@@ -83,25 +83,32 @@ def make_ase(atoms: Atoms, settings: Settings, seed: int, forces: Forces | None)
 
 def make_openmm(atoms: Atoms, settings: Settings, seed: int, forces: Forces | None) -> Engine:
     """The OpenMM engine with the model's system, or with another in its place."""
-    try:
-        import openmm  # noqa: F401
-    except ImportError:
-        raise MdpotError("engine openmm needs OpenMM, which is not installed. pip install openmm") from None
+    from mdpot.openmm.backends import import_openmm
+
+    import_openmm()
     from mdpot.simulate.engine_openmm import OpenMMEngine, make_topology, to_openmm_frame
 
     atoms = to_openmm_frame(atoms)
     topology = make_topology(atoms)
+    platform, properties = openmm_platform(settings.device)
     if forces is None:
-        from mdpot.openmm import create_system
+        from mdpot.openmm import choose_backend, create_system
 
-        system = create_system(topology, model_file(settings.model), backend=settings.backend or "auto")
+        backend = choose_backend(settings.backend or "auto")
+        system = create_system(
+            topology,
+            model_file(settings.model),
+            backend,
+            dtype=settings.dtype,
+            # TorchForce runs where the platform does.
+            device=None if backend == "torchforce" else settings.device,
+        )
     elif isinstance(forces, BaseCalculator):
         raise MdpotError(
             "engine openmm takes a function that makes a system of a topology, not an ASE calculator."
         )
     else:
         system = forces(topology)
-    platform, properties = openmm_platform(settings.device)
     return OpenMMEngine(atoms, system, settings.dynamics(seed), platform, properties)
 
 

@@ -180,6 +180,7 @@ def _finish(driver: Driver, resumed: bool) -> Summary:
         driver.atoms,
         s.ensemble,
         s.temperature,
+        driver.engine.description,
         stopped,
         driver.interrupted,
     )

@@ -26,6 +26,7 @@ class Summary:
     """The outcome of a run. Averages leave out the first fifth of it.
 
     Attributes:
+        engine: what moved the atoms.
         stopped: why it ended early, in one line; None if it went to its end.
         interrupted: it was the user who ended it.
         steps: done since the start.
@@ -39,6 +40,7 @@ class Summary:
         notes: what a reader should know besides.
     """
 
+    engine: str
     stopped: str | None
     steps: int
     time_ps: float
@@ -75,6 +77,7 @@ def summarize(
     atoms: Atoms,
     ensemble: str,
     temperature: float,
+    engine: str,
     stopped: str | None = None,
     interrupted: bool = False,
 ) -> Summary:
@@ -86,13 +89,14 @@ def summarize(
         atoms: numbers and periodicity.
         ensemble: "nve", "nvt" or "npt".
         temperature: K, target.
+        engine: what moved the atoms.
         stopped: why it ended early.
         interrupted: it was the user who ended it.
     """
     columns = read_log(folder / "log.csv")
     n_rows = len(columns["step"])
     if n_rows == 0:
-        return Summary(stopped, 0, 0.0, None, None, None, None, None, None)
+        return Summary(engine, stopped, 0, 0.0, None, None, None, None, None, None)
     late = columns["time_ps"] >= DISCARD * columns["time_ps"][-1]
     drift = fluctuation = None
     if ensemble == "nve" and n_rows >= 3:
@@ -104,6 +108,7 @@ def summarize(
     speeds = columns["ns_per_day"][1:]
     density = columns["density_g_cm3"]
     summary = Summary(
+        engine=engine,
         stopped=stopped,
         steps=int(columns["step"][-1]),
         time_ps=float(columns["time_ps"][-1]),
