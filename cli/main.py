@@ -7,6 +7,7 @@ import click
 from mdpot import __version__
 from mdpot.cli.data import data
 from mdpot.cli.examine import evaluate, info
+from mdpot.cli.export import export
 from mdpot.cli.failure import OneLineErrors
 from mdpot.cli.md import md
 from mdpot.cli.train import finetune, pretrain, train
@@ -30,5 +31,5 @@ def main() -> None:
     """
 
 
-for command in (train, pretrain, finetune, evaluate, info, md, data):
+for command in (train, pretrain, finetune, evaluate, info, export, md, data):
     main.add_command(command)

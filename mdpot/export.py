@@ -86,7 +86,7 @@ def export_torchscript(
         skin: Å, of the neighbor list inside.
         numbers: atomic numbers of the system, for OpenMM only; None leaves them to the file's `set_atoms`.
         check: whether to compare the file with the potential before it gets its name.
-        frames: structures to compare on; None takes made-up ones.
+        frames: structures to compare on; None takes those that the trainer left in the file, else made-up ones.
 
     Returns:
         What the comparison found.
@@ -116,8 +116,15 @@ def export_torchscript(
         if check:
             from mdpot.export_check import compare
 
-            report = compare(temporary, report, potential, frames)
+            report = compare(temporary, report, potential, frames or _structures(header) or None)
     return report
+
+
+def _structures(header: dict[str, Any]) -> list[Atoms]:
+    """The structures that the trainer keeps in a potential file for checks like this."""
+    from ase import Atoms
+
+    return [Atoms(**structure) for structure in header.get("structures", [])]
 
 
 def _describe(units: str, dtype: str, skin: float, numbers: Sequence[int] | None) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def test_custom_files(tmp_path: Path) -> None:
 def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MdpotError, match=r"unknown data source 'watr-rpbe'\. Did you mean 'water-rpbe'"):
         load_dataset("watr-rpbe")
-    with pytest.raises(MdpotError, match=r"no such file or folder\. Check --data"):
+    with pytest.raises(MdpotError, match=r"no such file or folder\."):
         load_dataset("water-rpbe", tmp_path / "none")
     with pytest.raises(
         MdpotError, match=r"--data for water-rpbe must be, or hold, input\.data\.gz or input\.data"

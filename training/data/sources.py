@@ -168,7 +168,7 @@ def _source(name: str) -> Source:
 def _given(name: str, source: Source, data: Path) -> Place:
     """The place that the user named."""
     if not data.exists():
-        raise MdpotError(f"{data}: no such file or folder. Check --data.")
+        raise MdpotError(f"{data}: no such file or folder.")
     if data.is_file():
         return Place((data,), str(data))
     files = _locate((*source.folders, "."), source.files, data)
@@ -204,7 +204,7 @@ def _fetched(name: str, source: Source) -> Place:
     """The source after its download."""
     cache = _cache(name, source)
     if cache is None or source.download is None:
-        raise MdpotError(f"{name}: downloading needs pooch. pip install 'mdpot[train]'")
+        raise MdpotError(f"{name}: downloading needs pooch. pip install pooch")
     fetch(name, source.download, cache)
     files = _locate((*source.folders, "."), source.files, cache)
     if not files:
