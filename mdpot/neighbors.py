@@ -24,7 +24,8 @@ def neighbor_list(
         so that the vector from i to j is `positions[j] - positions[i] + shifts @ cell`.
 
     Raises:
-        MdpotError: a periodic direction has no lattice vector, or the periodic vectors span no volume.
+        MdpotError: positions that are not finite, a periodic direction without a lattice vector, or periodic vectors
+            that are not finite or span no volume.
     """
     positions = np.ascontiguousarray(positions, dtype=np.float64)
     if not np.isfinite(positions).all():
@@ -41,9 +42,12 @@ def full_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
     """The cell [3, 3] with the rows of aperiodic directions replaced by unit vectors normal to the periodic ones.
 
     Raises:
-        MdpotError: a periodic direction has no lattice vector, or the periodic vectors span no volume.
+        MdpotError: a periodic direction has no lattice vector, or the periodic vectors are not finite or span no
+            volume.
     """
     box = np.array(cell, dtype=np.float64).reshape(3, 3)
+    if not np.isfinite(box[pbc]).all():  # the search would not survive it
+        raise MdpotError(f"the lattice vectors of periodic directions must be finite; got {box.tolist()}.")
     if (np.linalg.norm(box[pbc], axis=1) < 1e-6).any():
         raise MdpotError(
             f"pbc is {pbc.tolist()} but the cell has no lattice vector in a periodic direction: {box.tolist()}. "
