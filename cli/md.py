@@ -41,9 +41,7 @@ STOPPED = 1  # exit code: the watch struck
     help="What is kept: energy, temperature, or temperature and pressure.",
 )
 @click.option("--temperature", type=float, default=300.0, show_default=True, metavar="K", help="Temperature.")
-@click.option(
-    "--pressure", type=float, default=1.0, show_default=True, metavar="BAR", help="Pressure, for npt."
-)
+@click.option("--pressure", type=float, default=1.0, show_default=True, metavar="BAR", help="Pressure, for npt.")
 @click.option("--dt", type=float, default=0.5, show_default=True, metavar="FS", help="Time step.")
 @click.option(
     "--steps",
@@ -85,9 +83,7 @@ STOPPED = 1  # exit code: the watch struck
 )
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of everything random.")
 @click.option("--device", metavar="NAME", help="Where to compute, e.g. cpu or cuda:0.")
-@click.option(
-    "--dtype", type=click.Choice(["float32", "float64"]), help="Of the network. Default: that of the file."
-)
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Of the network. Default: that of the file.")
 @click.option(
     "--backend",
     metavar="NAME",
@@ -143,9 +139,7 @@ def _print(summary: Summary, out: Path) -> None:
         ("O–O first peak", summary.oo_peak, ".2f", "Å"),
         ("speed", summary.ns_per_day, ".3g", "ns/day"),
     )
-    lines += [
-        f"  {name:<15} {value:{form}} {unit}" for name, value, form, unit in values if value is not None
-    ]
+    lines += [f"  {name:<15} {value:{form}} {unit}" for name, value, form, unit in values if value is not None]
     lines += [f"  note: {note}" for note in summary.notes]
     click.echo("\n".join(lines))
 

@@ -56,9 +56,7 @@ class Driver:
         observer: is told how it goes.
     """
 
-    def __init__(
-        self, engine: Engine, settings: Settings, out: Path, watch: Watch, observer: Observer
-    ) -> None:
+    def __init__(self, engine: Engine, settings: Settings, out: Path, watch: Watch, observer: Observer) -> None:
         self.engine, self.settings, self.out = engine, settings, out
         self.watch, self.observer = watch, observer
         self.atoms = engine.atoms.copy()

@@ -176,9 +176,7 @@ def repartition(atoms: Atoms, hydrogen_mass: float) -> np.ndarray:
     for hydrogen in np.flatnonzero(atoms.numbers == 1):
         bonds = np.flatnonzero((i == hydrogen) & heavy)
         if len(bonds) == 0:
-            raise MdpotError(
-                f"hydrogen mass: atom {hydrogen} is a hydrogen without a heavy atom within 1.4 Å."
-            )
+            raise MdpotError(f"hydrogen mass: atom {hydrogen} is a hydrogen without a heavy atom within 1.4 Å.")
         parent = j[bonds[np.argmin(distances[bonds])]]
         masses[parent] -= hydrogen_mass - masses[hydrogen]
         masses[hydrogen] = hydrogen_mass

@@ -147,6 +147,4 @@ class AseEngine:
         try:
             self.atoms.get_stress()
         except PropertyNotImplementedError:
-            raise MdpotError(
-                "ensemble npt needs the stress, which this potential does not give. Take nvt."
-            ) from None
+            raise MdpotError("ensemble npt needs the stress, which this potential does not give. Take nvt.") from None

@@ -165,9 +165,7 @@ class OpenMMEngine:
         velocities = raw.getVelocities(asNumpy=True)._value * VELOCITY
         if self.dynamics.ensemble == "nve":
             velocities = velocities + self._half_kick(raw)
-        velocities = rest(
-            velocities, self._masses
-        )  # drift is removed at the start of a step, and this is its end
+        velocities = rest(velocities, self._masses)  # drift is removed at the start of a step, and this is its end
         periodic = self.atoms.pbc.all()
         return State(
             step=self._step,
@@ -200,9 +198,7 @@ class OpenMMEngine:
         self._step = int(arrays["step"])
         try:
             self._context.loadCheckpoint(arrays["checkpoint"].tobytes())
-        except (
-            OpenMMException
-        ):  # of another platform, machine or version: all but the random numbers carries on
+        except OpenMMException:  # of another platform, machine or version: all but the random numbers carries on
             if "cell" in arrays:
                 self._context.setPeriodicBoxVectors(*(arrays["cell"] / NM).tolist())
             self._context.setPositions(arrays["positions"] / NM)

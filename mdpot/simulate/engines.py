@@ -57,9 +57,7 @@ def model_file(model: str) -> Path:
     """
     path = Path(model) / "potential.safetensors" if Path(model).is_dir() else Path(model)
     if not path.is_file():
-        raise MdpotError(
-            f"model {str(path)!r} is not there. Give a potential file, as mdpot train leaves it."
-        )
+        raise MdpotError(f"model {str(path)!r} is not there. Give a potential file, as mdpot train leaves it.")
     return path
 
 
@@ -104,9 +102,7 @@ def make_openmm(atoms: Atoms, settings: Settings, seed: int, forces: Forces | No
             device=None if backend == "torchforce" else settings.device,
         )
     elif isinstance(forces, BaseCalculator):
-        raise MdpotError(
-            "engine openmm takes a function that makes a system of a topology, not an ASE calculator."
-        )
+        raise MdpotError("engine openmm takes a function that makes a system of a topology, not an ASE calculator.")
     else:
         system = forces(topology)
     return OpenMMEngine(atoms, system, settings.dynamics(seed), platform, properties)

@@ -16,9 +16,14 @@ BLUE, ORANGE, GREEN, GRAY = "#1f5a99", "#d2691e", "#2a7f4f", "#777777"
 
 
 def draw_thermodynamics(
-    path: Path, columns: dict[str, np.ndarray], n_atoms: int, ensemble: str, temperature: float
+    path: Path,
+    columns: dict[str, np.ndarray],
+    n_atoms: int,
+    ensemble: str,
+    temperature: float,
+    drift: float | None = None,
 ) -> None:
-    """Temperature, energies per atom and, for NPT, density over time.
+    """Temperature and energies per atom over time; for NVE also the total energy alone, for NPT the density.
 
     Args:
         path: PNG to write.
@@ -26,9 +31,10 @@ def draw_thermodynamics(
         n_atoms: to divide energies by.
         ensemble: "nve", "nvt" or "npt".
         temperature: K, target.
+        drift: meV/atom/ps, of the total energy.
     """
     time = columns["time_ps"]
-    rows = 3 if ensemble == "npt" else 2
+    rows = 2 if ensemble == "nvt" else 3
     figure = Figure(figsize=(7, 2.4 * rows), layout="constrained")
     axes = figure.subplots(rows, 1, sharex=True)
     axes[0].plot(time, columns["temperature_K"], color=BLUE, lw=0.9)
@@ -36,11 +42,20 @@ def draw_thermodynamics(
     axes[0].axhline(temperature, color=GRAY, lw=1, ls="--", label=f"{label}, {temperature:g} K")
     axes[0].set_ylabel("temperature (K)")
     axes[0].legend(frameon=False, loc="best")
-    for name, color in (("potential", BLUE), ("total", ORANGE)):
-        energy = 1000 * (columns[f"{name}_eV"] - columns[f"{name}_eV"][0]) / n_atoms
+    energies = {
+        name: 1000 * (columns[f"{name}_eV"] - columns[f"{name}_eV"][0]) / n_atoms for name in ("potential", "total")
+    }
+    for (name, energy), color in zip(energies.items(), (BLUE, ORANGE), strict=True):
         axes[1].plot(time, energy, color=color, lw=0.9, label=name)
     axes[1].set_ylabel("energy − start\n(meV/atom)")
     axes[1].legend(frameon=False, loc="best")
+    if ensemble == "nve":
+        axes[2].plot(time, energies["total"], color=ORANGE, lw=0.9)
+        if drift is not None:
+            line = drift * (time - time.mean()) + energies["total"].mean()
+            axes[2].plot(time, line, color=GRAY, lw=1, ls="--", label=f"{drift:+.3g} meV/atom/ps")
+            axes[2].legend(frameon=False, loc="best")
+        axes[2].set_ylabel("total energy − start\n(meV/atom)")
     if ensemble == "npt":
         axes[2].plot(time, columns["density_g_cm3"], color=GREEN, lw=0.9)
         axes[2].set_ylabel("density (g/cm³)")

@@ -62,9 +62,7 @@ def load_restart(path: Path) -> Restart:
         MdpotError: no such file, or a damaged one.
     """
     if not path.is_file():
-        raise MdpotError(
-            f"there is no run to resume: {str(path)!r} is not there. Start one without --resume."
-        )
+        raise MdpotError(f"there is no run to resume: {str(path)!r} is not there. Start one without --resume.")
     try:
         with np.load(path, allow_pickle=False) as file:
             values: dict[str, Any] = {name: file[name] for name in file.files}

@@ -153,9 +153,7 @@ def check_structure(atoms: Atoms, settings: Settings, facts: ModelFacts) -> None
         if strangers:
             names = ", ".join(chemical_symbols[z] for z in strangers)
             known = ", ".join(chemical_symbols[z] for z in facts.elements)
-            raise MdpotError(
-                f"START holds {names}, but the model knows only {known}. Train one that knows both."
-            )
+            raise MdpotError(f"START holds {names}, but the model knows only {known}. Train one that knows both.")
     if settings.ensemble != "npt":
         return
     if not atoms.pbc.all() or np.linalg.det(atoms.cell.array) == 0:
@@ -198,9 +196,7 @@ def _check_folder(out: Path) -> None:
     begun = (out / SETTINGS).exists()
     names = [RESTART] if begun else [SETTINGS, RESTART, START, *_written()]
     if any((out / name).exists() for name in names):
-        raise MdpotError(
-            f"out {str(out)!r} holds another run. Carry it on with --resume, or choose another folder."
-        )
+        raise MdpotError(f"out {str(out)!r} holds another run. Carry it on with --resume, or choose another folder.")
 
 
 def _clear(out: Path) -> None:

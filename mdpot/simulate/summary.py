@@ -119,7 +119,7 @@ def summarize(
         # From the mean time of a step, without the first interval, in which a model warms up.
         ns_per_day=float(1 / np.mean(1 / speeds[min(1, len(speeds) - 1) :])) if len(speeds) else None,
         oo_peak=radial.peak("O-O", *FIRST_SHELL) if radial else None,
-        notes=_draw(folder, columns, len(atoms), ensemble, temperature, radial),
+        notes=_draw(folder, columns, len(atoms), ensemble, temperature, drift, radial),
         interrupted=interrupted,
     )
     write_text(folder / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
@@ -145,13 +145,15 @@ def _draw(
     n_atoms: int,
     ensemble: str,
     temperature: float,
+    drift: float | None,
     radial: Radial | None,
 ) -> list[str]:
     try:
         from mdpot.simulate import plots
     except ImportError:
         return ["no pictures were drawn: matplotlib is not installed (pip install matplotlib)"]
-    plots.draw_thermodynamics(folder / "thermodynamics.png", columns, n_atoms, ensemble, temperature)
+    path = folder / "thermodynamics.png"
+    plots.draw_thermodynamics(path, columns, n_atoms, ensemble, temperature, drift)
     if radial is not None:
         plots.draw_radial(folder / "rdf.png", radial)
     return []

@@ -91,9 +91,7 @@ def test_halving_the_step_quarters_the_error(argon: Atoms, lennard_jones: Make) 
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.3)
 
 
-def test_ase_and_openmm_go_the_same_way(
-    argon: Atoms, lennard_jones: Make, lennard_jones_system: Make
-) -> None:
+def test_ase_and_openmm_go_the_same_way(argon: Atoms, lennard_jones: Make, lennard_jones_system: Make) -> None:
     dynamics = Dynamics(ensemble="nve", dt=2.0)
     ase = start(AseEngine(argon, lennard_jones(), dynamics), 20.0)
     openmm = start(openmm_engine(argon, lennard_jones_system, dynamics), 20.0)
@@ -115,9 +113,7 @@ def test_nvt_has_its_temperature(which: str, argon: Atoms, constant: Make, ideal
     argon.set_cell([30.0] * 3)
     argon.pbc = True
     engine = (
-        AseEngine(argon, constant(), dynamics)
-        if which == "ase"
-        else openmm_engine(argon, ideal_gas_system, dynamics)
+        AseEngine(argon, constant(), dynamics) if which == "ase" else openmm_engine(argon, ideal_gas_system, dynamics)
     )
     start(engine, 300.0)
     temperatures = []
@@ -140,9 +136,7 @@ def test_npt_of_an_ideal_gas(which: str, constant: Make, ideal_gas_system: Make)
     atoms = Atoms(f"Ar{n}", positions, cell=[length] * 3, pbc=True)
     dynamics = Dynamics("npt", 10.0, temperature, pressure, friction=10.0, pdamp=300.0, seed=3)
     engine = (
-        AseEngine(atoms, constant(), dynamics)
-        if which == "ase"
-        else openmm_engine(atoms, ideal_gas_system, dynamics)
+        AseEngine(atoms, constant(), dynamics) if which == "ase" else openmm_engine(atoms, ideal_gas_system, dynamics)
     )
     start(engine, temperature)
     engine.step(200)

@@ -19,10 +19,7 @@ CELLS = {"box": np.diag([9.0, 10, 11]), "triclinic": np.array([[6.0, 0, 0], [2, 
 def test_ideal_gas_is_flat(name: str) -> None:
     rng, cell = np.random.default_rng(0), CELLS[name]
     n_o, n_h = 30, 60
-    frames = [
-        Atoms(f"O{n_o}H{n_h}", rng.uniform(size=(n_o + n_h, 3)) @ cell, cell=cell, pbc=True)
-        for _ in range(60)
-    ]
+    frames = [Atoms(f"O{n_o}H{n_h}", rng.uniform(size=(n_o + n_h, 3)) @ cell, cell=cell, pbc=True) for _ in range(60)]
     radial = radial_distributions(frames, r_max=8.0, width=0.5)
     assert radial.n_frames == 60
     assert set(radial.g) == {"H-O", "H-H", "O-O"}
@@ -77,9 +74,7 @@ def test_r_max_by_default() -> None:
 
 def test_peak_by_parabola() -> None:
     rng = np.random.default_rng(2)
-    frames = [
-        Atoms("O2", [[5, 5, 5], [5 + d, 5, 5]], cell=[14] * 3, pbc=True) for d in rng.normal(2.78, 0.12, 3000)
-    ]
+    frames = [Atoms("O2", [[5, 5, 5], [5 + d, 5, 5]], cell=[14] * 3, pbc=True) for d in rng.normal(2.78, 0.12, 3000)]
     assert radial_distributions(frames).peak("O-O", 1.5, 4.0) == pytest.approx(2.76, abs=0.05)
     assert radial_distributions(frames).peak("O-O", 4.0, 5.0) is None
     assert radial_distributions(frames).peak("C-O") is None

@@ -50,9 +50,7 @@ def test_lets_pass_what_makes_sense(water: Atoms) -> None:
     for ensemble in ("nve", "nvt", "npt"):
         watch = Watch(water, ensemble, 300.0, {"O-H": 0.8})
         for step in range(0, 20_000, 1000):
-            watch.look(
-                state(water, step, potential=1e-4 * np.sin(step), temperature=300 + 100 * np.sin(step))
-            )
+            watch.look(state(water, step, potential=1e-4 * np.sin(step), temperature=300 + 100 * np.sin(step)))
 
 
 @pytest.mark.parametrize("name", ["positions", "cell", "potential", "kinetic"])
@@ -168,9 +166,7 @@ def test_run_into_a_collision(constant: Make, tmp_path: Path) -> None:
     pair = Atoms("Ar2", [[0, 0, 0], [4.0, 0, 0]])
     write(tmp_path / "pair.xyz", pair)
     out = tmp_path / "out"
-    s = Settings(
-        str(tmp_path / "pair.xyz"), "-", ensemble="nve", temperature=0.0, dt=2.0, steps=2000, every=4
-    )
+    s = Settings(str(tmp_path / "pair.xyz"), "-", ensemble="nve", temperature=0.0, dt=2.0, steps=2000, every=4)
     loose = Limits(hot=1e9, drift=1e9)
     summary = run_md(s, out, forces=constant(push=0.01), limits=loose)
     check_stopped(summary, out, "Ar0 and Ar1 are")
