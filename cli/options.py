@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,8 +15,7 @@ from mdpot.errors import MdpotError
 
 if TYPE_CHECKING:
     from mdpot.training.config import Recipe
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+    from mdpot.training.listener import Listener
 
 PATH = click.Path(path_type=Path)
 
@@ -33,13 +35,85 @@ threads_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
-def recipe_options(command: Command) -> Command:
-    """RECIPE and all that says which run of it: preset, keys, seed, data, output folder."""
+@dataclass(frozen=True)
+class Request:
+    """What a training command was asked for, checked: the options that all three share.
+
+    Attributes:
+        recipe: as it is to run.
+        data: file or folder with the frames; None searches.
+        folder: of the run, as asked for; None takes a name under runs/.
+        model: as asked for by --model.
+        seed, device, resume, tensorboard: as given.
+    """
+
+    recipe: Recipe
+    data: Path | None
+    folder: Path | None
+    model: str | None
+    seed: int
+    device: str | None
+    resume: bool
+    tensorboard: bool
+
+    def out(self, suffix: str = "") -> Path:
+        """Where the run goes: what was asked for, or a folder under runs/ named after the run."""
+        network = f"-{self.model}" if self.model else ""
+        name = f"{self.recipe.name}-{self.recipe.preset}{network}{suffix}-seed{self.seed}"
+        return self.folder or Path("runs") / name
+
+    def arguments(self, suffix: str = "") -> dict[str, Any]:
+        """The arguments that the functions of `mdpot.training.run` have in common."""
+        return {
+            "data": self.data,
+            "out": self.out(suffix),
+            "seed": self.seed,
+            "device": self.device,
+            "resume": self.resume,
+        }
+
+    @contextmanager
+    def listening(self, suffix: str = "") -> Iterator[Listener]:
+        """Who hears of the progress while the block runs: the terminal and, where asked, TensorBoard."""
+        from mdpot.cli.progress import TerminalListener
+
+        with TerminalListener() as listener:
+            if self.tensorboard:
+                from mdpot.training.tensorboard import TensorBoardListener
+
+                yield TensorBoardListener(self.out(suffix) / "tensorboard", listener)
+            else:
+                yield listener
+
+
+def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """RECIPE and all that says which run of it; the command gets them as one `Request`, its other options by name."""
+
+    @wraps(command)
+    def wrapped(
+        recipe: str,
+        preset: str | None,
+        model: str | None,
+        overrides: tuple[str, ...],
+        data: Path | None,
+        seed: int,
+        device: str | None,
+        out: Path | None,
+        resume: bool,
+        tensorboard: bool,
+        print_recipe: bool,
+        **others: Any,
+    ) -> Any:
+        loaded = read_recipe(recipe, preset, overrides, model, print_recipe)
+        check_device(device)
+        return command(Request(loaded, data, out, model, seed, device, resume, tensorboard), **others)
+
     options = [
         click.argument("recipe"),
         click.option(
             "--preset", metavar="NAME", help="quick, full or paper; one the recipe holds.  [default: quick]"
         ),
+        click.option("--model", metavar="NAME", help="Network, in place of the recipe's, e.g. egnn."),
         click.option(
             "--set",
             "overrides",
@@ -70,6 +144,7 @@ def recipe_options(command: Command) -> Command:
             help="Folder of the run.  [default: runs/RECIPE-PRESET-seedN]",
         ),
         click.option("--resume", is_flag=True, help="Go on with the run that the folder holds."),
+        click.option("--tensorboard", is_flag=True, help="Also write the curves for TensorBoard."),
         click.option(
             "--print-recipe",
             is_flag=True,
@@ -77,24 +152,21 @@ def recipe_options(command: Command) -> Command:
         ),
     ]
     for option in reversed(options):
-        command = option(command)
-    return command
+        wrapped = option(wrapped)
+    return wrapped
 
 
-def read_recipe(recipe: str, preset: str | None, overrides: tuple[str, ...], print_recipe: bool) -> Recipe:
+def read_recipe(
+    recipe: str, preset: str | None, overrides: tuple[str, ...], model: str | None, print_recipe: bool
+) -> Recipe:
     """The checked recipe; with `print_recipe` it is printed and the command ends here."""
     from mdpot.training.config import load_recipe, recipe_to_toml
 
-    loaded = load_recipe(recipe, preset, overrides)
+    loaded = load_recipe(recipe, preset, overrides, model)
     if print_recipe:
         click.echo(recipe_to_toml(loaded, comments=True), nl=False)
         raise click.exceptions.Exit(0)
     return loaded
-
-
-def run_folder(recipe: Recipe, out: Path | None, seed: int, suffix: str = "") -> Path:
-    """Where a run goes: what was asked for, or a folder under runs/ named after the run."""
-    return out or Path("runs") / f"{recipe.name}-{recipe.preset}{suffix}-seed{seed}"
 
 
 def check_device(device: str | None) -> None:

@@ -68,18 +68,27 @@ def list_presets(name_or_path: str | Path) -> list[str]:
     return list(_read(_find(name_or_path)).get("presets", {}))
 
 
-def load_recipe(name_or_path: str | Path, preset: str | None = None, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    name_or_path: str | Path,
+    preset: str | None = None,
+    overrides: Sequence[str] = (),
+    model: str | None = None,
+) -> Recipe:
     """Read a recipe, apply a preset and then single keys, and check all of it.
 
+    The layers are, each over the one before: the recipe, what it has for the network under `[models.NAME]`, the preset,
+    what that has for the network under `[presets.PRESET.models.NAME]`, and the single keys.
+
     A later value takes the place of an earlier one. Two rules keep the overriding simple: a key that excludes
-    another (`max_steps` and `epochs`, `batch_atoms` and `batch_frames`) removes it, and another `model.name`
-    drops the hyperparameters of the model it takes the place of.
+    another (`max_steps` and `epochs`, `batch_atoms` and `batch_frames`) removes it, and where another network is
+    asked for than a layer was written for, that layer's hyperparameters do not count.
 
     Args:
         name_or_path: a shipped name (`list_recipes`) or a TOML file.
         preset: a preset of the recipe, or "plain" for none; without it "quick", where the recipe has that.
         overrides: "key=value" each, e.g. "finetune.lr=1e-3"; the value is read as TOML or, failing that, as
             text.
+        model: the network, a key of `mdpot.MODELS`; that of the recipe without it.
 
     Returns:
         The recipe, with the name of its preset in it.
@@ -93,14 +102,24 @@ def load_recipe(name_or_path: str | Path, preset: str | None = None, overrides: 
     where = f"recipe {path.stem!r}"
     if preset is None:
         preset = DEFAULT_PRESET if DEFAULT_PRESET in presets else str(values.get("preset", "plain"))
-    if preset in presets:
-        _refuse_unknown(presets[preset], Recipe, f"presets.{preset}")
-        values = _merge(values, presets[preset])
-        values["preset"] = preset
-    elif preset != values.setdefault("preset", "plain") and preset != "plain":
+    if preset != "plain" and preset not in presets and preset != values.get("preset"):
         raise unknown("preset", preset, [*presets, "plain"])
-    for text in overrides:
-        values = _merge(values, _parse_override(text))
+    layer = presets.get(preset, {})
+    changes = [_parse_override(text) for text in overrides]
+    if model is not None:
+        changes.insert(0, {"model": {"name": model}})
+    network = _network([values, layer, *changes])
+    for part, place in ((values, ""), (layer, f"presets.{preset}.")):
+        _refuse_unknown({k: v for k, v in part.items() if k != "models"}, Recipe, place.rstrip("."))
+        _refuse_unknown_models(part.get("models", {}), place)
+    merged: dict[str, Any] = {}
+    for part in (values, layer):
+        own = _network([values, part])
+        merged = _merge(merged, _for_network({k: v for k, v in part.items() if k != "models"}, own, network))
+        merged = _merge(merged, part.get("models", {}).get(network, {}))
+    for change in changes:
+        merged = _merge(merged, change)
+    values = {**merged, "preset": preset}
     values.setdefault("name", path.stem)
     _refuse_unknown(values, Recipe, "")
     try:
@@ -207,6 +226,35 @@ def _parse_override(text: str) -> dict[str, Any]:
     return result
 
 
+def _network(layers: Iterable[Mapping[str, Any]]) -> str:
+    """The model that the last of some layers to name one names."""
+    name = ModelConfig.model_fields["name"].default
+    for layer in layers:
+        table = layer.get("model", {})
+        name = table.get("name", name) if isinstance(table, Mapping) else name
+    return str(name)
+
+
+def _for_network(part: Mapping[str, Any], own: str, network: str) -> Mapping[str, Any]:
+    """A layer written for the network `own`, without its hyperparameters where `network` is another."""
+    if own == network or not isinstance(part.get("model"), Mapping):
+        return part
+    table = {k: v for k, v in part["model"].items() if k not in ("name", "hyperparameters")}
+    return {**part, "model": {**table, "name": network}}
+
+
+def _refuse_unknown_models(tables: Any, place: str) -> None:
+    """Raise for a table `[models.NAME]` of no network, or with a key that a recipe does not have."""
+    from mdpot.models import MODELS
+
+    if not isinstance(tables, Mapping):
+        raise MdpotError(f"[{place}models] must be a table, got {tables!r}")
+    for name, table in tables.items():
+        if name not in MODELS:
+            raise unknown(f"model in [{place}models]", str(name), MODELS)
+        _refuse_unknown(table, Recipe, f"{place}models.{name}")
+
+
 def _fields_of(section: str) -> Iterable[str]:
     kind = Recipe.model_fields[section].annotation
     return kind.model_fields if inspect.isclass(kind) and issubclass(kind, Section) else ()
@@ -219,8 +267,6 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any], path: str = "") -> 
         for pair in EXCLUSIVE:
             if set(pair) & set(over):
                 merged = {k: v for k, v in merged.items() if k not in pair}
-    if path == "model" and over.get("name", base.get("name")) != base.get("name"):
-        merged.pop("hyperparameters", None)
     for key, value in over.items():
         old = merged.get(key)
         if isinstance(old, Mapping) and isinstance(value, Mapping):
