@@ -52,9 +52,7 @@ class Evaluator(nn.Module):
                 direction has no cell vector, or gradients are switched off.
         """
         if not torch.is_grad_enabled():
-            raise RuntimeError(
-                "forces need gradients: call this outside of torch.no_grad and torch.inference_mode."
-            )
+            raise RuntimeError("forces need gradients: call this outside of torch.no_grad and torch.inference_mode.")
         device = self.lookup.device
         if positions.dim() != 2 or positions.shape[1] != 3 or positions.shape[0] != numbers.shape[0]:
             raise RuntimeError(

@@ -12,19 +12,17 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from ase import Atoms
 
 import mdpot
-from mdpot.checkpoint import load_potential
+from mdpot.checkpoint import find_potential, load_potential
 from mdpot.errors import MdpotError, unknown
 from mdpot.evaluator import Evaluator, ForASE, ForOpenMM
 from mdpot.files import atomic
 from mdpot.models.potential import Potential
-
-if TYPE_CHECKING:
-    from ase import Atoms
 
 EXPORT_VERSION = 1
 EXTRA_FILE = "mdpot.json"
@@ -79,7 +77,7 @@ def export_torchscript(
     and `metadata()` (JSON, also in the extra file "mdpot.json").
 
     Args:
-        ckpt: potential file, or a potential.
+        ckpt: potential file, folder of a run, name in `mdpot.zoo.ZOO`, or a potential.
         out: file to write, `*.pt` by custom.
         units: "openmm" or "ase".
         dtype: "float32" or "float64", precision of the network. Neighbors and sums are always float64.
@@ -100,12 +98,11 @@ def export_torchscript(
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
     if numbers is not None and units != "openmm":
-        raise MdpotError(
-            "numbers: a file for ASE takes them in every call; leave them out, or export for OpenMM."
-        )
+        raise MdpotError("numbers: a file for ASE takes them in every call; leave them out, or export for OpenMM.")
     potential, header = as_potential(ckpt, DTYPES[dtype])
     if numbers is not None:
         require_elements(numbers, potential.elements)
+    kept = [Atoms(**structure) for structure in header.pop("structures", [])]
     header = {**header, "export": _describe(units, dtype, skin, numbers)}
     module = make_module(potential, units, header, skin)
     if numbers is not None:
@@ -116,15 +113,8 @@ def export_torchscript(
         if check:
             from mdpot.export_check import compare
 
-            report = compare(temporary, report, potential, frames or _structures(header) or None)
+            report = compare(temporary, report, potential, frames or kept)
     return report
-
-
-def _structures(header: dict[str, Any]) -> list[Atoms]:
-    """The structures that the trainer keeps in a potential file for checks like this."""
-    from ase import Atoms
-
-    return [Atoms(**structure) for structure in header.get("structures", [])]
 
 
 def _describe(units: str, dtype: str, skin: float, numbers: Sequence[int] | None) -> dict[str, Any]:
@@ -140,9 +130,7 @@ def _describe(units: str, dtype: str, skin: float, numbers: Sequence[int] | None
     }
 
 
-def make_module(
-    potential: Potential, units: str, header: dict[str, Any], skin: float
-) -> torch.jit.ScriptModule:
+def make_module(potential: Potential, units: str, header: dict[str, Any], skin: float) -> torch.jit.ScriptModule:
     """The scripted module of a file, not yet saved.
 
     Raises:
@@ -214,9 +202,7 @@ def load_exported(
     return module, header
 
 
-def as_potential(
-    ckpt: Path | str | Potential, dtype: torch.dtype | None = None
-) -> tuple[Potential, dict[str, Any]]:
+def as_potential(ckpt: Path | str | Potential, dtype: torch.dtype | None = None) -> tuple[Potential, dict[str, Any]]:
     """A potential of its own, on the CPU and in evaluation mode, and its header, from a file or a potential.
 
     Raises:
@@ -231,9 +217,10 @@ def as_potential(
             path = Path(folder) / "potential.safetensors"
             save_potential(path, ckpt)
             return load_potential(path, dtype=dtype)
-    if is_exported(ckpt):
+    path = find_potential(ckpt)
+    if is_exported(path):
         raise MdpotError(f"{str(ckpt)!r} is an exported file; give the potential file that it came from.")
-    return load_potential(ckpt, dtype=dtype)
+    return load_potential(path, dtype=dtype)
 
 
 def require_elements(numbers: Sequence[int], elements: Sequence[int]) -> None:
@@ -244,6 +231,4 @@ def require_elements(numbers: Sequence[int], elements: Sequence[int]) -> None:
     if wrong:
         names = [chemical_symbols[z] if 0 <= z < len(chemical_symbols) else str(z) for z in wrong]
         known = [chemical_symbols[z] for z in elements]
-        raise MdpotError(
-            f"this potential was trained for {', '.join(known)}; it knows nothing of {', '.join(names)}."
-        )
+        raise MdpotError(f"this potential was trained for {', '.join(known)}; it knows nothing of {', '.join(names)}.")

@@ -28,9 +28,7 @@ STEP = 5e-4  # Å, of the finite differences
 MOVE = 0.05  # Å, so that the file's neighbor list is used once fresh and once kept
 
 
-def compare(
-    path: Path, report: ExportReport, potential: Potential, frames: Sequence[Atoms] | None = None
-) -> ExportReport:
+def compare(path: Path, report: ExportReport, potential: Potential, frames: Sequence[Atoms] = ()) -> ExportReport:
     """Fills in a report on an exported file.
 
     Every structure is evaluated twice, the second time with the atoms moved a little. The potential gets
@@ -41,12 +39,12 @@ def compare(
         path: the file.
         report: what is known of it.
         potential: that it came from, in the same dtype, on the CPU.
-        frames: structures; None takes `example_structures`.
+        frames: structures; none takes `example_structures`.
 
     Raises:
         MdpotError: the file does not agree with the potential.
     """
-    structures = example_structures(potential.elements) if frames is None else list(frames)
+    structures = list(frames) or example_structures(potential.elements)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         module = torch.jit.load(str(path))
@@ -60,9 +58,7 @@ def compare(
             scale = (expected["energies"] - potential.shift[species]).abs().sum()
             largest = float(expected["forces"].abs().max())
             for energy, forces in _results(module, moved, report.units):
-                energy_error = _worst(
-                    energy_error, abs(energy - float(expected["energy"])), float(scale) + 1e-6
-                )
+                energy_error = _worst(energy_error, abs(energy - float(expected["energy"])), float(scale) + 1e-6)
                 difference = (forces - expected["forces"]).abs().max()
                 force_error = _worst(force_error, float(difference), largest + 1e-6)
         if potential.conservative:
@@ -125,9 +121,7 @@ def _results(module: Any, atoms: Atoms, units: str) -> Iterator[tuple[float, tor
         yield float(energy) * KJ_PER_MOL, forces * (KJ_PER_MOL / NM)
 
 
-def _gradient_difference(
-    precise: Potential, atoms: Atoms, forces: torch.Tensor, rng: np.random.Generator
-) -> float:
+def _gradient_difference(precise: Potential, atoms: Atoms, forces: torch.Tensor, rng: np.random.Generator) -> float:
     """How far forces [n_atoms, 3], eV/Å, are from the slope of the energy along two unit vectors."""
     along = forces.numpy() / (np.linalg.norm(forces.numpy()) + 1e-12)
     random = rng.normal(size=forces.shape)

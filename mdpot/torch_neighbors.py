@@ -75,9 +75,7 @@ def _squared_length_(vectors: Tensor) -> Tensor:
     return vectors[:, 0] + vectors[:, 1] + vectors[:, 2]
 
 
-def _brute_force(
-    positions: Tensor, cell: Tensor, reach: list[int], radius: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def _brute_force(positions: Tensor, cell: Tensor, reach: list[int], radius: float) -> tuple[Tensor, Tensor, Tensor]:
     """All pairs within `radius`, from every pair of atoms and every image up to `reach`. See `_binned`."""
     spans = [2 * images + 1 for images in reach]
     images = _grid(spans, positions.device) - torch.tensor(reach, device=positions.device)
@@ -299,7 +297,7 @@ class TorchNeighborList(nn.Module):
         Args:
             positions: [n_atoms, 3] float32 or float64, Å, inside the cell or not.
             cell: [3, 3] rows are cell vectors, Å; rows of non-periodic directions are ignored.
-            pbc: [3] bool.
+            pbc: [3] bool; on the CPU it costs no wait for a GPU.
 
         Returns:
             edge_index [2, n_edges] int64, sorted by central atom i = edge_index[0], and shifts [n_edges, 3]
@@ -333,7 +331,7 @@ class TorchNeighborList(nn.Module):
         if known and positions.shape[0] > 0:
             moved = (positions - self.anchor).square().sum(1).max()
             strained = (cell - self.anchor_cell).abs().max()
-            repeats = (pbc != self.anchor_pbc).any().to(device=moved.device, dtype=moved.dtype)
+            repeats = (pbc != self.anchor_pbc.to(pbc.device)).any().to(device=moved.device, dtype=moved.dtype)
             # One wait for the device instead of three.
             checks: list[float] = torch.stack([moved, strained, repeats]).tolist()
             if checks[2] == 0.0:

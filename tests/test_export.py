@@ -97,8 +97,7 @@ def test_forces_of_the_file_are_the_slope_of_its_energy(tmp_path):
     direction = torch.randn(positions.shape, dtype=torch.float64, generator=torch.manual_seed(1))
     step = 5e-4
     energy = {
-        s: float(module(numbers, positions + s * step * direction, cell, pbc)["interaction"])
-        for s in (-2, -1, 1, 2)
+        s: float(module(numbers, positions + s * step * direction, cell, pbc)["interaction"]) for s in (-2, -1, 1, 2)
     }
     slope = (8 * (energy[1] - energy[-1]) - (energy[2] - energy[-2])) / (12 * step)
     assert slope == pytest.approx(-float((forces * direction).sum()), rel=1e-6)
@@ -198,9 +197,7 @@ class Unscriptable(torch.nn.Module):
 def test_model_that_cannot_be_scripted_is_refused_by_name():
     potential = make()
     potential.backbone = Unscriptable()
-    with pytest.raises(
-        MdpotError, match="model 'egnn' can't be exported: TorchScript does not take Unscriptable"
-    ):
+    with pytest.raises(MdpotError, match="model 'egnn' can't be exported: TorchScript does not take Unscriptable"):
         export.make_module(potential, "ase", {}, 0.5)
 
 

@@ -34,9 +34,7 @@ def import_openmm() -> ModuleType:
     try:
         openmm = import_module("openmm")
     except ImportError as error:
-        raise MdpotError(
-            f"OpenMM can't be imported ({error}). Install it: pip install 'openmm>=8.5'."
-        ) from None
+        raise MdpotError(f"OpenMM can't be imported ({error}). Install it: pip install 'openmm>=8.5'.") from None
     if _release(openmm.__version__) < NEEDED_OPENMM:
         raise MdpotError(f"OpenMM 8.5 or later is needed; {openmm.__version__} is installed.")
     return openmm
@@ -62,8 +60,7 @@ def import_openmmtorch() -> ModuleType:
             f"{installed}. {remedy}"
         ) from None
     if found == "1.5" and not (
-        re.match(rf"{re.escape(NEEDED_TORCH)}\.\d", torch.__version__)
-        and (cuda or "").split(".")[0] == NEEDED_CUDA
+        re.match(rf"{re.escape(NEEDED_TORCH)}\.\d", torch.__version__) and (cuda or "").split(".")[0] == NEEDED_CUDA
     ):
         raise MdpotError(
             f"openmmtorch 1.5 needs torch {NEEDED_TORCH}.x, CUDA {NEEDED_CUDA} build, also on machines "

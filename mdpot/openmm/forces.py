@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mdpot.checkpoint import read_metadata, save_potential
+from mdpot.checkpoint import find_potential, read_metadata, save_potential
 from mdpot.errors import MdpotError, unknown
 from mdpot.export import DTYPES, SKIN, export_torchscript, is_exported, load_exported, require_elements
 from mdpot.models.potential import Potential
@@ -41,7 +41,7 @@ def create_force(
     `backend` and the name "mdpot <backend>".
 
     Args:
-        ckpt: potential file, folder of a run, file exported for OpenMM, or a potential.
+        ckpt: potential file, folder of a run, name in `mdpot.zoo.ZOO`, file exported for OpenMM, or a potential.
         topology_or_numbers: OpenMM topology, or the atomic number of every particle.
         backend: "torchforce" (openmmtorch), "python" (OpenMM's PythonForce), "pythontorch" (openmmtorch's
             PythonTorchForce), or "auto": the fastest that works here.
@@ -71,9 +71,7 @@ def create_force(
         )
     numbers, chosen, n_particles = _choose_atoms(topology_or_numbers, atoms, header["elements"])
     if exported and header["export"]["numbers"] not in (None, numbers):
-        raise MdpotError(
-            f"{str(ckpt)!r} was exported for other atoms than the topology's, or in another order."
-        )
+        raise MdpotError(f"{str(ckpt)!r} was exported for other atoms than the topology's, or in another order.")
     periodic = _is_periodic(topology_or_numbers, periodic)
     backend = choose_backend(backend)
     if backend == "torchforce":
@@ -133,8 +131,7 @@ def create_system(
 def _model_path(ckpt: Path | str | Potential) -> Path | Potential:
     if isinstance(ckpt, Potential):
         return ckpt
-    path = Path(ckpt)
-    return path / "potential.safetensors" if path.is_dir() else path
+    return find_potential(ckpt)
 
 
 def _read_header(model: Path | Potential) -> dict[str, Any]:
@@ -174,9 +171,7 @@ def _choose_atoms(
     if len(set(chosen)) != len(chosen):
         raise MdpotError("atoms: every index may come once; some come more often.")
     if chosen[0] < 0 or chosen[-1] >= n_particles:
-        raise MdpotError(
-            f"atoms: indices must be from 0 to {n_particles - 1}; got {chosen[0]} to {chosen[-1]}."
-        )
+        raise MdpotError(f"atoms: indices must be from 0 to {n_particles - 1}; got {chosen[0]} to {chosen[-1]}.")
     for index in chosen:
         if numbers[index] is None:
             atom = listed[index]
@@ -244,9 +239,7 @@ def _python_force(
         kind, compute = import_openmmtorch().PythonTorchForce, TensorCompute
     # Before OpenMM 8.6 the function gets all particles, after that those asked for.
     picks = hasattr(kind, "setParticles")
-    function = compute(
-        content, exported, numbers, periodic, None if picks else atoms, n_particles, dtype, device, skin
-    )
+    function = compute(content, exported, numbers, periodic, None if picks else atoms, n_particles, dtype, device, skin)
     force = kind(function)
     if picks and atoms is not None:
         force.setParticles(atoms)

@@ -47,9 +47,7 @@ class MDPotImpl(MLPotentialImpl):
         periodic = topology.getPeriodicBoxVectors() is not None or system.usesPeriodicBoundaryConditions()
         chosen = None if atoms is None else list(atoms)
         system.addForce(
-            create_force(
-                self.model_path, topology, atoms=chosen, periodic=periodic, force_group=forceGroup, **options
-            )
+            create_force(self.model_path, topology, atoms=chosen, periodic=periodic, force_group=forceGroup, **options)
         )
 
     def getMLLongRange(self) -> bool:

@@ -14,9 +14,7 @@ from mdpot.graph import Graph
 from mdpot.models import Potential, build_potential
 
 WATER = [1, 8]
-TRICLINIC = np.array(
-    [[5.2, 0.0, 0.0], [1.7, 5.0, 0.0], [-1.1, 2.2, 5.4]]
-)  # Å, in the form that OpenMM asks for
+TRICLINIC = np.array([[5.2, 0.0, 0.0], [1.7, 5.0, 0.0], [-1.1, 2.2, 5.4]])  # Å, in the form that OpenMM asks for
 
 
 def make_potential(seed: int = 0) -> Potential:
@@ -58,9 +56,7 @@ def reference(potential: Potential, atoms: Atoms) -> tuple[float, np.ndarray]:
     return float(out["energy"]), out["forces"].detach().numpy()
 
 
-def make_context(
-    system: Any, positions: np.ndarray, platform: str = "Reference", integrator: Any = None
-) -> Any:
+def make_context(system: Any, positions: np.ndarray, platform: str = "Reference", integrator: Any = None) -> Any:
     import openmm
 
     integrator = integrator or openmm.VerletIntegrator(0.0005)
@@ -108,9 +104,7 @@ def alone() -> Callable[..., str]:
     import sys
 
     def run(program: str, *arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

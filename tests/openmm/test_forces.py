@@ -73,9 +73,7 @@ def test_model_may_be_a_potential_a_file_a_folder_or_an_exported_file(tmp_path, 
 
 def test_atoms_by_their_numbers(backend):
     potential, atoms = make_potential(), make_atoms("triclinic")
-    force = create_force(
-        potential, atoms.numbers.tolist(), backend, periodic=True, force_group=3, check=False
-    )
+    force = create_force(potential, atoms.numbers.tolist(), backend, periodic=True, force_group=3, check=False)
     assert force.backend == backend  # type: ignore[attr-defined]
     assert force.getForceGroup() == 3
     system = quick_system(topology_of(atoms), potential, backend)
@@ -203,16 +201,12 @@ def test_xml_is_read_back_in_a_new_process(tmp_path, alone, backend, part):
     system = quick_system(topology_of(atoms), make_potential(), backend)
     if part:
         system.removeForce(0)
-        system.addForce(
-            create_force(make_potential(), topology_of(atoms), backend, atoms=[5, 3, 4], check=False)
-        )
+        system.addForce(create_force(make_potential(), topology_of(atoms), backend, atoms=[5, 3, 4], check=False))
     here = make_context(system, atoms.positions).getState(getEnergy=True, getForces=True)
     (tmp_path / "system.xml").write_text(openmm.XmlSerializer.serialize(system))
     np.save(tmp_path / "positions.npy", atoms.positions / 10)
     imports = "import torch, openmmtorch" if backend == "torchforce" else ""
-    printed = alone(
-        READ_BACK.format(imports=imports), str(tmp_path / "system.xml"), str(tmp_path / "positions.npy")
-    )
+    printed = alone(READ_BACK.format(imports=imports), str(tmp_path / "system.xml"), str(tmp_path / "positions.npy"))
     energy, squares = map(float, printed.split()[-2:])
     assert energy == pytest.approx(here.getPotentialEnergy()._value, rel=1e-12)
     assert squares == pytest.approx(float((here.getForces(asNumpy=True)._value ** 2).sum()), rel=1e-6)

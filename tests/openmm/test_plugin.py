@@ -61,9 +61,7 @@ def waters(n_side: int = 2) -> tuple[Any, Atoms]:
 def mm_system(topology: Any) -> Any:
     field = app.ForceField("amber14/tip3p.xml")
     pme: Any = app.PME
-    return field.createSystem(
-        topology, nonbondedMethod=pme, nonbondedCutoff=0.7, rigidWater=False, constraints=None
-    )
+    return field.createSystem(topology, nonbondedMethod=pme, nonbondedCutoff=0.7, rigidWater=False, constraints=None)
 
 
 def test_whole_system(model):
@@ -125,9 +123,7 @@ def test_errors(model):
     topology, _ = waters(1)
     with pytest.raises(MdpotError, match="modelPath: MLPotential"):
         MLPotential("mdpot")
-    with pytest.raises(
-        MdpotError, match=r"unknown option of MLPotential\('mdpot'\) 'bakend'\. Did you mean 'backend'"
-    ):
+    with pytest.raises(MdpotError, match=r"unknown option of MLPotential\('mdpot'\) 'bakend'\. Did you mean 'backend'"):
         MLPotential("mdpot", modelPath=model, bakend="python")
     with pytest.raises(MdpotError, match="is not there"):
         MLPotential("mdpot", modelPath=model + "x").createSystem(topology)
