@@ -86,8 +86,13 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
         raise MdpotError(f"potential file {str(path)!r} is damaged or of another format: {error}.") from None
     if raw is None:
         raise MdpotError(f"{str(path)!r} is a safetensors file, but not one that mdpot wrote.")
-    header = json.loads(raw)
-    version = header.get("format_version", 0)
+    try:
+        header = json.loads(raw)
+        version = header["format_version"]
+    except (ValueError, TypeError, KeyError):
+        header, version = {}, None
+    if not isinstance(version, int) or version < 1:
+        raise MdpotError(f"potential file {str(path)!r} is damaged: its header is not one that mdpot wrote.")
     if version > FORMAT_VERSION:
         raise MdpotError(
             f"potential file {str(path)!r} has format version {version}; this mdpot reads up to {FORMAT_VERSION}. "
@@ -130,8 +135,8 @@ def load_potential(
         potential.load_state_dict(tensors)
     except MdpotError:
         raise
-    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise MdpotError(f"potential file {str(path)!r} is damaged: {reason}.") from None
     potential.to(device=device, dtype=dtype)
     return potential.eval().requires_grad_(False), header
