@@ -98,7 +98,7 @@ def resume_md(
 
     Args:
         out: folder of the run.
-        changes: settings by name; only `steps`, `device` and `backend` may differ from those of the run.
+        changes: settings by name; only `steps`, `device`, `backend` and the path of the model may differ.
         forces: as in `run_md`.
         limits: of the watch.
         observer: is told how it goes.

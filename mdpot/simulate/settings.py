@@ -12,7 +12,7 @@ from mdpot.simulate.engine import ENSEMBLES, Dynamics
 ENGINES = ("ase", "openmm")
 TRAJECTORIES = ("xyz", "dcd")
 # What may be another when a run is resumed: it does not change what is simulated.
-FREE = ("steps", "device", "backend")
+FREE = ("steps", "model", "device", "backend")
 
 
 @dataclass(frozen=True)
