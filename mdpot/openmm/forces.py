@@ -37,8 +37,9 @@ def create_force(
 ) -> openmm.Force:
     """A Force with the energy of a potential, to be added to a System.
 
-    The particles of the System must be those of the topology, in its order. The Force has the attribute
-    `backend` and the name "mdpot <backend>".
+    The particles of the System must be those of the topology, in its order. The Force has the attribute `backend`
+    and the name "mdpot <backend>". Written to XML it carries its model along. To read it back, PythonForce needs
+    mdpot installed; TorchForce needs `import torch, openmmtorch` first, and OpenMM 8.5.
 
     Args:
         ckpt: potential file, folder of a run, name in `mdpot.zoo.ZOO`, file exported for OpenMM, or a potential.
@@ -72,6 +73,12 @@ def create_force(
     numbers, chosen, n_particles = _choose_atoms(topology_or_numbers, atoms, header["elements"])
     if exported and header["export"]["numbers"] not in (None, numbers):
         raise MdpotError(f"{str(ckpt)!r} was exported for other atoms than the topology's, or in another order.")
+    if not header["conservative"]:
+        warnings.warn(
+            "the forces of this potential are predicted directly, not the gradient of its energy: dynamics does not "
+            "conserve energy, and a Monte Carlo barostat does not give the right volume.",
+            stacklevel=2,
+        )
     periodic = _is_periodic(topology_or_numbers, periodic)
     backend = choose_backend(backend)
     if backend == "torchforce":
@@ -137,7 +144,7 @@ def _model_path(ckpt: Path | str | Potential) -> Path | Potential:
 def _read_header(model: Path | Potential) -> dict[str, Any]:
     if isinstance(model, Potential):
         dtype = str(model.readout[0].weight.dtype).removeprefix("torch.")  # type: ignore[union-attr]
-        return {"elements": model.elements, "dtype": dtype}
+        return {"elements": model.elements, "dtype": dtype, "conservative": model.conservative}
     if not is_exported(model):
         return read_metadata(model)
     header = load_exported(model)[1]

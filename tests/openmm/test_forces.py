@@ -12,6 +12,7 @@ pytest.importorskip("openmm")
 import openmm
 from openmm import unit
 
+from mdpot.calculator import MaskedGNNCalculator
 from mdpot.checkpoint import save_potential
 from mdpot.errors import MdpotError
 from mdpot.export import export_torchscript
@@ -41,6 +42,17 @@ def test_energy_and_forces(backend, platforms, box, dtype, atol):
     assert system.usesPeriodicBoundaryConditions() == (box != "cluster")
     for platform in platforms:
         agree(results(make_context(system, atoms.positions, platform)), expected, 1e-7, atol)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_same_numbers_as_the_ase_calculator(tmp_path, backend, dtype):
+    save_potential(tmp_path / "p.safetensors", make_potential())
+    atoms = make_atoms("unwrapped")
+    atoms.calc = MaskedGNNCalculator(tmp_path / "p.safetensors", dtype=dtype, device="cpu")
+    system = quick_system(topology_of(atoms), tmp_path / "p.safetensors", backend, dtype=dtype)
+    tolerance = 2e-5 if dtype == "float32" else 1e-10
+    expected = atoms.get_potential_energy(), atoms.get_forces()
+    agree(results(make_context(system, atoms.positions)), expected, 1e-8, tolerance)
 
 
 def test_system_of_the_topology(backend):
@@ -229,6 +241,13 @@ def test_broken_positions_are_an_error(backend):
     context.setPositions(atoms.positions / 10)
     with pytest.raises(openmm.OpenMMException, match=r"finite|NaN"):
         results(context)
+
+
+def test_forces_that_are_no_gradient_are_announced():
+    potential = make_potential()
+    potential.conservative = False
+    with pytest.warns(UserWarning, match="not the gradient of its energy"):
+        create_force(potential, [1, 8], "python", periodic=False)
 
 
 def test_errors():
