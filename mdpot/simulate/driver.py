@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Protocol
 
 import numpy as np
@@ -45,6 +49,26 @@ class Silent:
         pass
 
 
+@contextmanager
+def noted_interrupt() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets, before it raises KeyboardInterrupt as always."""
+    event = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield event
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        event.set()
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class Driver:
     """Takes an engine from where it stands to the last step, and writes log, trajectory and restart file.
 
@@ -60,7 +84,7 @@ class Driver:
         self.engine, self.settings, self.out = engine, settings, out
         self.watch, self.observer = watch, observer
         self.atoms = engine.atoms.copy()
-        self.interrupted = False
+        self.interrupt = threading.Event()
         self.good: State | None = None  # the last state that the watch let pass
 
     def run(self, resumed: bool) -> str | None:
@@ -73,7 +97,7 @@ class Driver:
             None, or in one line why it ended early: the watch struck, or the user interrupted.
         """
         s = self.settings
-        with ExitStack() as files:
+        with ExitStack() as files, noted_interrupt() as self.interrupt:
             self.log = Log(self.out / LOG)
             files.callback(self.log.close)
             path = self.out / f"trajectory.{s.trajectory}"
@@ -91,7 +115,7 @@ class Driver:
             except Strike as strike:
                 return str(strike)
             except KeyboardInterrupt:
-                self.interrupted = True
+                self.interrupt.set()
                 return f"interrupted after step {self.good.step if self.good else 0}"
         return None
 
@@ -113,6 +137,8 @@ class Driver:
                 self.engine.step(n_steps)
                 return self.engine.state()
         except Exception as error:
+            if self.interrupt.is_set():  # it came while Python was called from C++, which made another error of it
+                raise KeyboardInterrupt from error
             if self.engine.is_finite() and not isinstance(error, MdpotError):
                 raise
             # Calculators and OpenMM refuse bad positions before the watch sees them, in words of their own.

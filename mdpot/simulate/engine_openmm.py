@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -100,6 +102,17 @@ def make_topology(atoms: Atoms) -> Any:
     return topology
 
 
+@contextmanager
+def one_line() -> Iterator[None]:
+    """Turns OpenMM's exceptions (what a force raised, a coordinate that is NaN) into a MdpotError."""
+    from openmm import OpenMMException
+
+    try:
+        yield
+    except OpenMMException as error:
+        raise MdpotError(" ".join(str(error).split()) or "the forces failed.") from error
+
+
 class OpenMMEngine:
     """See `Engine`.
 
@@ -144,7 +157,8 @@ class OpenMMEngine:
     def minimize(self, max_steps: int) -> None:
         import openmm
 
-        openmm.LocalEnergyMinimizer.minimize(self._context, FORCE_TOLERANCE, max_steps)
+        with one_line():
+            openmm.LocalEnergyMinimizer.minimize(self._context, FORCE_TOLERANCE, max_steps)
 
     def set_velocities(self, velocities: np.ndarray) -> None:
         if self.dynamics.ensemble == "nve":  # leapfrog: its velocities are those of half a step before
@@ -152,12 +166,8 @@ class OpenMMEngine:
         self._context.setVelocities(velocities / VELOCITY)
 
     def step(self, n_steps: int) -> None:
-        from openmm import OpenMMException
-
-        try:
+        with one_line():
             self._context.getIntegrator().step(n_steps)
-        except OpenMMException as error:  # it carries what the force raised, or that a coordinate is NaN
-            raise MdpotError(" ".join(str(error).split())) from error
         self._step += n_steps
 
     def state(self) -> State:

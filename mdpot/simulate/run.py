@@ -180,7 +180,7 @@ def _finish(driver: Driver, resumed: bool) -> Summary:
         s.temperature,
         driver.engine.description,
         stopped,
-        driver.interrupted,
+        driver.interrupt.is_set(),
     )
 
 

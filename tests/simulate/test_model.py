@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +13,10 @@ from ase.io import write
 
 from mdpot import build_potential, save_potential
 from mdpot.errors import MdpotError
-from mdpot.simulate import Settings, resume_md, run_md, water_box
+from mdpot.simulate import Limits, Settings, resume_md, run_md, water_box
 from mdpot.simulate.engine import maxwell_boltzmann
 from mdpot.simulate.engines import make_ase, make_openmm, openmm_platform, read_facts
-from mdpot.simulate.log import read_log
+from mdpot.simulate.log import Row, read_log
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +106,29 @@ def test_a_platform_that_is_not_there(model: str, skewed: str, tmp_path: Path) -
     s = Settings(skewed, model, engine="openmm", backend="python", device="cuda")
     with pytest.raises(MdpotError, match="platform CUDA cannot be used here: it is not installed"):
         run_md(s, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("engine", "backend"), [("ase", "eager"), ("openmm", "python")])
+def test_ctrl_c_at_any_time(model: str, skewed: str, tmp_path: Path, engine: str, backend: str) -> None:
+    """Also while OpenMM calls Python, where the exception is lost on its way through C++."""
+    if engine == "openmm":
+        pytest.importorskip("openmm")
+    steps = [0]
+
+    class Observer:
+        def phase(self, text: str) -> None:
+            pass
+
+        def row(self, row: Row, n_steps: int) -> None:
+            steps[0] += 1
+            if steps[0] == 2:
+                threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    before = signal.getsignal(signal.SIGINT)
+    s = Settings(skewed, model, engine=engine, backend=backend, steps=10**6, every=10, temperature=1.0)
+    limits = Limits(distance=0.0, hot=1e9, temperature=1e9)
+    summary = run_md(s, tmp_path / "out", limits=limits, observer=Observer())
+    assert summary.interrupted
+    assert summary.stopped is not None
+    assert summary.stopped.startswith("interrupted after step")
+    assert signal.getsignal(signal.SIGINT) is before
