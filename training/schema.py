@@ -99,8 +99,8 @@ class ModelConfig(Section):
 class Stage(Section):
     """How one of the two stages is optimized."""
 
-    optimizer: Literal["adamw"] = "adamw"
-    """The optimizer."""
+    optimizer: Literal["adamw", "soap"] = "adamw"
+    """"adamw", or "soap": Adam in the eigenbasis of Shampoo's preconditioner, which needs far fewer steps."""
     epochs: PositiveInt | None = None
     """Length in passes over the training frames. Give this or max_steps."""
     max_steps: PositiveInt | None = None
@@ -116,7 +116,7 @@ class Stage(Section):
     warmup_steps: NaturalInt = 0
     """Steps over which the learning rate rises linearly to lr."""
     weight_decay: NonNegative = 0.0
-    """Decoupled weight decay of AdamW."""
+    """Decoupled weight decay."""
     clip_norm: Positive | None = None
     """Largest norm of the gradient of all weights together; "none" leaves it as it is."""
     ema_decay: Decay | None = None

@@ -19,9 +19,11 @@ from mdpot.models import Potential
 from mdpot.training.schema import Stage
 from mdpot.training.data.store import Store, batches
 from mdpot.training.objectives import Objective
+from mdpot.training.soap import SOAP
 from mdpot.training.stopping import Stopped, StopSignal
 
 EVALUATION_SEED = 12345
+OPTIMIZERS = {"adamw": torch.optim.AdamW, "soap": SOAP}
 LAST, BEST, LOG = "last.pt", "best.pt", "metrics.jsonl"
 
 
@@ -85,7 +87,7 @@ def fit(
         MdpotError: the loss is not a number, with what to change.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    optimizer = torch.optim.AdamW(potential.parameters(), lr=stage.lr, weight_decay=stage.weight_decay)
+    optimizer = OPTIMIZERS[stage.optimizer](potential.parameters(), lr=stage.lr, weight_decay=stage.weight_decay)
     average = _moving_average(potential, stage.ema_decay)
     progress = _resume(folder, potential, average, optimizer)
     best = average.module if average is not None else potential
