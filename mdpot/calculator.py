@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -32,14 +33,14 @@ class MaskedGNNCalculator(Calculator):
     Any cell and any mix of periodic directions, positions wrapped or not. A neighbor list with a skin is kept
     between calls. Neither torch's default dtype nor its threads are touched; set those in the script.
 
-    Properties: energy and free_energy (eV), energies (eV, per atom), forces (eV/Å), stress (Voigt order, eV/Å^3, positive
-    under tension; only with three periodic directions).
+    Properties: energy and free_energy (eV), energies (eV, per atom), forces (eV/Å), stress (Voigt order, eV/Å^3,
+    positive under tension; only with three periodic directions).
 
     Args:
         ckpt: a potential file, the folder of a run, a TorchScript file of `mdpot export`, or a name in `mdpot.zoo.ZOO`.
         device: torch device; None takes a CUDA GPU where there is one, else the CPU.
-        dtype: "float32", "float64" or the torch dtype; None is the dtype of the file. float64 is for vibrations and tight
-            relaxations, float32 for dynamics.
+        dtype: "float32", "float64" or the torch dtype; None is the dtype of the file. float64 is for vibrations and
+            tight relaxations, float32 for dynamics.
         skin: Å, beyond the cutoff, of the neighbor list.
         backend: "eager", "torchscript" (scripted in memory) or "compile" (torch.compile of the backbone).
 
@@ -82,16 +83,19 @@ class MaskedGNNCalculator(Calculator):
     ) -> None:
         """Computes energy, energies and forces, and the stress where asked; see `ase.calculators.calculator`."""
         super().calculate(atoms, list(properties), list(system_changes))
-        atoms = self.atoms
+        atoms = cast(Atoms, self.atoms)
         self._check_elements(atoms.numbers)
         wants_stress = "stress" in properties
         if wants_stress and not self.metadata["conservative"]:
-            raise PropertyNotImplementedError("stress: this potential is force-centric; its energy has no strain gradient.")
+            raise PropertyNotImplementedError(
+                "stress: this potential is force-centric; its energy has no strain gradient."
+            )
         if wants_stress and not atoms.pbc.all():
             raise PropertyNotImplementedError(
                 f"stress needs three periodic directions; pbc is {atoms.pbc.tolist()}."
             )
-        out = self.evaluate(atoms, wants_stress)
+        with _gradients():
+            out = self.evaluate(atoms, wants_stress)
         forces = out["forces"].double().cpu().numpy()
         if not np.isfinite(forces).all():
             raise MdpotError("the potential gave forces that are not finite; look for atoms on top of each other.")
@@ -110,10 +114,11 @@ class MaskedGNNCalculator(Calculator):
         if is_exported(self.path):
             if self.backend == "compile" or self.dtype is not None:
                 raise MdpotError(f"{str(self.path)!r} is an exported file: its backend and dtype cannot be changed.")
-            module, self.metadata = load_exported(self.path, self.device)
-            self.evaluate = _Exported(module, self.device)
+            self.evaluate = _Exported(self.path.absolute(), self.device)
+            self.metadata = self.evaluate.metadata
         else:
-            potential, self.metadata = load_potential(self.path, self.device, self.dtype)
+            with _gradients():
+                potential, self.metadata = load_potential(self.path, self.device, self.dtype)
             self.evaluate = _Loaded(potential, self.backend, self.skin, self.device)
 
     def _check_elements(self, numbers: np.ndarray) -> None:
@@ -125,35 +130,38 @@ class MaskedGNNCalculator(Calculator):
                 f"atoms hold {', '.join(name)}, which {self.path} was not trained for; it knows {', '.join(known)}."
             )
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Scripted and compiled modules do not pickle: a copy reads the file again.
-        return {k: v for k, v in self.__dict__.items() if k != "evaluate"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._load()
-
 
 class _Loaded:
     """A potential with a neighbor list around it."""
 
     def __init__(self, potential: Potential, backend: str, skin: float, device: torch.device) -> None:
-        self.device = device
+        self.potential, self.backend, self.device = potential, backend, device
         self.neighbors = VerletList(potential.cutoff, skin)
-        self.potential: Any = potential
-        if backend == "torchscript":
+        self._build()
+
+    def _build(self) -> None:
+        self._forward: Any = self.potential
+        if self.backend == "torchscript":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # torch announces the end of TorchScript
-                self.potential = torch.jit.script(potential)
-        elif backend == "compile":
-            potential.backbone.compile(dynamic=True)
+                self._forward = torch.jit.script(self.potential)
+        elif self.backend == "compile":
+            self.potential.backbone.compile(dynamic=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is scripted or compiled does not pickle; a copy makes it again.
+        return {k: v for k, v in self.__dict__.items() if k != "_forward"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._build()
 
     def __call__(self, atoms: Atoms, wants_stress: bool) -> dict[str, torch.Tensor]:
         cell = atoms.cell.array
         edge_index, shifts = self.neighbors.update(atoms.numbers, atoms.positions, cell, atoms.pbc)
         # Positions stay in float64: a float32 network takes the edge vectors of them, exact far from the origin.
         float64 = {"dtype": torch.float64, "device": self.device}
-        return self.potential(
+        return self._forward(
             torch.as_tensor(atoms.numbers, dtype=torch.int64, device=self.device),
             torch.tensor(atoms.positions, **float64),
             torch.tensor(cell[None], **float64),
@@ -168,8 +176,13 @@ class _Loaded:
 class _Exported:
     """An exported file, which has its neighbor list inside."""
 
-    def __init__(self, module: torch.jit.ScriptModule, device: torch.device) -> None:
-        self.module, self.device = module, device
+    def __init__(self, path: Path, device: torch.device) -> None:
+        self.path, self.device = path, device
+        self.module, self.metadata = load_exported(path, device)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A scripted module does not pickle: a copy reads the file again.
+        return _Exported, (self.path, self.device)
 
     def __call__(self, atoms: Atoms, wants_stress: bool) -> dict[str, torch.Tensor]:
         return self.module.evaluate(
@@ -179,6 +192,13 @@ class _Exported:
             torch.tensor(atoms.pbc),
             wants_stress,
         )
+
+
+@contextmanager
+def _gradients() -> Iterator[None]:
+    """Forces are derivatives: they need gradients, also where the caller has switched them off."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def _dtype(name: str | torch.dtype | None) -> torch.dtype | None:
