@@ -34,8 +34,8 @@ from mdpot.cli.options import PATH
 def export(file: Path, to: str, out: Path, units: str, dtype: str, skin: float) -> None:
     """Write a potential as one self-contained file.
 
-    FILE is a potential file, the folder of a run, or a name of the zoo. The TorchScript file needs torch alone: it holds
-    its own neighbor list and its metadata. It is compared with the potential before it gets its name.
+    FILE is a potential file, the folder of a run, or a name of the zoo. The TorchScript file needs torch alone:
+    it holds its own neighbor list and its metadata. It is compared with the potential before it gets its name.
     """
     from mdpot.export import export_torchscript
 

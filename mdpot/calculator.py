@@ -15,11 +15,12 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from mdpot.checkpoint import find_potential, load_potential
+from mdpot.checkpoint import load_potential
 from mdpot.errors import MdpotError, unknown
 from mdpot.export import is_exported, load_exported
 from mdpot.models import Potential
 from mdpot.neighbors import VerletList
+from mdpot.zoo import find_potential
 
 BACKENDS = ("eager", "torchscript", "compile")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}

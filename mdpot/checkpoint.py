@@ -11,10 +11,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from mdpot.errors import MdpotError, unknown
+from mdpot.errors import MdpotError
 from mdpot.files import atomic
 from mdpot.models import Potential, build_potential
-from mdpot.zoo import ZOO, zoo_file
+from mdpot.zoo import find_potential
 
 FORMAT_VERSION = 1
 UNITS = {"energy": "eV", "length": "Å", "time": "fs"}
@@ -50,26 +50,6 @@ def save_potential(path: Path | str, potential: Potential, metadata: Mapping[str
     tensors = {k: v.detach().cpu().contiguous() for k, v in potential.state_dict().items()}
     with atomic(path) as temporary:
         save_file(tensors, str(temporary), metadata={"mdpot": json.dumps(header)})
-
-
-def find_potential(name: Path | str) -> Path:
-    """The file that a name stands for: a file, the folder of a run, or a potential of the zoo.
-
-    Raises:
-        MdpotError: none of these.
-    """
-    path = Path(name)
-    if path.is_dir():
-        path = path / "potential.safetensors"
-        if not path.is_file():
-            raise MdpotError(f"folder {str(name)!r} holds no potential.safetensors; is the run finished?")
-    if path.is_file():
-        return path
-    if str(name) in ZOO:
-        return zoo_file(str(name))
-    if path.suffix or len(path.parts) > 1:
-        raise MdpotError(f"potential file {str(path)!r} is not there.")
-    raise unknown("potential (no such file, and not in the zoo)", str(name), ZOO)
 
 
 def read_metadata(path: Path | str) -> dict[str, Any]:

@@ -18,11 +18,12 @@ import torch
 from ase import Atoms
 
 import mdpot
-from mdpot.checkpoint import find_potential, load_potential
+from mdpot.checkpoint import load_potential
 from mdpot.errors import MdpotError, unknown
 from mdpot.evaluator import Evaluator, ForASE, ForOpenMM
 from mdpot.files import atomic
 from mdpot.models.potential import Potential
+from mdpot.zoo import find_potential
 
 EXPORT_VERSION = 1
 EXTRA_FILE = "mdpot.json"

@@ -102,10 +102,9 @@ class Graph:
         from ase import Atoms
 
         sizes = torch.bincount(self.system, minlength=self.n_systems).tolist()
-        parts = zip(
-            self.numbers.split(sizes), self.positions.split(sizes), self.cell, self.pbc, strict=True
-        )
+        numbers, positions = self.numbers.cpu(), self.positions.detach().cpu()
+        parts = zip(numbers.split(sizes), positions.split(sizes), self.cell.cpu(), self.pbc.cpu(), strict=True)
         return [
-            Atoms(n.cpu().numpy(), x.detach().cpu().double().numpy(), cell=c.cpu().double().numpy(), pbc=p.cpu().numpy())
+            Atoms(n.numpy(), x.double().numpy(), cell=c.double().numpy(), pbc=p.numpy())
             for n, x, c, p in parts
         ]

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import distribution
+from importlib.metadata import distribution, distributions
 from pathlib import Path
 
 import pytest
@@ -72,7 +72,10 @@ def test_imports_run_one_way(checkout: Path) -> None:
 
 
 def test_only_mdpot_is_installed() -> None:
-    files = distribution("mdpot").files or []
+    # `python -m pytest` also sees the checkout's egg-info, a list of sources rather than of what was installed.
+    installed = [d for d in distributions(name="mdpot") if d.read_text("RECORD")]
+    assert installed
+    files = installed[0].files or []
     tops = {file.parts[0] for file in files if ".." not in file.parts}
     assert {t for t in tops if not t.startswith(("mdpot", "__editable__", "__pycache__"))} == set()
 

@@ -146,7 +146,8 @@ def _report(result: Mapping[str, Any]) -> str:
     spread = "mean ± standard error" if n > 1 else "one seed, hence no standard error"
     return f"""# {result["recipe"]}, preset {result["preset"]}: pretrained against scratch
 
-Network `{result["model"]}`, seeds {", ".join(map(str, result["seeds"]))}; test split, {spread}. Labels: {result["labels"]}.
+Network `{result["model"]}`, seeds {", ".join(map(str, result["seeds"]))}; test split, {spread}.
+Labels: {result["labels"]}.
 A negative difference means that pretraining helped.
 
 | | pretrained | scratch | difference (paired by seed) |

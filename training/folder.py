@@ -62,8 +62,8 @@ def open_folder(path: Path, recipe: Recipe, seed: int, kind: str, resume: bool) 
         different = [key for key, value in wanted.items() if run.get(key) != value]
         if different:
             raise MdpotError(
-                f"output folder {str(path)!r} holds another run: its {', '.join(different)} differs from what was asked. "
-                "Choose another --out, or give the same arguments again."
+                f"output folder {str(path)!r} holds another run: its {', '.join(different)} differs from what was "
+                "asked. Choose another --out, or give the same arguments again."
             )
         return run
     path.mkdir(parents=True, exist_ok=True)

@@ -30,9 +30,9 @@ def mask_molecules(
 ) -> tuple[Batch, MaskTarget]:
     """Removes one atom of `element` from each molecule that is chosen (masked pretraining paper, section 2.2).
 
-    Every usable molecule (`batch.molecule` not -1) that holds the element is chosen with probability `ratio`; of its
-    atoms of that element one, each as likely as the others, leaves the graph with all its edges. The atoms left behind
-    in the molecule carry the mark 1. All of it is tensor operations on the device of the batch.
+    Every usable molecule (`batch.molecule` not -1, two atoms or more) that holds the element is chosen with probability
+    `ratio`; of its atoms of that element one, each as likely as the others, leaves the graph with all its edges. The
+    atoms left behind in the molecule carry the mark 1. All of it is tensor operations on the device of the batch.
 
     Args:
         batch: structures with neighbor lists, molecules and whole-molecule positions.
@@ -45,19 +45,22 @@ def mask_molecules(
     """
     graph, device = batch.graph, batch.graph.positions.device
     molecule, n_molecules = batch.molecule, batch.n_molecules
-    candidate = (graph.numbers == element) & (molecule >= 0)
+    # Atoms of no molecule share one more, the last, which is never chosen; nor is an atom that is a molecule by itself.
+    owner = torch.where(molecule >= 0, molecule, n_molecules)
+    size = torch.zeros(n_molecules + 1, device=device).index_add(0, owner, torch.ones_like(owner, dtype=torch.float32))
+    candidate = (graph.numbers == element) & (molecule >= 0) & (size[owner] > 1)
     # Every candidate draws a number; the largest in its molecule is the one that would go.
     draw = torch.rand(graph.n_atoms, generator=generator, device=device)
     draw = torch.where(candidate, draw, -torch.ones_like(draw))
-    # Atoms of no molecule share one more, the last, which is never chosen.
-    owner = torch.where(molecule >= 0, molecule, n_molecules)
     top = torch.full([n_molecules + 1], -1.0, device=device).scatter_reduce(0, owner, draw, "amax")
     usable = top >= 0
     chosen = usable & (torch.rand(n_molecules + 1, generator=generator, device=device) < ratio)
-    removed = candidate & chosen[owner] & (draw == top[owner])
+    winner = candidate & chosen[owner] & (draw == top[owner])
 
+    # Of two that drew the same number only the one that is written here goes.
     lost = torch.zeros(n_molecules + 1, dtype=torch.int64, device=device)
-    lost[owner[removed]] = removed.nonzero().squeeze(1)
+    lost[owner[winner]] = winner.nonzero().squeeze(1)
+    removed = winner & (lost[owner] == torch.arange(graph.n_atoms, device=device))
     marked = chosen[owner] & ~removed
     displacement = batch.whole[lost[owner]] - batch.whole
 

@@ -8,9 +8,9 @@ import torch
 from ase.data import atomic_numbers
 from torch import Tensor
 
-from mdpot.training.schema import FinetuneConfig, PretrainConfig
 from mdpot.training.data.store import Batch
 from mdpot.training.masking import MaskTarget, mask_molecules
+from mdpot.training.schema import FinetuneConfig, PretrainConfig
 from mdpot.units import MEV
 
 Prediction = dict[str, Tensor]
@@ -67,7 +67,7 @@ class MaskedAtoms:
         per_atom = cosine_similarity(vector, target.displacements)
         n_marked = per_atom.numel()
         if n_marked == 0:
-            loss = vector.sum() * 0.0
+            loss = prediction["interaction"].sum() * 0.0  # it has a gradient whatever the batch is
         elif self.over_all:
             loss = 1.0 - cosine_similarity(vector.flatten(), target.displacements.flatten())  # eq. 5
         else:
@@ -80,7 +80,7 @@ class MaskedAtoms:
 
 
 def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
-    """a · b / (|a| |b|) over the last dimension, 0 where a vector vanishes; smooth, also where its gradient is taken."""
+    """a · b / (|a| |b|) over the last dimension, 0 where a vector vanishes; its gradient is finite there too."""
     dot = (a * b).sum(-1)
     return dot / (a.square().sum(-1) + 1e-12).sqrt() / (b.square().sum(-1) + 1e-12).sqrt()
 

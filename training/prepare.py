@@ -131,7 +131,8 @@ def smallest_distances(store: Store) -> dict[str, float]:
         i, j = graph.edge_index
         vectors = graph.positions[j] - graph.positions[i] + graph.shifts @ graph.cell[0]
         distance = vectors.norm(dim=1)
-        code = torch.minimum(graph.numbers[i], graph.numbers[j]) * 200 + torch.maximum(graph.numbers[i], graph.numbers[j])
+        low, high = torch.stack([graph.numbers[i], graph.numbers[j]]).sort(0)[0]
+        code = low * 200 + high
         for pair in torch.unique(code).tolist():
             key = "-".join(chemical_symbols[z] for z in divmod(pair, 200))
             found = float(distance[code == pair].min())

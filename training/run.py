@@ -228,8 +228,8 @@ def _pretrain(
 ) -> Potential:
     if int(prepared.train.n_molecules_per_frame.sum()) == 0:
         raise MdpotError(
-            f"masking needs molecules{' ' + recipe.data.molecule if recipe.data.molecule else ''}, and the training frames "
-            "hold none. Set pretrain.objective=none, or data.molecule=none."
+            f"masking needs molecules{' ' + recipe.data.molecule if recipe.data.molecule else ''}, and the training "
+            "frames hold none. Set pretrain.objective=none, or data.molecule=none."
         )
     stage = recipe.pretrain
     progress = fit(

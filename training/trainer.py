@@ -16,9 +16,9 @@ from torch.optim.swa_utils import AveragedModel
 from mdpot.errors import MdpotError
 from mdpot.files import atomic, write_text
 from mdpot.models import Potential
-from mdpot.training.schema import Stage
 from mdpot.training.data.store import Store, batches
 from mdpot.training.objectives import Objective
+from mdpot.training.schema import Stage
 from mdpot.training.soap import SOAP
 from mdpot.training.stopping import Stopped, StopSignal
 
@@ -139,7 +139,7 @@ def fit(
                 listen(Report(progress.step, n_steps, progress.seconds, _prefixed("train", means.peek())))
             if stop.requested and not progress.finished:
                 # Steps since the last validation are repeated on resuming, so that nothing depends on the stop.
-                raise Stopped(f"stopped at step {progress.step} of {n_steps}; the state up to the last validation is kept.")
+                raise Stopped(f"stopped at step {progress.step} of {n_steps}; the last validation's state is kept.")
 
     state = torch.load(folder / BEST, map_location=device, weights_only=True)
     potential.load_state_dict(state)
@@ -310,6 +310,6 @@ def _append(path: Path, line: dict[str, float]) -> None:
 
 def _diverged(step: int, lr: float, folder: Path) -> str:
     return (
-        f"training diverged at step {step}: the gradient is not finite (learning rate {lr:.2g}). Lower lr or clip_norm; "
-        f"the best state so far is kept in {folder / BEST}."
+        f"training diverged at step {step}: the gradient is not finite (learning rate {lr:.2g}). Lower lr or "
+        f"clip_norm; the best state so far is kept in {folder / BEST}."
     )

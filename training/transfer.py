@@ -51,7 +51,8 @@ def transfer_backbone(source: Potential, target: Potential, name: str = "the pre
             new += [f"backbone.{key} of Z = {z}" for z in target.elements if z not in shared]
         elif value.shape != fresh[key].shape:
             raise MdpotError(
-                f"{name} does not fit the network of the recipe: {key} is {list(value.shape)}, not {list(fresh[key].shape)}."
+                f"{name} does not fit the network of the recipe: {key} is {list(value.shape)}, not "
+                f"{list(fresh[key].shape)}."
             )
         else:
             fresh[key] = value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +51,7 @@ class Potential(nn.Module):
         self.register_buffer("lookup", lookup, persistent=False)
         self.register_buffer("shift", torch.tensor(list(shift), dtype=torch.float64))
 
-    def _apply(self, fn, recurse=True):  # noqa: ANN001, ANN202
+    def _apply(self, fn, recurse=True):
         # Total energies reach -1e5 eV: the reference stays in float64 whatever the network is converted to.
         shift = self.shift
         super()._apply(fn, recurse)
@@ -88,13 +87,13 @@ class Potential(nn.Module):
         Returns:
             "energy" [n_systems] float64 eV, "energies" [n_atoms] float64 eV, "forces" [n_atoms, 3] eV/Å; where
             asked, "stress" [n_systems, 3, 3] eV/Å^3 (dE/dε/V: positive under tension; zero without a volume) and
-            "vector" [n_atoms, 3]. "interaction" [n_systems] eV is the energy without the reference, in the network's dtype. Results carry
-            a graph for further derivatives in training mode or where the positions require a gradient. Not to be
-            called under `torch.no_grad`, which forbids the derivative.
+            "vector" [n_atoms, 3]. "interaction" [n_systems] eV is the energy without the reference, in the network's
+            dtype. Results carry a graph for further derivatives in training mode or where the positions require a
+            gradient. Not to be called under `torch.no_grad`, which forbids the derivative.
         """
         i, j = edge_index[0], edge_index[1]
         differentiate = self.training or positions.requires_grad
-        n_atoms, n_systems = numbers.shape[0], cell.shape[0]
+        n_systems = cell.shape[0]
         vectors = edge_vectors(positions, cell, system, edge_index, shifts)
         vectors = vectors.to(self.readout[0].weight.dtype)  # type: ignore[arg-type]
         if not vectors.requires_grad:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mdpot.checkpoint import find_potential, read_metadata, save_potential
+from mdpot.checkpoint import read_metadata, save_potential
 from mdpot.errors import MdpotError, unknown
 from mdpot.export import DTYPES, SKIN, export_torchscript, is_exported, load_exported, require_elements
 from mdpot.models.potential import Potential
 from mdpot.openmm.backends import choose_backend, crash_warning, import_openmm, import_openmmtorch, logger
 from mdpot.openmm.compute import Compute, TensorCompute
+from mdpot.zoo import find_potential
 
 if TYPE_CHECKING:
     import openmm

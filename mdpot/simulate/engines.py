@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ase import Atoms
@@ -13,6 +12,7 @@ from ase.calculators.calculator import BaseCalculator
 from mdpot.errors import MdpotError
 from mdpot.simulate.engine import Engine
 from mdpot.simulate.settings import Settings
+from mdpot.zoo import find_potential
 
 # What can stand in for a model file: an ASE calculator, or what makes an OpenMM system of an OpenMM topology.
 Forces = BaseCalculator | Callable[[Any], Any]
@@ -44,21 +44,9 @@ def read_facts(model: str, forces: Forces | None) -> ModelFacts:
     from mdpot.checkpoint import read_metadata
     from mdpot.export import is_exported, load_exported
 
-    path = model_file(model)
+    path = find_potential(model)
     header = load_exported(path)[1] if is_exported(path) else read_metadata(path)
     return ModelFacts(header["elements"], header.get("min_distances"), header["conservative"])
-
-
-def model_file(model: str) -> Path:
-    """The potential file: `model` itself, or the one in the folder of a run.
-
-    Raises:
-        MdpotError: no such file.
-    """
-    path = Path(model) / "potential.safetensors" if Path(model).is_dir() else Path(model)
-    if not path.is_file():
-        raise MdpotError(f"model {str(path)!r} is not there. Give a potential file, as mdpot train leaves it.")
-    return path
 
 
 def make_ase(atoms: Atoms, settings: Settings, seed: int, forces: Forces | None) -> Engine:
@@ -69,7 +57,7 @@ def make_ase(atoms: Atoms, settings: Settings, seed: int, forces: Forces | None)
         from mdpot.calculator import MaskedGNNCalculator
 
         forces = MaskedGNNCalculator(
-            model_file(settings.model),
+            find_potential(settings.model),
             device=settings.device,
             dtype=settings.dtype,
             backend=settings.backend or "eager",
@@ -95,7 +83,7 @@ def make_openmm(atoms: Atoms, settings: Settings, seed: int, forces: Forces | No
         backend = choose_backend(settings.backend or "auto")
         system = create_system(
             topology,
-            model_file(settings.model),
+            find_potential(settings.model),
             backend,
             dtype=settings.dtype,
             # TorchForce runs where the platform does.

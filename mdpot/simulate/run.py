@@ -19,11 +19,12 @@ from mdpot.files import atomic, write_text
 from mdpot.simulate.box import read_start
 from mdpot.simulate.driver import LAST_GOOD, LOG, RESTART, STRUCK, Driver, Observer, Silent
 from mdpot.simulate.engine import Engine, maxwell_boltzmann, repartition
-from mdpot.simulate.engines import ENGINES, Forces, ModelFacts, model_file, read_facts
+from mdpot.simulate.engines import ENGINES, Forces, ModelFacts, read_facts
 from mdpot.simulate.restart import cut_back, load_restart
 from mdpot.simulate.settings import TRAJECTORIES, Settings, settings_of
 from mdpot.simulate.summary import Summary, summarize
 from mdpot.simulate.watch import Limits, Watch
+from mdpot.zoo import find_potential
 
 MINIMIZE_STEPS = 300
 SETTINGS, START = "run.json", "start.xyz"
@@ -221,7 +222,7 @@ def _write_settings(out: Path, settings: Settings, forces: Forces | None) -> Non
 def _fingerprint(settings: Settings, forces: Forces | None) -> str | None:
     if forces is not None:
         return None
-    return hashlib.sha256(model_file(settings.model).read_bytes()).hexdigest()
+    return hashlib.sha256(find_potential(settings.model).read_bytes()).hexdigest()
 
 
 def _seed(sequence: np.random.SeedSequence) -> int:

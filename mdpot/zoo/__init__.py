@@ -1,14 +1,33 @@
-"""Trained potentials that come with the package, by name. Each has its report beside it."""
+"""Trained potentials that come with the package, by name, each with its report; and how a potential is found."""
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 
+from mdpot.errors import MdpotError
+
 ZOO: dict[str, str] = {
-    "water-rpbe-small": "Liquid water and ice; learned from the RPBE-D3 network potential (not DFT) in ten minutes on two cores",
+    "water-rpbe-small": "Liquid water and ice, taught by the RPBE-D3 network potential (not DFT)",
 }
+"""Name to what it is for."""
 
 
-def zoo_file(name: str) -> Path:
-    """The file of a potential in `ZOO`."""
-    return Path(__file__).parent / f"{name}.safetensors"
+def find_potential(name: Path | str) -> Path:
+    """The file that a name stands for: a file, the folder of a run, or a potential of the zoo.
+
+    Raises:
+        MdpotError: none of these.
+    """
+    path = Path(name)
+    if path.is_dir():
+        path = path / "potential.safetensors"
+        if not path.is_file():
+            raise MdpotError(f"folder {str(name)!r} holds no potential.safetensors; is the run finished?")
+    if path.is_file():
+        return path
+    if str(name) in ZOO:
+        return Path(__file__).parent / f"{name}.safetensors"
+    close = get_close_matches(str(name), ZOO, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else f" The zoo holds: {', '.join(ZOO)}."
+    raise MdpotError(f"potential {str(name)!r} is not there: no file, no folder of a run, no name of the zoo.{hint}")
