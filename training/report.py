@@ -71,13 +71,14 @@ def draw_curves(path: Path, logs: Mapping[str, Mapping[str, Sequence[float]]]) -
         ("finetune", "force_rmse", "force RMSE (meV/Å)", True),
         ("finetune", "energy_mae", "energy MAE (meV/atom)", True),
     ]
-    panels = [panel for panel in panels if f"val/{panel[1]}" in logs[panel[0]]]
+    panels = [p for p in panels if {f"train/{p[1]}", f"val/{p[1]}"} & logs[p[0]].keys()]
     figure, axes = new_figure(len(panels))
     for axis, (stage, key, label, logarithmic) in zip(axes, panels, strict=True):
         log = logs[stage]
         for split, style in (("train", "--"), ("val", "-")):
             name = "validation" if split == "val" else split
-            axis.plot(log["step"], log[f"{split}/{key}"], style, marker=".", label=name)
+            if f"{split}/{key}" in log:
+                axis.plot(log["step"], log[f"{split}/{key}"], style, marker=".", label=name)
         if logarithmic:
             axis.set_yscale("log")
             readable_log(axis)

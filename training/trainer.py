@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +86,7 @@ def fit(
 
     Raises:
         Stopped: on SIGINT or SIGTERM, after the state was saved.
-        MdpotError: the loss is not a number, with what to change.
+        MdpotError: the loss is not a number, with what to change; or a saved state that is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     optimizer = OPTIMIZERS[stage.optimizer](potential.parameters(), lr=stage.lr, weight_decay=stage.weight_decay)
@@ -115,7 +117,7 @@ def fit(
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(potential.parameters(), stage.clip_norm or math.inf)
             if not bool(torch.isfinite(norm)):
-                raise MdpotError(_diverged(progress.step, lr, folder))
+                raise MdpotError(_diverged("gradient", progress.step, lr, folder))
             optimizer.step()
             if average is not None:
                 average.update_parameters(potential)
@@ -125,7 +127,9 @@ def fit(
 
             if progress.step % eval_every == 0 or progress.step == n_steps:
                 values = validate(best, objective, validation, stage)
-                _keep_best(progress, values["loss"], best, folder)
+                if not math.isfinite(values.get("loss", 0.0)):
+                    raise MdpotError(_diverged("validation loss", progress.step, lr, folder))
+                _keep_best(progress, values.get("loss"), best, folder)
                 progress.finished = progress.step == n_steps or (
                     stage.patience is not None and progress.stale >= stage.patience
                 )
@@ -141,15 +145,15 @@ def fit(
                 # Steps since the last validation are repeated on resuming, so that nothing depends on the stop.
                 raise Stopped(f"stopped at step {progress.step} of {n_steps}; the last validation's state is kept.")
 
-    state = torch.load(folder / BEST, map_location=device, weights_only=True)
-    potential.load_state_dict(state)
+    with _readable(folder / BEST):
+        potential.load_state_dict(torch.load(folder / BEST, map_location=device, weights_only=True))
     potential.eval()
     return progress
 
 
 @torch.enable_grad()
 def validate(
-    potential: Potential, objective: Objective, store: Store, stage: Stage
+    potential: torch.nn.Module, objective: Objective, store: Store, stage: Stage
 ) -> dict[str, float]:
     """Means of the objective's numbers over a store, with masks that are the same in every call."""
     training = potential.training
@@ -171,7 +175,7 @@ def learning_rate(step: int, n_steps: int, stage: Stage) -> float:
 
 
 class Means:
-    """Running means of numbers that come as (sum, count)."""
+    """Running means of numbers that come as (sum, count); what was never counted has none."""
 
     def __init__(self) -> None:
         self._sums: dict[str, torch.Tensor] = {}
@@ -185,7 +189,9 @@ class Means:
         out = {}
         for key, pair in self._sums.items():
             total, count = pair.tolist()
-            mean = total / count if count else math.nan
+            if count == 0:
+                continue
+            mean = total / count
             out.update({key.replace("_mse", "_rmse"): math.sqrt(mean)} if key.endswith("_mse") else {key: mean})
         return out
 
@@ -197,7 +203,7 @@ class Means:
 
 
 def _score(
-    potential: Potential,
+    potential: torch.nn.Module,
     objective: Objective,
     store: Store,
     frames: torch.Tensor,
@@ -225,17 +231,19 @@ def _moving_average(potential: Potential, decay: float | None) -> AveragedModel 
     if decay is None:
         return None
 
-    def update(averages: list[torch.Tensor], weights: list[torch.Tensor], n: torch.Tensor | int) -> None:
-        n = float(n)
-        torch._foreach_lerp_(averages, weights, 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
+    def update(averages: Any, weights: Any, n: torch.Tensor | int) -> None:
+        done = float(n)
+        forget = 1.0 - min(decay, (1.0 + done) / (10.0 + done))
+        torch._foreach_lerp_(averages, weights, forget)  # type: ignore[reportPrivateImportUsage]
 
     return AveragedModel(potential, multi_avg_fn=update)
 
 
-def _keep_best(progress: Progress, loss: float, potential: torch.nn.Module, folder: Path) -> None:
-    """Saves the weights if this validation is the best so far."""
-    if loss < progress.best_loss:
-        progress.best_loss, progress.best_step, progress.stale = loss, progress.step, 0
+def _keep_best(progress: Progress, loss: float | None, potential: torch.nn.Module, folder: Path) -> None:
+    """Saves the weights if this validation is the best so far, or if it cannot tell: no molecule in it was masked."""
+    if loss is None or loss < progress.best_loss:
+        progress.best_loss = progress.best_loss if loss is None else loss
+        progress.best_step, progress.stale = progress.step, 0
         with atomic(folder / BEST) as temporary:
             torch.save(potential.state_dict(), temporary)
     else:
@@ -267,22 +275,36 @@ def _resume(
     if not (folder / LAST).exists():
         log.unlink(missing_ok=True)
         return Progress()
-    state = torch.load(folder / LAST, map_location=next(potential.parameters()).device, weights_only=True)
-    potential.load_state_dict(state["potential"])
-    if average is not None:
-        average.load_state_dict(state["average"])
-    optimizer.load_state_dict(state["optimizer"])
-    progress = Progress(**state["progress"])
+    with _readable(folder / LAST):
+        state = torch.load(folder / LAST, map_location=next(potential.parameters()).device, weights_only=True)
+        potential.load_state_dict(state["potential"])
+        if average is not None:
+            average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        progress = Progress(**state["progress"])
     lines = log.read_text().splitlines(keepends=True) if log.exists() else []
     write_text(log, "".join(line for line in lines if _step_of(line) <= progress.step))
     return progress
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turns what torch raises on a state that it cannot read, or that is of another network, into one line."""
+    try:
+        yield
+    except (RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise MdpotError(
+            f"{str(path)!r} is damaged or of another network: {reason}. "
+            f"Remove the folder {str(path.parent)!r} to do this stage again."
+        ) from None
 
 
 def _step_of(line: str) -> float:
     """The step of a line of the log; a line that was cut off counts as beyond the end."""
     try:
         return json.loads(line)["step"]
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         return math.inf
 
 
@@ -308,8 +330,9 @@ def _append(path: Path, line: dict[str, float]) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def _diverged(step: int, lr: float, folder: Path) -> str:
+def _diverged(what: str, step: int, lr: float, folder: Path) -> str:
+    kept = f"; the best state so far is kept in {folder / BEST}" if (folder / BEST).exists() else ""
     return (
-        f"training diverged at step {step}: the gradient is not finite (learning rate {lr:.2g}). Lower lr or "
-        f"clip_norm; the best state so far is kept in {folder / BEST}."
+        f"training diverged at step {step}: the {what} is not finite (learning rate {lr:.2g}). "
+        f"Lower lr or clip_norm{kept}."
     )
