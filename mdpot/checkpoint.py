@@ -110,6 +110,7 @@ def load_potential(
             header["elements"],
             tensors["shift"].tolist(),
             header["scale"],
+            tensors["wall"].tolist(),
         )
         potential.to(getattr(torch, header["dtype"]))
         potential.load_state_dict(tensors)

@@ -38,3 +38,20 @@ def bessel_basis(distance: torch.Tensor, n_basis: int, cutoff: float) -> torch.T
     n = torch.arange(1, n_basis + 1, device=distance.device, dtype=distance.dtype)
     d = distance.unsqueeze(-1)
     return math.sqrt(2.0 * cutoff) * torch.sin(d * (n * (math.pi / cutoff))) / d
+
+
+def repulsive_wall(distance: torch.Tensor, start: torch.Tensor, strength: float = 300.0) -> torch.Tensor:
+    """strength · (start / d - 1)^3 inside `start`, and exactly zero beyond, with two continuous derivatives.
+
+    Started at the smallest distance that occurs in the training data, it leaves every training frame as it is and keeps
+    dynamics out of the region where there were no data, into which networks fall.
+
+    Args:
+        distance: [...], Å, above 0.
+        start: [...], Å; 0 for none.
+        strength: eV.
+
+    Returns:
+        [...], eV.
+    """
+    return strength * (start / distance - 1.0).clamp(min=0.0) ** 3

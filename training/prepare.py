@@ -5,23 +5,25 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from ase.data import chemical_symbols
+from ase.data import covalent_radii
 
 from mdpot.errors import MdpotError
 from mdpot.models import MODELS, Potential, build_potential
+from mdpot.models.potential import edge_vectors
 from mdpot.training.data.frames import Dataset, Frame
 from mdpot.training.data.reference import fit_reference, rms_force
 from mdpot.training.data.sources import load_dataset
 from mdpot.training.data.splits import limit_frames, split_by_group
-from mdpot.training.data.store import Store
+from mdpot.training.data.store import Store, batches
 from mdpot.training.schema import DataConfig, ModelConfig, Recipe
 
-SPLITS = ("train", "validation", "test")
+CHUNK_ATOMS = 5000
 
 
 @dataclass
@@ -43,6 +45,11 @@ class Prepared:
     elements: list[int]
     shift: np.ndarray
     scale: float
+
+    @cached_property
+    def smallest_distances(self) -> dict[tuple[int, int], float]:
+        """The smallest distance, Å, between each pair of elements in the training frames."""
+        return smallest_distances(self.train)
 
     @property
     def train(self) -> Store:
@@ -115,7 +122,10 @@ def new_potential(
         if "avg_neighbors" in takes and "avg_neighbors" not in hyperparameters:
             hyperparameters["avg_neighbors"] = average_neighbors(prepared.train)
     torch.manual_seed(seed)
-    return build_potential(model.name, hyperparameters, prepared.elements, prepared.shift.tolist(), prepared.scale)
+    wall = wall_starts(prepared.elements, prepared.smallest_distances) if model.repulsion else None
+    return build_potential(
+        model.name, hyperparameters, prepared.elements, prepared.shift.tolist(), prepared.scale, wall
+    )
 
 
 def average_neighbors(store: Store) -> float:
@@ -123,21 +133,26 @@ def average_neighbors(store: Store) -> float:
     return round(float(store.n_edges_per_frame.sum() / store.n_atoms_per_frame.sum()), 2)
 
 
-def smallest_distances(store: Store) -> dict[str, float]:
-    """The smallest distance, Å, that occurs between each pair of elements, by keys like "H-O"."""
-    batch_of_one = (store.batch(torch.tensor([n]), torch.float64).graph for n in range(len(store)))
-    smallest: dict[str, float] = {}
-    for graph in batch_of_one:
-        i, j = graph.edge_index
-        vectors = graph.positions[j] - graph.positions[i] + graph.shifts @ graph.cell[0]
-        distance = vectors.norm(dim=1)
-        low, high = torch.stack([graph.numbers[i], graph.numbers[j]]).sort(0)[0]
-        code = low * 200 + high
-        for pair in torch.unique(code).tolist():
-            key = "-".join(chemical_symbols[z] for z in divmod(pair, 200))
-            found = float(distance[code == pair].min())
-            smallest[key] = round(min(found, smallest.get(key, np.inf)), 4)
+def smallest_distances(store: Store) -> dict[tuple[int, int], float]:
+    """The smallest distance, Å, that occurs between each pair of elements (Z1 <= Z2) inside the cutoff."""
+    smallest: dict[tuple[int, int], float] = {}
+    for frames in batches(store, n_atoms=CHUNK_ATOMS):
+        graph = store.batch(frames, torch.float64).graph
+        distance = edge_vectors(graph.positions, graph.cell, graph.system, graph.edge_index, graph.shifts).norm(dim=1)
+        low, high = graph.numbers[graph.edge_index].sort(0)[0]
+        for pair in torch.unique(torch.stack([low, high]), dim=1).t().tolist():
+            found = float(distance[(low == pair[0]) & (high == pair[1])].min())
+            smallest[tuple(pair)] = min(found, smallest.get(tuple(pair), np.inf))
     return smallest
+
+
+def wall_starts(elements: Sequence[int], smallest: Mapping[tuple[int, int], float]) -> list[list[float]]:
+    """Where the repulsive wall of each pair of elements starts, Å: at the smallest distance in the training frames, and
+    where a pair does not occur there, at the sum of the covalent radii."""
+    return [
+        [round(smallest.get((min(a, b), max(a, b)), covalent_radii[a] + covalent_radii[b]), 4) for b in elements]
+        for a in elements
+    ]
 
 
 def sample_structures(frames: Sequence[Frame], n_structures: int = 3, n_atoms: int = 200) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ase.data import chemical_symbols
 
 from mdpot.checkpoint import load_potential, read_metadata, save_potential
 from mdpot.errors import MdpotError
@@ -25,7 +26,6 @@ from mdpot.training.prepare import (
     new_potential,
     prepare,
     sample_structures,
-    smallest_distances,
 )
 from mdpot.training.report import write_report
 from mdpot.training.schema import Recipe
@@ -276,7 +276,10 @@ def _finetune(
     tables = {name: result.metrics() for name, result in results.items()}
     metadata = _provenance(recipe, prepared, seed, "finetune", progress)
     metadata["provenance"] |= {"metrics": tables, "pretrained_from": from_file}
-    metadata["min_distances"] = smallest_distances(prepared.train)
+    metadata["min_distances"] = {
+        f"{chemical_symbols[a]}-{chemical_symbols[b]}": round(distance, 4)
+        for (a, b), distance in prepared.smallest_distances.items()
+    }
     held_out = prepared.splits["test"] if len(prepared.splits["test"]) else prepared.splits["validation"]
     metadata["structures"] = sample_structures([prepared.dataset.frames[i] for i in held_out])
     save_potential(out / files.POTENTIAL, network, metadata)

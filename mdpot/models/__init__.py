@@ -20,6 +20,7 @@ def build_potential(
     elements: Sequence[int],
     shift: Sequence[float],
     scale: float,
+    wall: Sequence[Sequence[float]] | None = None,
 ) -> Potential:
     """A potential with fresh weights.
 
@@ -29,6 +30,7 @@ def build_potential(
         elements: atomic numbers.
         shift: [n_elements], eV.
         scale: eV.
+        wall: [n_elements, n_elements], Å, see `Potential`.
 
     Raises:
         MdpotError: an unknown model.
@@ -36,7 +38,7 @@ def build_potential(
     if model not in MODELS:
         raise unknown("model", model, MODELS)
     backbone = MODELS[model](n_elements=len(elements), **hyperparameters)
-    potential = Potential(backbone, elements, shift, scale)
+    potential = Potential(backbone, elements, shift, scale, wall)
     potential.model = model
     potential.hyperparameters = dict(hyperparameters)
     return potential

@@ -10,10 +10,13 @@ from torch import Tensor, nn
 
 from mdpot.errors import MdpotError
 from mdpot.models.activation import SiLU
+from mdpot.radial import repulsive_wall
 
 
 class Potential(nn.Module):
-    """Energy = Σ_i (scale · e_i + shift[z_i]), with e_i read out from the backbone's features of atom i.
+    """Energy = Σ_i (scale · e_i + shift[z_i]) + wall, with e_i read out from the backbone's features of atom i.
+
+    The wall is a pair repulsion inside the smallest distances of the training data, see `repulsive_wall`.
 
     A backbone, one of `MODELS`, is a module with `n_features`, `cutoff` and `conservative`, whose
     `forward(species, edge_index, vectors, marks, direct)` returns per-atom features [n_atoms, n_features] and, where
@@ -26,10 +29,17 @@ class Potential(nn.Module):
         elements: atomic numbers it is trained for, ascending.
         shift: [n_elements], eV, reference energy per atom of each element.
         scale: eV, what one unit of the network's output is worth.
+        wall: [n_elements, n_elements], Å, distance at which the wall of each pair of elements starts; None for no wall.
+            Force-centric models have none.
     """
 
     def __init__(
-        self, backbone: nn.Module, elements: Sequence[int], shift: Sequence[float], scale: float
+        self,
+        backbone: nn.Module,
+        elements: Sequence[int],
+        shift: Sequence[float],
+        scale: float,
+        wall: Sequence[Sequence[float]] | None = None,
     ) -> None:
         super().__init__()
         # What rebuilds it from a file; `build_potential` fills them in.
@@ -50,6 +60,12 @@ class Potential(nn.Module):
         lookup[torch.tensor(self.elements)] = torch.arange(len(self.elements))
         self.register_buffer("lookup", lookup, persistent=False)
         self.register_buffer("shift", torch.tensor(list(shift), dtype=torch.float64))
+        n = len(self.elements)
+        starts = torch.zeros([n, n]) if wall is None else torch.tensor(wall, dtype=torch.get_default_dtype())
+        if starts.shape != (n, n):
+            raise MdpotError(f"wall must be one distance per pair of elements, [{n}, {n}]; got {list(starts.shape)}.")
+        self.register_buffer("wall", starts)
+        self.has_wall = self.conservative and bool((starts > 0).any())
 
     def _apply(self, fn, recurse=True):
         # Total energies reach -1e5 eV: the reference stays in float64 whatever the network is converted to.
@@ -105,6 +121,11 @@ class Potential(nn.Module):
             species, edge_index, vectors, marks, direct or not self.conservative
         )
         network = self.readout(features).squeeze(-1) * self.scale
+        if self.has_wall:
+            distance = torch.linalg.vector_norm(vectors, dim=-1)
+            start = self.wall.flatten().index_select(0, species[i] * self.wall.shape[0] + species[j])
+            # Every pair comes twice, once for each of its atoms.
+            network = network.index_add(0, i, 0.5 * repulsive_wall(distance, start))
         gradient = torch.zeros_like(vectors)
         if self.conservative and vectors.shape[0] > 0:
             found = torch.autograd.grad([network.sum()], [vectors], create_graph=differentiate)[0]
