@@ -8,10 +8,11 @@ from typing import Any
 from mdpot.errors import unknown
 from mdpot.models.egnn import EGNN
 from mdpot.models.potential import Potential
+from mdpot.models.tide import Tide
 
-MODELS = {"egnn": EGNN}
+MODELS = {"tide": Tide, "egnn": EGNN}
 
-__all__ = ["EGNN", "MODELS", "Potential", "build_potential"]
+__all__ = ["EGNN", "MODELS", "Potential", "Tide", "build_potential"]
 
 
 def build_potential(

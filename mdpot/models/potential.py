@@ -64,7 +64,8 @@ class Potential(nn.Module):
         starts = torch.zeros([n, n]) if wall is None else torch.tensor(wall, dtype=torch.get_default_dtype())
         if starts.shape != (n, n):
             raise MdpotError(f"wall must be one distance per pair of elements, [{n}, {n}]; got {list(starts.shape)}.")
-        self.register_buffer("wall", starts)
+        # Beyond the cutoff there are no edges: a wall that reached there would end in a jump.
+        self.register_buffer("wall", starts.clamp(max=self.cutoff))
         self.has_wall = self.conservative and bool((starts > 0).any())
 
     def _apply(self, fn, recurse=True):
