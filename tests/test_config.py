@@ -100,7 +100,7 @@ def test_overrides_come_last_and_are_toml_or_text() -> None:
             "finetune.loss=huber",
             'pretrain.vector="direct"',
             "finetune.clip_norm=none",
-            "model.hyperparameters.width=32",
+            "model.hyperparameters.width=48",
         ],
     )
     assert recipe.finetune.lr == 1.0
@@ -108,8 +108,8 @@ def test_overrides_come_last_and_are_toml_or_text() -> None:
     assert recipe.finetune.loss == "huber"
     assert recipe.pretrain.vector == "direct"
     assert recipe.finetune.clip_norm is None
-    assert recipe.model.hyperparameters["width"] == 32
-    assert recipe.model.hyperparameters["layers"] == 3
+    assert recipe.model.hyperparameters["width"] == 48
+    assert recipe.model.hyperparameters["hidden"] == 64
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_required_hyperparameter_is_asked_for(monkeypatch: pytest.MonkeyPatch)
         ("lr=3", r"unknown key 'lr'\. Did you mean pretrain\.lr or finetune\.lr\?"),
         ("model.cutof=3", r"'cutof'\. Did you mean 'cutoff'\?"),
         ("model.width=3", r"model\.hyperparameters\.width="),
-        ("model.hyperparameters.widht=3", r"hyperparameter of egnn 'widht'\. Did you mean 'width'\?"),
+        ("model.hyperparameters.widht=3", r"hyperparameter of tide 'widht'\. Did you mean 'width'\?"),
         ("model.hyperparameters.cutoff=3.0", r"goes in model\.cutoff"),
         ("model.hyperparameters.width=3.5", r"model\.hyperparameters\.width: .*integer, got 3\.5"),
         ("model.name=egn", r"unknown model 'egn'\. Did you mean 'egnn'\?"),

@@ -153,7 +153,8 @@ class TideLayer(nn.Module):
         self.first, self.last = first, last
         self.send = nn.Linear(width, channels)
         nn.init.normal_(self.send.weight, std=width**-0.5)
-        self.send_vectors = nn.Parameter(torch.randn(width, channels) / math.sqrt(width))
+        rows = 0 if first else width
+        self.send_vectors = nn.Parameter(torch.randn(rows, channels) / math.sqrt(width))
         paths = (1, 1, 1) if first else (2, 3, 2)
         n = n_radial * channels
         self.mix = nn.ParameterList([torch.randn(p, n, width) / math.sqrt(p * n) for p in paths])
