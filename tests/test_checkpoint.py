@@ -23,6 +23,7 @@ from mdpot.models import MODELS, Potential, build_potential
 
 ELEMENTS = [1, 6, 8]
 # With all digits that float64 has.
+WALL = [[1.5123, 0.9, 0.8], [0.9, 1.2, 1.1], [0.8, 1.1, 2.2]]
 SHIFT = [-13.605693122994, -1030.123456789012345, -2043.987654321098765]
 METADATA = {"provenance": {"seed": 3, "data": {"origin": "Å, ü"}}, "min_distances": {"H-O": 0.8}}
 
@@ -31,7 +32,7 @@ def make(model: str = "egnn", dtype: torch.dtype = torch.float32, **hyperparamet
     torch.manual_seed(0)
     sizes = {"width": 16, "layers": 2} if model == "egnn" else {}
     chosen = {"cutoff": 3.3, **sizes, **hyperparameters}
-    return build_potential(model, chosen, ELEMENTS, SHIFT, 1 / 3).to(dtype)
+    return build_potential(model, chosen, ELEMENTS, SHIFT, 1 / 3, WALL).to(dtype)
 
 
 @pytest.fixture
@@ -59,6 +60,7 @@ def test_round_trip_is_exact(tmp_path: Path, model: str, dtype: torch.dtype) -> 
     assert all(torch.equal(found[key], expected[key]) for key in expected)
     assert loaded.shift.tolist() == SHIFT
     assert loaded.scale == potential.scale
+    assert loaded.has_wall == potential.has_wall
     assert (loaded.model, loaded.elements, loaded.cutoff) == (model, ELEMENTS, 3.3)
     assert loaded.hyperparameters == potential.hyperparameters
     assert not loaded.training
@@ -219,6 +221,8 @@ def test_a_header_that_lacks_a_key(path: Path, key: str) -> None:
         {"tensors": {"backbone.mark": torch.zeros(3)}},
         {"tensors": {"backbone.mark": None}},
         {"tensors": {"shift": None}},
+        {"tensors": {"wall": None}},
+        {"tensors": {"wall": torch.zeros(2, 2)}},
         {"tensors": {"shift": torch.zeros(2)}},
         {"tensors": {"more": torch.zeros(2)}},
     ],
@@ -226,7 +230,7 @@ def test_a_header_that_lacks_a_key(path: Path, key: str) -> None:
 )
 def test_contents_that_do_not_fit(path: Path, change: dict[str, Any]) -> None:
     rewrite(path, **change)
-    with pytest.raises(MdpotError, match=r"potential\.safetensors.* is damaged|shift must hold") as error:
+    with pytest.raises(MdpotError, match=r"potential\.safetensors.* is damaged|(shift|wall) must") as error:
         load_potential(path)
     assert "\n" not in str(error.value)
 

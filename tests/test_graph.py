@@ -11,7 +11,7 @@ from ase.build import bulk, molecule
 from mdpot.errors import MdpotError
 from mdpot.graph import Graph
 from mdpot.models.potential import edge_vectors
-from mdpot.radial import bessel_basis, polynomial_envelope
+from mdpot.radial import bessel_basis, polynomial_envelope, repulsive_wall
 
 CUTOFF = 3.4
 
@@ -103,3 +103,15 @@ def test_bessel_functions_are_orthogonal() -> None:
     torch.testing.assert_close(overlap, torch.eye(8, dtype=torch.float64), rtol=0, atol=1e-8)
     assert basis.shape == (n, 8)
     assert bool((bessel_basis(torch.tensor([CUTOFF]), 8, CUTOFF).abs() < 1e-5).all())
+
+
+def test_the_wall_starts_without_a_jump_in_two_derivatives() -> None:
+    for d, inside in ((1.2 - 1e-5, True), (1.2, False), (1.2 + 1e-9, False), (9.0, False)):
+        distance = torch.tensor(d, dtype=torch.float64, requires_grad=True)
+        value = repulsive_wall(distance, torch.tensor(1.2, dtype=torch.float64), strength=100.0)
+        (slope,) = torch.autograd.grad(value, distance, create_graph=True)
+        (curvature,) = torch.autograd.grad(slope, distance)
+        assert float(value.detach()) == pytest.approx(100 * max(1.2 / d - 1, 0) ** 3)
+        assert abs(float(slope.detach())) < (1e-7 if inside else 1e-300)
+        assert abs(float(curvature)) < (1e-2 if inside else 1e-300)
+    assert float(repulsive_wall(torch.tensor(0.1), torch.tensor(0.0))) == 0.0

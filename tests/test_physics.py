@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ase.build import molecule
 
 from mdpot.graph import Graph
 from mdpot.models import MODELS, Potential, build_potential
+from mdpot.neighbors import neighbor_list
 from mdpot.training.data.catalog import SAMPLE
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.runner import read_runner
@@ -28,24 +30,50 @@ Results = dict[str, torch.Tensor]
 CUTOFF = 3.4
 ELEMENTS = [1, 6, 8]
 SHIFT = [-13.6, -1030.0, -2043.2]
+# Of H, C and O. That of C and C would reach beyond the cutoff.
+WALL = [[1.7, 1.2, 1.1], [1.2, 4.5, 1.6], [1.1, 1.6, 2.6]]
 
 
-def build(name: str, seed: int = 1, dtype: torch.dtype = torch.float64, small: bool = True) -> Potential:
+def build(name: str, dtype: torch.dtype = torch.float64, small: bool = True, wall: bool = False) -> Potential:
     """A potential with lively weights."""
+    return _amplified(name, small, wall, _factor(name, small)).to(dtype).eval()
+
+
+def _amplified(name: str, small: bool, wall: bool, factor: float) -> Potential:
     takes = inspect.signature(MODELS[name].__init__).parameters
     sizes = {k: v for k, v in {"width": 24, "layers": 3}.items() if k in takes} if small else {}
-    torch.manual_seed(seed)
-    potential = build_potential(name, {"cutoff": CUTOFF, **sizes}, ELEMENTS, SHIFT, 0.7)
+    torch.manual_seed(1)
+    starts = WALL if wall else None
+    potential = build_potential(name, {"cutoff": CUTOFF, **sizes}, ELEMENTS, SHIFT, 0.7, starts)
     with torch.no_grad():
         for weight in potential.parameters():
             if weight.dim() > 1:
-                weight *= 1.6 if small else 1.2
-    return potential.to(dtype).eval()
+                weight *= factor
+    return potential
 
 
-@pytest.fixture(params=MODELS)
+@cache
+def _factor(name: str, small: bool) -> float:
+    """The largest factor on the weights that leaves the forces in dense structures below 50 eV/Å."""
+    dense = [SYSTEMS["slab"](_sample()), SYSTEMS["flattest real cell"](_sample())]
+    graph = Graph.from_atoms(dense, CUTOFF, torch.float64)
+    for factor in (1.6, 1.4, 1.2, 1.0, 0.8):
+        forces = _amplified(name, small, False, factor).double().eval()(*graph.inputs())["forces"]
+        if float(forces.abs().max()) < 50:
+            return factor
+    return 0.6
+
+
+def _name(param: tuple[str, bool]) -> str:
+    name, wall = param
+    return f"{name} with a wall" if wall else name
+
+
+@pytest.fixture(params=[(name, wall) for name in MODELS for wall in (False, True)], ids=_name)
 def potential(request) -> Potential:
-    return build(request.param)
+    """Every architecture, with and without a repulsive wall that systems here run into."""
+    name, wall = request.param
+    return build(name, wall=wall)
 
 
 @pytest.fixture
@@ -58,9 +86,14 @@ def conservative(potential: Potential) -> Potential:
 # ---- systems -------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def sample() -> list[Frame]:
+@cache
+def _sample() -> list[Frame]:
     return read_runner(SAMPLE)
+
+
+@pytest.fixture
+def sample() -> list[Frame]:
+    return _sample()
 
 
 def _to_atoms(frame: Frame) -> Atoms:
@@ -78,15 +111,18 @@ def _slant(cell: np.ndarray) -> float:
 
 
 def _waters(n: int, cell: np.ndarray, pbc: tuple[bool, ...], seed: int = 4) -> Atoms:
-    """Water molecules in random orientations on random places."""
+    """Water molecules in random orientations on random places, their atoms at least 0.75 Å apart."""
     rng = np.random.default_rng(seed)
     atoms = Atoms(cell=cell, pbc=pbc)
     room = np.where(np.abs(cell).sum(1, keepdims=True) > 0, cell, 4 * np.eye(3))
-    for _ in range(n):
+    while len(atoms) < 3 * n:
         water = molecule("H2O")
         water.rotate(rng.uniform(0, 360), rng.normal(size=3))
         water.positions += rng.uniform(0, 1, 3) @ room
-        atoms += water
+        more = atoms + water
+        edges, shifts = neighbor_list(more.positions, more.cell.array, more.pbc, 0.75)
+        if edges.shape[1] == len(shifts) == 0:
+            atoms = more
     return atoms
 
 
@@ -415,7 +451,7 @@ def sweep(potential: Potential, atoms: Atoms, direction: np.ndarray, distances: 
     return tuple(torch.cat(part).numpy() for part in zip(*parts, strict=True))
 
 
-@pytest.mark.parametrize("pair", ["OH", "HO", "OO"])
+@pytest.mark.parametrize("pair", ["OH", "HO", "OO", "CC"])
 def test_a_pair_parts_smoothly(potential: Potential, pair: str) -> None:
     """Outside the cutoff exactly nothing is left of the pair; inside, forces grow like (cutoff - d)²."""
     atoms = Atoms(pair, [[0, 0, 0], [CUTOFF, 0, 0]])
@@ -489,7 +525,7 @@ def test_energies_add_up_and_hold_the_reference(potential: Potential, atoms: Ato
 
 def test_single_precision(potential: Potential, atoms: Atoms) -> None:
     expected = compute(potential, atoms, direct=True)
-    single = build(potential.model, dtype=torch.float32)
+    single = build(potential.model, dtype=torch.float32, wall=potential.has_wall)
     for dtype in (torch.float32, torch.float64):
         found = compute(single, atoms, dtype=dtype, direct=True)
         assert found["energy"].dtype == torch.float64
@@ -515,7 +551,7 @@ def test_large_references_cost_a_float32_network_nothing(potential: Potential) -
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_eager_and_torchscript_agree(potential: Potential, sample: list[Frame], dtype: torch.dtype) -> None:
     relative = 1e-10 if dtype == torch.float64 else 1e-5
-    model = build(potential.model, dtype=dtype)
+    model = build(potential.model, dtype=dtype, wall=potential.has_wall)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         scripted = torch.jit.script(model)
@@ -540,7 +576,7 @@ def test_marks_change_what_is_predicted(potential: Potential) -> None:
     marks = torch.tensor([0, 1, 0])
     marked = potential(*graph.inputs(), marks=marks, direct=True)
     for key in ("interaction", "forces", "vector"):
-        assert float((marked[key] - plain[key]).abs().max()) > 1e-3 * float(plain[key].abs().max())
+        assert float((marked[key] - plain[key]).abs().max()) > 1e-4 * float(plain[key].abs().max())
     none = potential(*graph.inputs(), marks=torch.zeros(3, dtype=torch.int64), direct=True)
     assert all(torch.equal(none[key], plain[key]) for key in plain)
 
@@ -608,8 +644,23 @@ def test_every_weight_learns(potential: Potential) -> None:
     marks = (graph.numbers == 8).long()
     out = potential(*graph.inputs(), marks=marks, direct=True)
     torch.cat([out[key].flatten() for key in ("interaction", "forces", "vector")]).square().sum().backward()
-    lazy = [name for name, w in potential.named_parameters() if w.grad is None or not w.grad.abs().max() > 0]
+    lazy = [name for name, w in potential.named_parameters() if w.numel() and (w.grad is None or not w.grad.any())]
     assert lazy == []
+
+
+def test_the_wall_is_a_pair_repulsion_inside_its_start() -> None:
+    """300 eV (start / d - 1)³, half of it for each atom; nothing at all beyond."""
+    plain, walled = (build("egnn", wall=wall) for wall in (False, True))
+    for pair, start in (("HH", 1.7), ("OH", 1.1), ("HO", 1.1), ("CO", 1.6)):
+        for d in (0.6 * start, 0.99 * start, start, 1.01 * start, 3.0):
+            atoms = Atoms(pair, [[0, 0, 0], [0, d, 0]])
+            without, found = compute(plain, atoms), compute(walled, atoms)
+            inside = max(start / d - 1, 0.0)
+            expected = without["energies"] + 150 * inside**3
+            torch.testing.assert_close(found["energies"], expected, rtol=0, atol=1e-4 * inside**2)
+            push = 900 * inside**2 * start / d**2
+            change = found["forces"] - without["forces"]
+            assert change[1].tolist() == pytest.approx([0, push, 0], rel=1e-5, abs=1e-4 * inside + 1e-11)
 
 
 # ---- EGNN's own ----------------------------------------------------------------------
