@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mdpot.training.data.store import Batch
+from mdpot.training.data.store import Batch, Store
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,15 @@ def mask_molecules(
     atoms = marked[keep].nonzero().squeeze(1)
     share = chosen.sum() / usable.sum().clamp(min=1)
     return masked, MaskTarget(atoms, displacement[marked], share)
+
+
+def count_maskable(store: Store, element: int) -> int:
+    """How many molecules of a store `mask_molecules` may choose: those with the element and with another atom."""
+    n_molecules = int(store.n_molecules_per_frame.sum())
+    inside = store.molecule >= 0
+    sizes = torch.bincount(store.molecule[inside], minlength=n_molecules)
+    hits = torch.bincount(store.molecule[inside & (store.numbers == element)], minlength=n_molecules)
+    return int(((sizes > 1) & (hits > 0)).sum())
 
 
 def _keep_atoms(batch: Batch, keep: Tensor) -> Batch:

@@ -84,6 +84,11 @@ def prepare(
     config = recipe.data
     dataset = load_dataset(config.source, data, allow_download=config.download, need_labels=need_labels)
     frames = dataset.frames
+    if splits is not None and max((max(v, default=-1) for v in splits.values()), default=-1) >= len(frames):
+        raise MdpotError(
+            f"the run began with other data: its splits reach beyond the {len(frames)} frames of {dataset.origin}. "
+            "Give the same data again by --data, or start a new run."
+        )
     chosen = _split(dataset, config, seed) if splits is None else {k: np.asarray(v) for k, v in splits.items()}
     training = [frames[i] for i in chosen["train"]]
     # Elements that only validation or test frames hold belong to the potential too; their reference is zero.

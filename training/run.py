@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 
-from mdpot.checkpoint import load_potential, read_metadata, save_potential
+from mdpot.checkpoint import load_potential, save_potential
 from mdpot.errors import MdpotError
 from mdpot.models import Potential
 from mdpot.training import folder as files
@@ -20,6 +23,7 @@ from mdpot.training.data.sources import SOURCES, load_dataset
 from mdpot.training.data.store import Store
 from mdpot.training.evaluate import Evaluation, evaluate
 from mdpot.training.listener import Listener
+from mdpot.training.masking import count_maskable
 from mdpot.training.objectives import Labels, MaskedAtoms
 from mdpot.training.prepare import (
     Prepared,
@@ -30,7 +34,8 @@ from mdpot.training.prepare import (
 from mdpot.training.report import write_report
 from mdpot.training.schema import Recipe
 from mdpot.training.trainer import Progress, fit
-from mdpot.training.transfer import load_pretrained, pretrained_hyperparameters, transfer_backbone
+from mdpot.training.transfer import all_hyperparameters, load_pretrained, pretraining_of, transfer_backbone
+from mdpot.zoo import find_potential
 
 SILENT = Listener()
 
@@ -67,8 +72,7 @@ def run_train(
     prepared = _open(recipe, data, out, seed, where, "train", resume, listener)
     network = new_potential(recipe.model, prepared, seed)
     if _pretrains(recipe, prepared, listener):
-        pretrained = _pretrain(recipe, prepared, network.to(where), out, seed, listener)
-        network = new_potential(recipe.model, prepared, seed)
+        pretrained = _pretrain(recipe, prepared, where, out, seed, listener)
         _transfer(pretrained, network, "the pretrained network", listener)
     return _finetune(recipe, prepared, network.to(where), out, seed, listener)
 
@@ -92,8 +96,7 @@ def run_pretrain(
     prepared = _open(recipe, data, out, seed, where, "pretrain", resume, listener, need_labels=False)
     if not _pretrains(recipe, prepared, listener):
         raise MdpotError("there is nothing to pretrain: no frame holds a molecule with the element to mask.")
-    network = new_potential(recipe.model, prepared, seed)
-    _pretrain(recipe, prepared, network.to(where), out, seed, listener)
+    _pretrain(recipe, prepared, where, out, seed, listener)
     return out / files.PRETRAINED
 
 
@@ -115,14 +118,14 @@ def run_finetune(
     """
     where = pick_device(device)
     source = load_pretrained(from_file, torch.device("cpu"))
-    prepared = _open(recipe, data, out, seed, where, "finetune", resume, listener)
+    prepared = _open(recipe, data, out, seed, where, "finetune", resume, listener, from_file=from_file)
     network = new_potential(recipe.model, prepared, seed)
     if "avg_neighbors" in network.hyperparameters and source.model == network.model:
         # A normalization measured on the pretraining data belongs to the weights.
-        same = {**network.hyperparameters, "avg_neighbors": pretrained_hyperparameters(from_file)["avg_neighbors"]}
+        same = {**network.hyperparameters, "avg_neighbors": all_hyperparameters(source)["avg_neighbors"]}
         network = new_potential(recipe.model, prepared, seed, same)
     _transfer(source, network, str(from_file), listener)
-    return _finetune(recipe, prepared, network.to(where), out, seed, listener, str(from_file))
+    return _finetune(recipe, prepared, network.to(where), out, seed, listener, from_file)
 
 
 def run_evaluate(file: Path, data: Path | str, *, device: str | None = None) -> dict[str, Any]:
@@ -180,8 +183,10 @@ def _open(
     resume: bool,
     listener: Listener,
     need_labels: bool = True,
+    from_file: Path | None = None,
 ) -> Prepared:
-    """The folder of the run and its data; a resumed run gets the same frames in the same splits or an error."""
+    """The folder of the run and its data; a resumed run gets the same frames in the same splits and starts from the
+    same weights, or an error."""
     began = time.perf_counter()
     if not resume:
         files.check_new(out)
@@ -201,10 +206,16 @@ def _open(
             f"the run in {str(out)!r} began with other data ({run['data']['origin']}); found now: {dataset.origin}. "
             "Give the same data again by --data, or start a new run."
         )
+    weights = None if from_file is None else hashlib.sha256(find_potential(from_file).read_bytes()).hexdigest()
+    if "data" in run and run.get("weights") != weights:
+        raise MdpotError(
+            f"the run in {str(out)!r} began from other pretrained weights. Give the same --from again, or start a "
+            "new run."
+        )
     if "data" not in run:
         run = run or files.open_folder(out, recipe, seed, kind, resume)
         files.write_json(out / files.SPLITS, {k: v.tolist() for k, v in prepared.splits.items()})
-        files.write_json(out / files.RUN, {**run, "data": facts, "device": str(device)})
+        files.write_json(out / files.RUN, {**run, "data": facts, "weights": weights, "device": str(device)})
     if dataset.notice:
         listener.note(dataset.notice)
     counts = ", ".join(f"{len(v)} {k}" for k, v in prepared.stores.items())
@@ -214,24 +225,27 @@ def _open(
 
 
 def _pretrains(recipe: Recipe, prepared: Prepared, listener: Listener) -> bool:
-    """Whether there is a pretraining stage: "auto" decides by whether the frames hold molecules."""
+    """Whether there is a pretraining stage: "auto" decides by whether the frames hold molecules with the element."""
     if recipe.pretrain.objective != "auto":
         return recipe.pretrain.objective != "none"
-    found = int(prepared.train.n_molecules_per_frame.sum()) > 0
+    found = count_maskable(prepared.train, atomic_numbers[recipe.pretrain.element]) > 0
     if not found:
         listener.note("no pretraining: the frames hold no molecules to mask.")
     return found
 
 
 def _pretrain(
-    recipe: Recipe, prepared: Prepared, network: Potential, out: Path, seed: int, listener: Listener
+    recipe: Recipe, prepared: Prepared, device: torch.device, out: Path, seed: int, listener: Listener
 ) -> Potential:
-    if int(prepared.train.n_molecules_per_frame.sum()) == 0:
-        raise MdpotError(
-            f"masking needs molecules{' ' + recipe.data.molecule if recipe.data.molecule else ''}, and the training "
-            "frames hold none. Set pretrain.objective=none, or data.molecule=none."
-        )
     stage = recipe.pretrain
+    if count_maskable(prepared.train, atomic_numbers[stage.element]) == 0:
+        raise MdpotError(
+            f"masking needs molecules{' ' + recipe.data.molecule if recipe.data.molecule else ''} with "
+            f"{stage.element}, and the training frames hold none. Set pretrain.objective=none, or data.molecule=none."
+        )
+    # No label goes in, not even by the scale: pretraining alone and as a part of a training are the same.
+    unlabelled = replace(prepared, shift=np.zeros_like(prepared.shift), scale=1.0)
+    network = new_potential(recipe.model, unlabelled, seed).to(device)
     progress = fit(
         network,
         MaskedAtoms(stage),
@@ -258,7 +272,7 @@ def _finetune(
     out: Path,
     seed: int,
     listener: Listener,
-    from_file: str | None = None,
+    from_file: Path | None = None,
 ) -> dict[str, Any]:
     stage = recipe.finetune
     has_stress = not bool(torch.isnan(prepared.train.stress).all())
@@ -275,7 +289,7 @@ def _finetune(
     results = {name: evaluate(network, store) for name, store in prepared.stores.items()}
     tables = {name: result.metrics() for name, result in results.items()}
     metadata = _provenance(recipe, prepared, seed, "finetune", progress)
-    metadata["provenance"] |= {"metrics": tables, "pretrained_from": from_file}
+    metadata["provenance"] |= {"metrics": tables, "pretrained_from": from_file and str(from_file)}
     metadata["min_distances"] = {
         f"{chemical_symbols[a]}-{chemical_symbols[b]}": round(distance, 4)
         for (a, b), distance in prepared.smallest_distances.items()
@@ -283,7 +297,8 @@ def _finetune(
     held_out = prepared.splits["test"] if len(prepared.splits["test"]) else prepared.splits["validation"]
     metadata["structures"] = sample_structures([prepared.dataset.frames[i] for i in held_out])
     save_potential(out / files.POTENTIAL, network, metadata)
-    metrics = _metrics(recipe, seed, prepared, tables, progress, out)
+    pretrained = from_file or (out / files.PRETRAINED if (out / files.PRETRAINED).is_file() else None)
+    metrics = _metrics(recipe, seed, prepared, tables, progress, pretrained)
     files.write_json(out / files.METRICS, metrics)
     write_report(out, metrics, results)
     return metrics
@@ -317,10 +332,9 @@ def _metrics(
     prepared: Prepared,
     tables: Mapping[str, Mapping[str, float]],
     progress: Progress,
-    out: Path,
+    pretrained: Path | None,
 ) -> dict[str, Any]:
     """The content of metrics.json: "errors" holds one table for each set of frames, keys in `METRICS`."""
-    pretrained = out / files.PRETRAINED
     return {
         "recipe": recipe.name,
         "preset": recipe.preset,
@@ -328,8 +342,7 @@ def _metrics(
         "seed": seed,
         "data": prepared.dataset.origin,
         "labels": prepared.dataset.labels,
-        "pretrained": pretrained.is_file()
-        and read_metadata(pretrained)["provenance"]["recipe"]["pretrain"]["objective"],
+        "pretrained": False if pretrained is None else pretraining_of(pretrained),
         "finetune_steps": progress.step,
         "best_step": progress.best_step,
         "finetune_seconds": round(progress.seconds, 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,11 @@ def transfer_backbone(source: Potential, target: Potential, name: str = "the pre
     """
     if source.model != target.model:
         raise MdpotError(f"{name} is a {source.model!r} network; the recipe asks for {target.model!r}.")
-    for key, value in target.hyperparameters.items():
-        if key != "avg_neighbors" and source.hyperparameters.get(key) != value:
+    made = all_hyperparameters(source)
+    for key, value in all_hyperparameters(target).items():
+        if key != "avg_neighbors" and made[key] != value:
             raise MdpotError(
-                f"{name} was made with {key} = {source.hyperparameters.get(key)!r}; the recipe asks for {value!r}. "
+                f"{name} was made with {key} = {made[key]!r}; the recipe asks for {value!r}. "
                 f"Finetune with the same: --set model.{'' if key == 'cutoff' else 'hyperparameters.'}{key}=..."
             )
     weights, fresh = source.backbone.state_dict(), target.backbone.state_dict()
@@ -60,9 +62,20 @@ def transfer_backbone(source: Potential, target: Potential, name: str = "the pre
     return new
 
 
-def pretrained_hyperparameters(path: Path) -> dict[str, Any]:
-    """The hyperparameters in a potential file."""
-    return read_metadata(path)["hyperparameters"]
+def all_hyperparameters(potential: Potential) -> dict[str, Any]:
+    """The hyperparameters of a potential, those that were left to their defaults too."""
+    takes = inspect.signature(type(potential.backbone).__init__).parameters
+    defaults = {key: value.default for key, value in takes.items() if value.default is not value.empty}
+    return {**defaults, **potential.hyperparameters}
+
+
+def pretraining_of(path: Path) -> str:
+    """What the weights of a potential file learned: the name of the objective, or "labels" for a finetuned one."""
+    provenance = read_metadata(path).get("provenance", {})
+    if provenance.get("stage") != "pretrain":
+        return "labels"
+    objective = provenance["recipe"]["pretrain"]["objective"]
+    return "mask" if objective == "auto" else objective
 
 
 def load_pretrained(path: Path, device: torch.device) -> Potential:

@@ -28,6 +28,10 @@ QUICK = (
 )
 
 
+# What else makes an architecture small.
+SMALL = {"tide": ("channels=4", "n_radial=4", "hidden=16"), "egnn": ()}
+
+
 @pytest.fixture(scope="session")
 def sample() -> list[Frame]:
     """All frames of the sample inside the package."""
@@ -68,7 +72,8 @@ def small_file(small_frames: list[Frame], tmp_path_factory: pytest.TempPathFacto
 def tiny_recipe() -> Callable[..., Recipe]:
     """The recipe water-rpbe (or another) cut down to seconds; further keys as text."""
 
-    def make(*overrides: str, name: str = "water-rpbe") -> Recipe:
-        return load_recipe(name, "plain", [*QUICK, "data.download=false", *overrides])
+    def make(*overrides: str, name: str = "water-rpbe", model: str = "tide") -> Recipe:
+        small = [f"model.hyperparameters.{text}" for text in SMALL[model]]
+        return load_recipe(name, "plain", [*QUICK, *small, "data.download=false", *overrides], model)
 
     return make
