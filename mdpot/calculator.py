@@ -83,7 +83,10 @@ class MaskedGNNCalculator(Calculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         """Computes energy, energies and forces, and the stress where asked; see `ase.calculators.calculator`."""
-        super().calculate(atoms, list(properties), list(system_changes))
+        if atoms is not None and self.atoms is not None and list(system_changes) == ["positions"]:
+            self.atoms.positions[:] = atoms.positions  # the copy that ASE makes of all the rest would be the same
+        else:
+            super().calculate(atoms, list(properties), list(system_changes))
         atoms = cast(Atoms, self.atoms)
         self._check_elements(atoms.numbers)
         wants_stress = "stress" in properties
@@ -109,6 +112,19 @@ class MaskedGNNCalculator(Calculator):
         }
         if wants_stress:
             self.results["stress"] = full_3x3_to_voigt_6_stress(out["stress"][0].double().cpu().numpy())
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What changed since the last calculation, of all that matters to a potential; dynamics asks at every step."""
+        old = self.atoms
+        if old is None:
+            return list(all_changes)
+        arrays = {
+            "positions": (old.positions, atoms.positions),
+            "numbers": (old.numbers, atoms.numbers),
+            "cell": (old.cell.array, atoms.cell.array),
+            "pbc": (old.pbc, atoms.pbc),
+        }
+        return [name for name, (before, now) in arrays.items() if not np.array_equal(before, now)]
 
     def _load(self) -> None:
         """Reads the file, and sets `metadata` and `evaluate`: (atoms, wants_stress) to the results as tensors."""

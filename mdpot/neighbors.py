@@ -94,9 +94,13 @@ class VerletList:
             self._offsets = self._shifts @ np.asarray(cell, dtype=np.float64)
             self.n_builds += 1
         i, j = self._edges
-        vectors = positions[j] - positions[i] + self._offsets
-        inside = np.einsum("ij,ij->i", vectors, vectors) < self.cutoff**2
-        return self._edges[:, inside], self._shifts[inside]
+        vectors = positions.take(j, 0)
+        vectors -= positions.take(i, 0)
+        vectors += self._offsets
+        vectors *= vectors
+        inside = np.flatnonzero(vectors[:, 0] + vectors[:, 1] + vectors[:, 2] < self.cutoff**2)
+        # `take` keeps the two rows contiguous, which a boolean index does not; networks gather faster from such rows.
+        return self._edges.take(inside, 1), self._shifts.take(inside, 0)
 
     def _stale(self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> bool:
         if self._key is None or self.skin == 0:
