@@ -1,105 +1,151 @@
-"""Tide: tensor moments of the neighborhood, invariants of high body order, almost all work per atom.
-
-Our own equivariant network. What costs in other equivariant networks is work of the network's width on every edge; here
-an edge carries a few radial functions times spherical harmonics, and one batched product per layer gathers them.
-"""
-
-from __future__ import annotations
+"""Tide: per-atom moments of the neighbors, multiplied into many-body features. The default architecture."""
 
 import math
 
 import torch
 from torch import Tensor, nn
 
+from mdpot.errors import MdpotError, unknown
 from mdpot.models.activation import SiLU
+from mdpot.models.angular import (
+    MAX_ORDER,
+    harmonics,
+    message_paths,
+    message_table,
+    monomials,
+    product_paths,
+    product_table,
+)
+from mdpot.models.slots import pad_neighbors
+from mdpot.radial import polynomial_envelope
 
-S3 = math.sqrt(3.0)
-N_HARMONICS = 9  # l = 0, 1, 2
+SIZES = {
+    "small": {"width": 32, "channels": 8, "layers": 2, "order": 2, "n_radial": 6},
+    "medium": {"width": 64, "channels": 16, "layers": 2, "order": 2, "n_radial": 8},
+    "large": {"width": 128, "channels": 32, "layers": 3, "order": 2, "n_radial": 8},
+}
+"""Named sizes; every hyperparameter can be given on its own as well."""
 
 
 class Tide(nn.Module):
-    """Moments Σ_j R(d_ij) Y_lm(r_ij) ⊗ p_j of what the neighbors send, coupled, multiplied, and fed to an MLP per atom.
+    """An equivariant network that does its work per atom, not per edge.
 
-    With harmonics Y_l of l = 0, 1, 2 (a scalar, a vector v, a traceless symmetric matrix q), radial functions
-    R_lr = Σ_n w_lrn bessel_n(d) envelope(d), and features h (scalars) and x (vectors and matrices), a layer does
+    With v_ij the vector from atom i to its neighbor j, d_ij its length, u_ij its direction, Y_l the real spherical
+    harmonics, R_bl learned combinations of Bessel functions times an envelope that is zero at the cutoff, an atom has
+    scalars h_i and features x_i of angular momentum l = 1 … order. One layer, n the average number of neighbors:
 
-        p_j = linear(h_j), linear(x_j)                       what atom j sends: few scalars and vectors
-        A_i = Σ_j R_lr(d_ij) Y_lm(r_ij) ⊗ p_j                moments, by one product over padded neighbor lists
-        s, v, q = linear(couple(A_i))                        coupled to l = 0, 1, 2 and mixed over r and p
-        h_i ← h_i + MLP(h_i, s, v·v, q:q, v·q·v, q:q·q)      invariants of up to five bodies
-        x_i ← gates · (v, q·v), gates · (q, v⊗v, q·q)        products as tensors for the next layer
+        A_i = 1/√n Σ_j R_bl(d_ij) Y_l(u_ij) ⊗ (W h_j, W x_j[l=1])     moments of the neighborhood
+        s_i, y_i = linear(A_i);  y_i ← y_i + x_i                      mixed over radial functions and channels
+        y_i ← y_i / √(1 + ⟨y_i²⟩)                                     no growth where atoms come too close
+        B_i = y_i ⊗ y_i,  I_i = y_i · y_i,  J_i = (y_i ⊗ y_i) · y_i   three- and four-body products
+        Δh_i, g_i = MLP(h_i, s_i, I_i, J_i)
+        h_i ← h_i + Δh_i;  x_i = g_i (y_i, B_i)
 
-    Ideas from PaiNN (Schütt et al., ICML 2021), MACE (Batatia et al., NeurIPS 2022), CACE (Cheng, npj Comput. Mater. 2024)
-    and TensorNet (Simeon and De Fabritiis, NeurIPS 2023). Edges must be sorted by central atom.
+    The sum over neighbors is one matrix product per atom. It has few channels, its radial functions do not depend on
+    the atoms, and they are the same in all layers: the linear map that follows sees every combination of them, so
+    nothing as wide as the features is ever computed for an edge. The first layer is the atomic cluster expansion up
+    to four-body terms (Drautz, Phys. Rev. B 99, 014104, 2019), the later ones pass messages (Batatia et al., MACE,
+    NeurIPS 2022); gates as in PaiNN (Schütt et al., ICML 2021).
 
     Args:
         n_elements: number of chemical elements.
         cutoff: Å.
-        width: features per atom, and as many vectors and matrices.
+        size: "small", "medium" or "large": values for the next five where they are not given.
+        width: features per atom.
+        channels: features that each neighbor sends.
         layers: number of message-passing steps.
-        channels: scalars, and as many vectors, that an atom sends.
-        n_radial: radial functions for each l.
+        order: largest angular momentum, 1 to 3.
+        n_radial: radial functions for each angular momentum.
+        hidden: width of the hidden layer of the MLPs, by default twice `width`.
         n_basis: Bessel functions they are made of.
-        hidden: width of the MLP's hidden layer.
         avg_neighbors: average number of neighbors per atom in the training data, for normalization.
+
+    Raises:
+        MdpotError: an unknown size, or an order out of range.
     """
 
     conservative: bool = True
+    angular: Tensor
+    frequencies: Tensor
+    products: Tensor
+    messages: Tensor
+    rows: Tensor
+    monomial: Tensor
+    axis: Tensor
+    first: Tensor
+    second: Tensor
 
     def __init__(
         self,
         n_elements: int,
         cutoff: float = 4.0,
-        width: int = 32,
-        layers: int = 2,
-        channels: int = 8,
-        n_radial: int = 6,
+        size: str = "small",
+        width: int | None = None,
+        channels: int | None = None,
+        layers: int | None = None,
+        order: int | None = None,
+        n_radial: int | None = None,
+        hidden: int | None = None,
         n_basis: int = 8,
-        hidden: int = 64,
         avg_neighbors: float = 25.0,
     ) -> None:
         super().__init__()
+        if size not in SIZES:
+            raise unknown("size", size, SIZES)
+        default = SIZES[size]
+        width, channels = width or default["width"], channels or default["channels"]
+        layers, n_radial = layers or default["layers"], n_radial or default["n_radial"]
+        order, hidden = order or default["order"], hidden or 2 * width
+        if not 1 <= order <= MAX_ORDER:
+            raise MdpotError(f"order must be between 1 and {MAX_ORDER}; got {order}.")
         self.cutoff = cutoff
         self.n_features = width
-        self.n_radial, self.n_basis = n_radial, n_basis
+        self.order, self.n_radial, self.n_basis = order, n_radial, n_basis
         self.norm = math.sqrt(2.0 * cutoff / max(avg_neighbors, 1.0))
         self.embedding = nn.Embedding(n_elements, width)
         self.mark = nn.Parameter(0.5 * torch.randn(width))
-        self.radial = nn.Parameter(torch.randn(3 * n_radial, n_basis) / math.sqrt(n_basis))
+        self.radial = nn.Parameter(torch.randn((order + 1) * n_radial, n_basis) / math.sqrt(n_basis))
         self.layers = nn.ModuleList(
-            [TideLayer(width, channels, n_radial, hidden, n == 0, n == layers - 1) for n in range(layers)]
+            [TideLayer(width, channels, n_radial, order, hidden, n == 0, n == layers - 1) for n in range(layers)]
         )
         self.gate = nn.Linear(width, width)
-        for name in ("harmonics", "coupling", "products"):
-            self.register_buffer(name, torch.zeros(0), persistent=False)
-        rows = [n + degree * n_radial for degree in (0, 1, 1, 1, 2, 2, 2, 2, 2) for n in range(n_radial)]
-        self.register_buffer("radial_row", torch.tensor(rows), persistent=False)
-        self.register_buffer("pair_a", torch.triu_indices(3, 3)[0], persistent=False)
-        self.register_buffer("pair_b", torch.triu_indices(3, 3)[1], persistent=False)
-        a, b = product_pairs()
-        self.register_buffer("factor_a", a, persistent=False)
-        self.register_buffer("factor_b", b, persistent=False)
-        self._fill_tables()
+        self._set_constants()
+
+    def _set_constants(self) -> None:
+        """Tables in the precision of the weights: converted to float64, those of float32 would not be exact."""
+        weight = self.radial
+        angular = harmonics(self.order).repeat_interleave(self.n_radial, 0)
+        frequencies = torch.arange(1, self.n_basis + 1, dtype=torch.float64).unsqueeze(1) * (math.pi / self.cutoff)
+        first, second, products = product_table(self.order)
+        floats = {
+            "angular": angular,
+            "frequencies": frequencies,
+            "products": products,
+            "messages": message_table(self.order),
+        }
+        momenta = [degree for degree in range(self.order + 1) for _ in range(2 * degree + 1)]
+        rows = [degree * self.n_radial + b for degree in momenta for b in range(self.n_radial)]
+        _, monomial, axis = monomials(self.order)
+        indices = {"rows": rows, "monomial": monomial, "axis": axis, "first": first, "second": second}
+        for name, table in floats.items():
+            self.register_buffer(name, table.to(weight.device, weight.dtype), persistent=False)
+        for name, index in indices.items():
+            table = torch.tensor(index, dtype=torch.int64, device=weight.device)
+            self.register_buffer(name, table, persistent=False)
 
     def _apply(self, fn, recurse=True):
         super()._apply(fn, recurse)
-        self._fill_tables()  # anew in the new dtype, because √3 rounded to float32 is wrong in float64
+        self._set_constants()
         return self
-
-    def _fill_tables(self) -> None:
-        like = self.mark.detach()
-        self.harmonics = harmonic_table().repeat_interleave(self.n_radial, 0).to(like)
-        self.coupling = coupling_table().to(like)
-        self.products = product_table().to(like)
 
     def forward(
         self, species: Tensor, edge_index: Tensor, vectors: Tensor, marks: Tensor, direct: bool
     ) -> tuple[Tensor, Tensor]:
-        """Per-atom features, and a gated sum of the last layer's vectors as the per-atom vector.
+        """Per-atom features, and a per-atom vector.
 
         Args:
             species: [n_atoms] int64, index into the elements.
-            edge_index: [2, n_edges] int64, sorted by the first row.
+            edge_index: [2, n_edges] int64.
             vectors: [n_edges, 3], Å, from atom i to its neighbor j.
             marks: [n_atoms], 1 for atoms whose molecule lost an atom to the mask, else 0.
             direct: whether the per-atom vector is wanted.
@@ -108,179 +154,133 @@ class Tide(nn.Module):
             features [n_atoms, width] and vector [n_atoms, 3] (zeros unless `direct`).
         """
         n_atoms = species.shape[0]
-        slots, most = neighbor_slots(edge_index[0], n_atoms)
-        # Empty slots hold a neighbor at the cutoff, where the envelope is zero.
-        nowhere = torch.zeros([1, 3], dtype=vectors.dtype, device=vectors.device)
-        nowhere[0, 0] = self.cutoff
-        r = torch.cat([vectors, nowhere]).index_select(0, slots).t().contiguous()  # [3, n_slots]
-        neighbor = torch.cat([edge_index[1], edge_index.new_zeros([1])]).index_select(0, slots)
-        filters = self.filters(r).view(-1, n_atoms, most).transpose(0, 1).contiguous()
-
+        slots, neighbors = pad_neighbors(edge_index, vectors, self.cutoff, n_atoms)
+        # Empty slots hold a neighbor at the cutoff, where every function of the distance is zero.
+        empty = vectors.new_zeros([1, 3])
+        empty[0, 0] = self.cutoff
+        padded = torch.cat([vectors, empty]).index_select(0, slots.flatten()).t().contiguous()
+        basis = self.basis(padded).view(-1, n_atoms, slots.shape[1]).transpose(0, 1).contiguous()
         h = self.embedding(species) + marks.to(vectors.dtype).unsqueeze(-1) * self.mark
-        x = vectors.new_zeros([8, n_atoms, self.n_features])
+        x = h.new_zeros([0])
         for layer in self.layers:
-            h, x = layer(
-                h, x, neighbor, filters, self.coupling, self.products, self.factor_a, self.factor_b
-            )
-        vector = vectors.new_zeros([n_atoms, 3])
+            h, x = layer(h, x, neighbors, basis, self.messages, self.first, self.second, self.products)
+        vector = h.new_zeros([n_atoms, 3])
         if direct:
             vector = (x[:3] * self.gate(h)).sum(-1).t()
         return h, vector
 
-    def filters(self, r: Tensor) -> Tensor:
-        """R_lr(d) Y_lm for neighbor vectors r [3, n_slots]: [9 n_radial, n_slots], harmonics slowest."""
-        d = r.square().sum(0, keepdim=True).sqrt()
-        unit = r / d
-        x = (d / self.cutoff).clamp(max=1.0)
-        x3 = x * x * x
-        envelope = (1.0 - x3 * x3 * (28.0 - x * (48.0 - 21.0 * x))) / d * self.norm
-        n = torch.arange(1, self.n_basis + 1, device=r.device, dtype=r.dtype).unsqueeze(1)
-        basis = torch.sin(d * (n * (math.pi / self.cutoff))) * envelope
-        pairs = unit.index_select(0, self.pair_a) * unit.index_select(0, self.pair_b)
-        monomials = torch.cat([torch.ones_like(d), unit, pairs])
-        return (self.radial.index_select(0, self.radial_row) @ basis) * (self.harmonics @ monomials)
+    def basis(self, vectors: Tensor) -> Tensor:
+        """R_bl(d) Y_lm(u) of vectors [3, n], Å, as [(order + 1)^2 n_radial, n], rows by l, m, then b.
+
+        Neighbors go along the last dimension, where elementwise operations are fastest.
+        """
+        distance = vectors.square().sum(0, keepdim=True).sqrt()
+        direction = vectors / distance
+        envelope = polynomial_envelope(distance, self.cutoff) * (self.norm / distance)
+        bessel = torch.sin(self.frequencies * distance) * envelope
+        powers, start = torch.cat([torch.ones_like(distance), direction]), 0
+        for degree in range(2, self.order + 1):
+            stop = start + (degree + 1) * (degree + 2) // 2
+            axis = powers.index_select(0, self.axis[start:stop])
+            powers = torch.cat([powers, axis * powers.index_select(0, self.monomial[start:stop])])
+            start = stop
+        return (self.radial.index_select(0, self.rows) @ bessel) * (self.angular @ powers)
 
 
 class TideLayer(nn.Module):
-    """One step of Tide; see there for the equations and the arguments.
+    """One layer of `Tide`; see there for the equations.
 
-    The first layer has only scalars to send; the last has no tensors to pass on.
+    Features x and y are [(order + 1)^2 - 1, n_atoms, width], rows by l, m from l = 1. The first layer has only scalars
+    to send and no x to add; the last one returns y for x.
     """
 
-    def __init__(self, width: int, channels: int, n_radial: int, hidden: int, first: bool, last: bool) -> None:
+    outputs: list[int]
+    in_invariants: list[bool]
+
+    def __init__(
+        self,
+        width: int,
+        channels: int,
+        n_radial: int,
+        order: int,
+        hidden: int,
+        is_first: bool,
+        is_last: bool,
+    ) -> None:
         super().__init__()
+        self.is_first, self.is_last, self.order = is_first, is_last, order
         self.width, self.channels, self.n_radial = width, channels, n_radial
-        self.first, self.last = first, last
+        degrees = range(order + 1)
+        self.paths = [1 if is_first else len(message_paths(order, degree)) for degree in degrees]
+        self.moment_rows = [n * (2 * degree + 1) for degree, n in enumerate(self.paths)]
+        self.momenta = [2 * degree + 1 for degree in degrees[1:]]
+        self.outputs = [l3 for _, _, l3 in product_paths(order)]
+        self.in_invariants = [l2 <= l3 for _, l2, l3 in product_paths(order)]
+        self.product_rows = [order] + [2 * l3 + 1 for l3 in self.outputs]
+
         self.send = nn.Linear(width, channels)
         nn.init.normal_(self.send.weight, std=width**-0.5)
-        rows = 0 if first else width
-        self.send_vectors = nn.Parameter(torch.randn(rows, channels) / math.sqrt(width))
-        paths = (1, 1, 1) if first else (2, 3, 2)
-        n = n_radial * channels
-        self.mix = nn.ParameterList([torch.randn(p, n, width) / math.sqrt(p * n) for p in paths])
-        self.mlp = nn.Sequential(
-            nn.Linear(6 * width, hidden), SiLU(), nn.Linear(hidden, width if last else 6 * width)
-        )
+        self.send_vector = nn.Parameter(torch.randn(width, 0 if is_first else channels) / math.sqrt(width))
+        fan_in = n_radial * channels
+        weights = [torch.randn(n, fan_in, width) / math.sqrt(n * fan_in) for n in self.paths]
+        self.mix = nn.Parameter(torch.cat(weights))
+        n_in = 2 + order + sum(self.in_invariants)
+        n_out = 1 if is_last else 1 + order + len(self.outputs)
+        self.mlp = nn.Sequential(nn.Linear(n_in * width, hidden), SiLU(), nn.Linear(hidden, n_out * width))
 
     def forward(
         self,
         h: Tensor,
         x: Tensor,
-        neighbor: Tensor,
-        filters: Tensor,
-        coupling: Tensor,
+        neighbors: Tensor,
+        basis: Tensor,
+        messages: Tensor,
+        first: Tensor,
+        second: Tensor,
         products: Tensor,
-        factor_a: Tensor,
-        factor_b: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        n = h.shape[0]
-        s, y = self.moments(h, x, neighbor, filters, coupling)
-        pairs = (y.index_select(0, factor_a) * y.index_select(0, factor_b)).flatten(1)
-        vv, qq, qv, vv2, qq2 = (products @ pairs).view(15, n, self.width).split([1, 1, 3, 5, 5])
-        v, q = y.split([3, 5])
-        invariants = [h, s, vv[0], qq[0], (qv * v).sum(0), (qq2 * q).sum(0)]
-        out = self.mlp(torch.cat(invariants, 1))
-        if self.last:
+        n_atoms, width = h.shape
+        moments = self.moments(h, x, neighbors, basis, messages).split(self.moment_rows)
+        mixed: list[Tensor] = []
+        weights = self.mix.split(self.paths)
+        for n, weight in enumerate(weights):
+            by_path = moments[n].view(weight.shape[0], -1, weight.shape[1])
+            mixed.append(torch.bmm(by_path, weight).sum(0).view(-1, n_atoms, width))
+        y = torch.cat(mixed[1:])
+        if not self.is_first:
+            y = y + x
+        y = y * (1.0 + y.square().sum(0).mean(-1, keepdim=True) / y.shape[0]).rsqrt()
+        parts = y.split(self.momenta)
+        pairs = y.index_select(0, first) * y.index_select(0, second)
+        blocks = (products @ pairs.flatten(1)).view(-1, n_atoms, width).split(self.product_rows)
+        inputs = [h, mixed[0].squeeze(0)]
+        for invariant in blocks[0].unbind(0):
+            inputs.append(invariant)
+        for n, degree in enumerate(self.outputs):
+            if self.in_invariants[n]:
+                inputs.append((blocks[n + 1] * parts[degree - 1]).sum(0))
+        out = self.mlp(torch.cat(inputs, 1))
+        if self.is_last:
             return h + out, y
-        dh, g1, g2, g3, g4, g5 = out.split(self.width, 1)
-        return h + dh, torch.cat([v * g1 + qv * g2, q * g3 + vv2 * g4 + qq2 * g5])
+        gates = out.split(width, 1)
+        new: list[Tensor] = []
+        for n, part in enumerate(parts):
+            new.append(part * gates[n + 1])
+        for n, degree in enumerate(self.outputs):
+            new[degree - 1] = new[degree - 1] + blocks[n + 1] * gates[n + 1 + self.order]
+        return h + gates[0], torch.cat(new)
 
-    def moments(
-        self, h: Tensor, x: Tensor, neighbor: Tensor, filters: Tensor, coupling: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Scalars s [n_atoms, width] and tensors y [8, n_atoms, width] (vector, then matrix) from the neighbors."""
-        n, k, p, r = h.shape[0], filters.shape[2], self.channels, self.n_radial
+    def moments(self, h: Tensor, x: Tensor, neighbors: Tensor, basis: Tensor, messages: Tensor) -> Tensor:
+        """A_i coupled to l = 0 … order: [n_rows, n_atoms · n_radial · channels], rows by l, path, m."""
+        n_atoms, n_rows, n_slots = basis.shape
+        b, c = self.n_radial, self.channels
         sent = self.send(h)
-        if self.first:
-            got = sent.index_select(0, neighbor).view(n, k, p)
-            a = torch.bmm(got.transpose(1, 2), filters.transpose(1, 2)).view(n, p, 9, r)
-            s, v, q = a.permute(2, 0, 1, 3).reshape(9 * n, p * r).split([n, 3 * n, 5 * n])
-            return s @ self.mix[0][0], torch.cat([v @ self.mix[1][0], q @ self.mix[2][0]]).view(8, n, self.width)
-        vectors = (x[:3].reshape(3 * n, self.width) @ self.send_vectors).view(3, n, p)
-        sent = torch.cat([sent.unsqueeze(0), vectors]).transpose(0, 1).reshape(n, 4 * p)
-        a = torch.bmm(filters, sent.index_select(0, neighbor).view(n, k, 4 * p)).view(n, 9, r, 4, p)
-        coupled = coupling @ a.permute(1, 3, 0, 2, 4).reshape(36, n * r * p)
-        s, v, q = coupled.split([2, 9, 10])
-        s = torch.bmm(s.reshape(2, n, r * p), self.mix[0]).sum(0)
-        v = torch.bmm(v.reshape(3, 3 * n, r * p), self.mix[1]).sum(0)
-        q = torch.bmm(q.reshape(2, 5 * n, r * p), self.mix[2]).sum(0)
-        return s, torch.cat([v, q]).view(8, n, self.width) + x
-
-
-def neighbor_slots(center: Tensor, n_atoms: int) -> tuple[Tensor, int]:
-    """Edges laid out as a rectangle: as many slots for each atom as the atom with most neighbors needs.
-
-    Args:
-        center: [n_edges] int64, ascending.
-        n_atoms: number of atoms.
-
-    Returns:
-        [n_atoms * most] int64, the edge in each slot, n_edges in empty ones; and most, at least 1.
-    """
-    n_edges = center.shape[0]
-    counts = torch.bincount(center, minlength=n_atoms)
-    most = max(int(counts.max()), 1)
-    edges = torch.arange(n_edges, device=center.device)
-    place = edges - (counts.cumsum(0) - counts).index_select(0, center) + center * most
-    slots = torch.full([n_atoms * most], n_edges, dtype=torch.int64, device=center.device)
-    return slots.index_copy(0, place, edges), most
-
-
-def matrix_basis() -> Tensor:
-    """Q [5, 3, 3]: symmetric traceless matrices with Y_2m(u) = u·Q_m u and Σ_m Y_2m² = 1 for unit vectors."""
-    q = torch.zeros(5, 3, 3, dtype=torch.float64)
-    for m, (a, b) in enumerate(((0, 1), (1, 2), (2, 0))):
-        q[m, a, b] = q[m, b, a] = S3 / 2
-    q[3] = torch.diag(torch.tensor([S3 / 2, -S3 / 2, 0.0], dtype=torch.float64))
-    q[4] = torch.diag(torch.tensor([-0.5, -0.5, 1.0], dtype=torch.float64))
-    return q
-
-
-def harmonic_table() -> Tensor:
-    """[9, 10]: the harmonics of l = 0, 1, 2 from the monomials 1, x, y, z, xx, xy, xz, yy, yz, zz."""
-    table = torch.zeros(N_HARMONICS, 10, dtype=torch.float64)
-    table[:4, :4] = torch.eye(4)
-    a, b = torch.triu_indices(3, 3)
-    table[4:, 4:] = matrix_basis()[:, a, b] * torch.where(a == b, 1.0, 2.0)
-    return table
-
-
-def coupling_table() -> Tensor:
-    """[21, 36]: harmonics (9) times what is sent (a scalar s and a vector p: 4), coupled to l = 0 (Y0 s, Y1·p), l = 1
-    (Y1 s, Y0 p, Y2 p) and l = 2 (Y2 s, Y1⊗p)."""
-    q = matrix_basis()
-    table = torch.zeros(21, N_HARMONICS, 4, dtype=torch.float64)
-    table[0, 0, 0] = 1
-    for a in range(3):
-        table[1, 1 + a, 1 + a] = 1
-        table[2 + a, 1 + a, 0] = 1
-        table[5 + a, 0, 1 + a] = 1
-    table[8:11, 4:, 1:] = q.permute(1, 0, 2)
-    table[11:16, 4:, 0] = torch.eye(5)
-    table[16:, 1:4, 1:] = q
-    return table.view(21, 36)
-
-
-def _products() -> Tensor:
-    """[15, 8, 8]: bilinear forms of (v, q): v·v, q:q, q·v (3), and the matrices (5) of v⊗v and q·q; upper triangle."""
-    q = matrix_basis()
-    table = torch.zeros(15, 8, 8, dtype=torch.float64)
-    table[0, :3, :3] = torch.eye(3)
-    table[1, 3:, 3:] = torch.eye(5)
-    table[2:5, 3:, :3] = q.permute(1, 0, 2)
-    table[5:10, :3, :3] = q
-    squares = torch.einsum("iab,jbc->ijac", q, q)
-    table[10:, 3:, 3:] = torch.einsum("ijac,mac->mij", 0.5 * (squares + squares.transpose(2, 3)), q) / 1.5
-    return (table + table.transpose(1, 2)).triu(1) + torch.diag_embed(table.diagonal(dim1=1, dim2=2))
-
-
-def product_pairs() -> tuple[Tensor, Tensor]:
-    """The pairs [n_pairs] of the eight components of (v, q) that occur in `product_table`."""
-    used = (_products() != 0).any(0).nonzero()
-    return used[:, 0].contiguous(), used[:, 1].contiguous()
-
-
-def product_table() -> Tensor:
-    """[15, n_pairs]: v·v, q:q, q·v, v⊗v, q·q from the products of components in `product_pairs`."""
-    a, b = product_pairs()
-    return _products()[:, a, b].contiguous()
+        if self.is_first:
+            sent = sent.index_select(0, neighbors).view(n_atoms, n_slots, c)
+            found = torch.bmm(sent.transpose(1, 2), basis.transpose(1, 2)).view(n_atoms, c, n_rows // b, b)
+            return found.permute(2, 0, 3, 1).reshape(n_rows // b, n_atoms * b * c)
+        vectors = (x[:3].reshape(3 * n_atoms, self.width) @ self.send_vector).view(3, n_atoms, c)
+        sent = torch.cat([sent.unsqueeze(0), vectors]).transpose(0, 1).reshape(n_atoms, 4 * c)
+        found = torch.bmm(basis, sent.index_select(0, neighbors).view(n_atoms, n_slots, 4 * c))
+        found = found.view(n_atoms, n_rows // b, b, 4, c).permute(1, 3, 0, 2, 4)
+        return messages @ found.reshape(4 * n_rows // b, n_atoms * b * c)
