@@ -110,9 +110,7 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     options = [
         click.argument("recipe"),
-        click.option(
-            "--preset", metavar="NAME", help="quick, full or paper; one the recipe holds.  [default: quick]"
-        ),
+        click.option("--preset", metavar="NAME", help="quick, full or paper; one the recipe holds.  [default: quick]"),
         click.option("--model", metavar="NAME", help="Network, in place of the recipe's, e.g. egnn."),
         click.option(
             "--set",

@@ -92,9 +92,7 @@ def finetune(request: Request, from_file: Path) -> None:
 
     suffix = "-finetune"
     with request.listening(suffix) as listener:
-        result = run_finetune(
-            request.recipe, from_file=from_file, **request.arguments(suffix), listener=listener
-        )
+        result = run_finetune(request.recipe, from_file=from_file, **request.arguments(suffix), listener=listener)
     _print_result(request.out(suffix), result)
 
 

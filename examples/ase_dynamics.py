@@ -23,7 +23,7 @@ rng = np.random.default_rng(0)
 atoms = water_box(32, rng)
 atoms.calc = MaskedGNNCalculator(arguments.model)
 
-FIRE(atoms, logfile=None).run(fmax=1.0, steps=50)
+FIRE(atoms).run(fmax=1.0, steps=50)
 thermalize_momenta(atoms, 300, rng=rng)
 dynamics = LangevinBAOAB(atoms, timestep=0.5 * units.fs, temperature_K=300, T_tau=100 * units.fs, rng=rng)
 for _ in dynamics.irun(arguments.steps):

@@ -4,6 +4,7 @@ The bonded and nonbonded terms inside the ML region are taken over by the potent
 surroundings stays classical (mechanical embedding). Run it with `python examples/ml_mm.py`.
 """
 
+# pyright: basic, reportAttributeAccessIssue=false, reportOperatorIssue=false, reportArgumentType=false
 import argparse
 
 import openmm

@@ -4,6 +4,7 @@ The barostat moves whole molecules, which it knows by the bonds of the topology.
 periodic box; the force follows. Run it with `python examples/openmm_npt.py`.
 """
 
+# pyright: basic, reportAttributeAccessIssue=false, reportOperatorIssue=false, reportArgumentType=false
 import argparse
 
 import numpy as np

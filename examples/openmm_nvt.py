@@ -3,6 +3,7 @@
 Run it with `python examples/openmm_nvt.py`; `--backend python` needs no openmmtorch.
 """
 
+# pyright: basic, reportAttributeAccessIssue=false, reportOperatorIssue=false, reportArgumentType=false
 import argparse
 import sys
 

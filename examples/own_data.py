@@ -44,7 +44,12 @@ recipe = load_recipe(
     ],
 )
 metrics = run_train(recipe, data=folder / "frames.extxyz", out=folder / "run")
-print("test force RMSE:", round(metrics["errors"]["test"]["force_rmse"], 1), "meV/Å; report:", folder / "run" / "report.md")
+print(
+    "test force RMSE:",
+    round(metrics["errors"]["test"]["force_rmse"], 1),
+    "meV/Å; report:",
+    folder / "run" / "report.md",
+)
 
 atoms = frames[0].copy()
 atoms.calc = MaskedGNNCalculator(folder / "run")

@@ -95,9 +95,7 @@ class MaskedGNNCalculator(Calculator):
                 "stress: this potential is force-centric; its energy has no strain gradient."
             )
         if wants_stress and not atoms.pbc.all():
-            raise PropertyNotImplementedError(
-                f"stress needs three periodic directions; pbc is {atoms.pbc.tolist()}."
-            )
+            raise PropertyNotImplementedError(f"stress needs three periodic directions; pbc is {atoms.pbc.tolist()}.")
         with _gradients():
             out = self.evaluate(atoms, wants_stress)
         forces = out["forces"].double().cpu().numpy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -54,9 +54,7 @@ class Graph:
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Graph:
         """A copy on `device`, its floating-point tensors in `dtype`."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Graph(
-            **{k: v.to(device, dtype if v.is_floating_point() else None) for k, v in values.items()}
-        )
+        return Graph(**{k: v.to(device, dtype if v.is_floating_point() else None) for k, v in values.items()})
 
     def replace(self, **tensors: torch.Tensor) -> Graph:
         """A copy in which some tensors are others."""
@@ -67,9 +65,7 @@ class Graph:
         return self.numbers, self.positions, self.cell, self.system, self.edge_index, self.shifts
 
     @staticmethod
-    def from_atoms(
-        atoms: Atoms | Sequence[Atoms], cutoff: float, dtype: torch.dtype = torch.float32
-    ) -> Graph:
+    def from_atoms(atoms: Atoms | Sequence[Atoms], cutoff: float, dtype: torch.dtype = torch.float32) -> Graph:
         """The graph of one or several ASE structures.
 
         Args:
@@ -80,21 +76,20 @@ class Graph:
         Raises:
             MdpotError: a periodic structure without a cell, or positions that are not finite.
         """
-        structures = [atoms] if hasattr(atoms, "numbers") else list(atoms)
+        structures: list[Any] = [atoms] if hasattr(atoms, "numbers") else list(atoms)
         edges = [neighbor_list(a.positions, a.cell.array, a.pbc, cutoff) for a in structures]
         sizes = [len(a) for a in structures]
         starts = np.cumsum([0, *sizes])
-        float_tensor = {"dtype": dtype}
         return Graph(
             numbers=torch.from_numpy(np.concatenate([a.numbers for a in structures]).astype(np.int64)),
-            positions=torch.tensor(np.concatenate([a.positions for a in structures]), **float_tensor),
-            cell=torch.tensor(np.stack([a.cell.array for a in structures]), **float_tensor),
+            positions=torch.tensor(np.concatenate([a.positions for a in structures]), dtype=dtype),
+            cell=torch.tensor(np.stack([a.cell.array for a in structures]), dtype=dtype),
             pbc=torch.tensor(np.stack([a.pbc for a in structures])),
             system=torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)),
             edge_index=torch.from_numpy(
                 np.concatenate([e + start for (e, _), start in zip(edges, starts, strict=False)], axis=1)
             ),
-            shifts=torch.tensor(np.concatenate([s for _, s in edges]), **float_tensor),
+            shifts=torch.tensor(np.concatenate([s for _, s in edges]), dtype=dtype),
         )
 
     def to_atoms(self) -> list[Atoms]:
@@ -104,7 +99,4 @@ class Graph:
         sizes = torch.bincount(self.system, minlength=self.n_systems).tolist()
         numbers, positions = self.numbers.cpu(), self.positions.detach().cpu()
         parts = zip(numbers.split(sizes), positions.split(sizes), self.cell.cpu(), self.pbc.cpu(), strict=True)
-        return [
-            Atoms(n.numpy(), x.double().numpy(), cell=c.double().numpy(), pbc=p.numpy())
-            for n, x, c, p in parts
-        ]
+        return [Atoms(n.numpy(), x.double().numpy(), cell=c.double().numpy(), pbc=p.numpy()) for n, x, c, p in parts]

@@ -63,9 +63,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, tu
 def potential_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("run") / "potential.safetensors"
     potential = build_potential("egnn", {"cutoff": 3.0, "width": 8, "layers": 1}, [1, 8], [-1.0, -2.0], 1.0)
-    save_potential(
-        path, potential, {"provenance": {"recipe": {"name": "test", "preset": "standard"}, "seed": 7}}
-    )
+    save_potential(path, potential, {"provenance": {"recipe": {"name": "test", "preset": "standard"}, "seed": 7}})
     return path
 
 
@@ -255,9 +253,7 @@ def test_version() -> None:
 
 
 def test_runs_as_a_module() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "mdpot", "--version"], capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-m", "mdpot", "--version"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert "version" in done.stdout
 
@@ -273,9 +269,7 @@ def test_a_run_shows_its_progress() -> None:
         listener.note("data: [1000] frames")
         listener.progress("pretrain", Report(100, 400, 50.0, {"train/cosine": 0.25}))
         listener.progress("pretrain", Report(200, 400, 100.0, {"train/cosine": 0.3, "val/cosine": 0.5}))
-        listener.progress(
-            "finetune", Report(400, 400, 100.0, {"val/force_rmse": 120.04, "val/energy_mae": 2.5})
-        )
+        listener.progress("finetune", Report(400, 400, 100.0, {"val/force_rmse": 120.04, "val/energy_mae": 2.5}))
     lines = console.export_text().splitlines()
     assert lines == [
         "data: [1000] frames",
@@ -297,9 +291,7 @@ def test_results_are_printed_as_a_table(calls: list, monkeypatch: pytest.MonkeyP
     assert json.loads(run("evaluate", "f", "x", "--json").stdout)["frames.xyz"] == errors
 
 
-def test_a_comparison_is_printed_with_its_standard_errors(
-    calls: list, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_comparison_is_printed_with_its_standard_errors(calls: list, monkeypatch: pytest.MonkeyPatch) -> None:
     arms = {
         "pretrained": {"mean": 100.0, "standard_error": 2.0},
         "difference": {"mean": -20.0, "standard_error": None},

@@ -127,9 +127,7 @@ def load_recipe(
     except ValidationError as error:
         raise MdpotError(f"{where}: {_one_line(error)}") from error
     hyperparameters = _check_hyperparameters(recipe.model)
-    return recipe.model_copy(
-        update={"model": recipe.model.model_copy(update={"hyperparameters": hyperparameters})}
-    )
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"hyperparameters": hyperparameters})})
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
@@ -189,9 +187,7 @@ def _find(name_or_path: str | Path) -> Path:
         return path
     if path.suffix == ".toml" or path.is_dir() or len(path.parts) > 1:
         reason = "is a folder" if path.is_dir() else "is not there"
-        raise MdpotError(
-            f"the recipe file {str(path)!r} {reason}. Shipped recipes: {', '.join(sorted(names))}."
-        )
+        raise MdpotError(f"the recipe file {str(path)!r} {reason}. Shipped recipes: {', '.join(sorted(names))}.")
     raise unknown("recipe", str(name_or_path), names)
 
 
@@ -321,9 +317,7 @@ def _check_hyperparameters(model: ModelConfig) -> dict[str, Any]:
         try:
             checked[key] = adapter.validate_python(value)
         except ValidationError as error:
-            raise MdpotError(
-                f"model.hyperparameters.{key}: {error.errors()[0]['msg']}, got {value!r}"
-            ) from error
+            raise MdpotError(f"model.hyperparameters.{key}: {error.errors()[0]['msg']}, got {value!r}") from error
     return checked
 
 

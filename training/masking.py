@@ -25,9 +25,7 @@ class MaskTarget:
     share: Tensor
 
 
-def mask_molecules(
-    batch: Batch, ratio: float, element: int, generator: torch.Generator
-) -> tuple[Batch, MaskTarget]:
+def mask_molecules(batch: Batch, ratio: float, element: int, generator: torch.Generator) -> tuple[Batch, MaskTarget]:
     """Removes one atom of `element` from each molecule that is chosen (masked pretraining paper, section 2.2).
 
     Every usable molecule (`batch.molecule` not -1, two atoms or more) that holds the element is chosen with probability

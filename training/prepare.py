@@ -101,9 +101,7 @@ def prepare(
     table = dict(zip(elements, shift.tolist(), strict=True))
     parts = {name: [frames[i] for i in indices] for name, indices in chosen.items() if len(indices)}
     parts |= {name: extra.frames for name, extra in dataset.tests.items()}
-    stores = {
-        name: Store(part, recipe.model.cutoff, table, config.molecule).to(device) for name, part in parts.items()
-    }
+    stores = {name: Store(part, recipe.model.cutoff, table, config.molecule).to(device) for name, part in parts.items()}
     return Prepared(dataset, chosen, stores, elements, shift, scale)
 
 

@@ -146,9 +146,7 @@ def run_evaluate(file: Path, data: Path | str, *, device: str | None = None) -> 
     named = str(data) in SOURCES and not Path(data).exists()
     dataset = load_dataset(str(data)) if named else load_dataset("custom", Path(data))
     sets = {dataset.name if named else Path(data).name: dataset, **dataset.tests}
-    tables = {
-        name: evaluate(potential, store_for(potential, part)).metrics() for name, part in sets.items()
-    }
+    tables = {name: evaluate(potential, store_for(potential, part)).metrics() for name, part in sets.items()}
     return {"file": str(file), "data": dataset.origin, "labels": dataset.labels, **tables}
 
 
@@ -304,9 +302,7 @@ def _finetune(
     return metrics
 
 
-def _provenance(
-    recipe: Recipe, prepared: Prepared, seed: int, stage: str, progress: Progress
-) -> dict[str, Any]:
+def _provenance(recipe: Recipe, prepared: Prepared, seed: int, stage: str, progress: Progress) -> dict[str, Any]:
     dataset = prepared.dataset
     return {
         "provenance": {

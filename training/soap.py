@@ -56,11 +56,12 @@ class SOAP(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._update(parameter, self.state[parameter], group)
+                    self._update(parameter, parameter.grad, self.state[parameter], group)
 
-    def _update(self, parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def _update(self, parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         matrices = parameter.ndim >= 2 and min(parameter.shape[-2:]) > 1
-        gradient = parameter.grad.reshape(-1, *parameter.shape[-2:]) if matrices else parameter.grad  # type: ignore[union-attr]
+        if matrices:
+            gradient = gradient.reshape(-1, *parameter.shape[-2:])
         if not state:
             state["step"] = 0
             state["first"], state["second"] = torch.zeros_like(gradient), torch.zeros_like(gradient)

@@ -152,9 +152,7 @@ def fit(
 
 
 @torch.enable_grad()
-def validate(
-    potential: torch.nn.Module, objective: Objective, store: Store, stage: Stage
-) -> dict[str, float]:
+def validate(potential: torch.nn.Module, objective: Objective, store: Store, stage: Stage) -> dict[str, float]:
     """Means of the objective's numbers over a store, with masks that are the same in every call."""
     training = potential.training
     potential.eval()
@@ -308,9 +306,7 @@ def _step_of(line: str) -> float:
         return math.inf
 
 
-def _log_line(
-    progress: Progress, lr: float, train: dict[str, float], validation: dict[str, float]
-) -> dict[str, float]:
+def _log_line(progress: Progress, lr: float, train: dict[str, float], validation: dict[str, float]) -> dict[str, float]:
     return {
         "step": progress.step,
         "epoch": progress.epoch,

@@ -12,9 +12,9 @@ class SiLU(nn.Module):
     """x σ(x). The same numbers as `torch.nn.SiLU`, whose twice-differentiable form takes many small operations."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.jit.is_scripting() or not torch.is_grad_enabled():
+        if torch.jit.is_scripting() or not torch.is_grad_enabled():  # pyright: ignore[reportPrivateImportUsage]
             return torch.nn.functional.silu(x)
-        return _SiLU.apply(x)
+        return _SiLU.apply(x)  # type: ignore[return-value]
 
 
 class _SiLU(torch.autograd.Function):
@@ -26,7 +26,7 @@ class _SiLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        return _SiLUSlope.apply(grad, x)
+        return _SiLUSlope.apply(grad, x)  # type: ignore[return-value]
 
 
 class _SiLUSlope(torch.autograd.Function):

@@ -49,9 +49,7 @@ class EGNN(nn.Module):
         self.n_basis = n_basis
         self.embedding = nn.Embedding(n_elements, width)
         self.mark = nn.Parameter(0.5 * torch.randn(width))
-        self.layers = nn.ModuleList(
-            [EGNNLayer(width, n_basis, avg_neighbors) for _ in range(layers)]
-        )
+        self.layers = nn.ModuleList([EGNNLayer(width, n_basis, avg_neighbors) for _ in range(layers)])
 
     def forward(
         self, species: Tensor, edge_index: Tensor, vectors: Tensor, marks: Tensor, direct: bool

@@ -33,6 +33,10 @@ class Potential(nn.Module):
             Force-centric models have none.
     """
 
+    lookup: Tensor
+    shift: Tensor
+    wall: Tensor
+
     def __init__(
         self,
         backbone: nn.Module,
@@ -46,9 +50,7 @@ class Potential(nn.Module):
         self.model = type(backbone).__name__.lower()
         self.hyperparameters = {}
         if len(elements) == 0 or len(elements) != len(shift):
-            raise MdpotError(
-                f"shift must hold one energy per element; got {len(shift)} for {len(elements)} elements."
-            )
+            raise MdpotError(f"shift must hold one energy per element; got {len(shift)} for {len(elements)} elements.")
         self.backbone = backbone
         self.cutoff = float(backbone.cutoff)  # type: ignore[arg-type]
         self.conservative = bool(backbone.conservative)
@@ -118,9 +120,7 @@ class Potential(nn.Module):
         species = self.lookup[numbers]
         if marks is None:
             marks = torch.zeros_like(numbers)
-        features, vector = self.backbone(
-            species, edge_index, vectors, marks, direct or not self.conservative
-        )
+        features, vector = self.backbone(species, edge_index, vectors, marks, direct or not self.conservative)
         network = self.readout(features).squeeze(-1) * self.scale
         if self.has_wall:
             distance = torch.linalg.vector_norm(vectors, dim=-1)
@@ -158,9 +158,7 @@ class Potential(nn.Module):
         return out
 
 
-def edge_vectors(
-    positions: Tensor, cell: Tensor, system: Tensor, edge_index: Tensor, shifts: Tensor
-) -> Tensor:
+def edge_vectors(positions: Tensor, cell: Tensor, system: Tensor, edge_index: Tensor, shifts: Tensor) -> Tensor:
     """The vectors [n_edges, 3], Å, from atom i to its neighbor j; arguments as in `Graph`."""
     i, j = edge_index[0], edge_index[1]
     if cell.shape[0] == 1:

@@ -22,9 +22,7 @@ def atoms() -> Atoms:
     structure = bulk("NaCl", "rocksalt", 5.64, cubic=True)
     structure.rattle(0.1, seed=1)
     stress = rng.normal(size=6) * 0.01
-    structure.calc = SinglePointCalculator(
-        structure, energy=-27.0, forces=rng.normal(size=(8, 3)), stress=stress
-    )
+    structure.calc = SinglePointCalculator(structure, energy=-27.0, forces=rng.normal(size=(8, 3)), stress=stress)
     return structure
 
 

@@ -45,9 +45,7 @@ def server(tmp_path: Path, runner_text: str):
     """A web server on this machine with one archive; gives its address and the archive."""
     root = tmp_path / "www"
     root.mkdir()
-    archive = _tar(
-        root / "set.tar.gz", {"data/RPBE-D3/input.data": runner_text, "data/BLYP-D3/input.data": "x"}
-    )
+    archive = _tar(root / "set.tar.gz", {"data/RPBE-D3/input.data": runner_text, "data/BLYP-D3/input.data": "x"})
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:
@@ -70,9 +68,7 @@ def test_fetch_unpacks_the_set_that_is_meant(server, tmp_path: Path) -> None:
 
 def test_a_wrong_checksum_is_refused(server, tmp_path: Path) -> None:
     address, _ = server
-    with pytest.raises(
-        MdpotError, match=r"water: the download failed .*hash.* Fetch set\.tar\.gz by hand"
-    ) as caught:
+    with pytest.raises(MdpotError, match=r"water: the download failed .*hash.* Fetch set\.tar\.gz by hand") as caught:
         fetch("water", _download(address, "md5:" + "0" * 32), tmp_path / "target")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "target" / "input.data.gz").exists()
@@ -132,9 +128,7 @@ def test_an_archive_that_leaves_a_choice(tmp_path: Path) -> None:
 
 
 def test_members_keep_the_names_of_their_folders(tmp_path: Path) -> None:
-    archive = _tar(
-        tmp_path / "a.tgz", {"rmd17/npz_data/a.npz": "a", "rmd17/splits/b.csv": "b", "../x/c.csv": "c"}
-    )
+    archive = _tar(tmp_path / "a.tgz", {"rmd17/npz_data/a.npz": "a", "rmd17/splits/b.csv": "b", "../x/c.csv": "c"})
     unpack_members(archive, tmp_path / "out", lambda name: name.endswith((".npz", "b.csv")))
     found = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*"))
     assert found == ["npz_data/a.npz", "splits/b.csv"]

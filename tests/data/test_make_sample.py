@@ -22,9 +22,7 @@ def test_frames_are_spread_evenly() -> None:
     assert min(gap.min() for gap in gaps) >= 4
 
 
-def test_the_shipped_file_is_drawn_again(
-    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_shipped_file_is_drawn_again(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MDPOT_DATA", str(data_folder))
     monkeypatch.setattr(make_sample, "SAMPLE", tmp_path / "sample" / "input.data.gz")
     assert make_sample.main() == 0

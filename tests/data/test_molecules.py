@@ -41,14 +41,10 @@ def test_broken_shuffled_molecules_are_put_together(seed: int) -> None:
         members = np.flatnonzero(owner[order] == k)
         assert len(set(found[members].tolist())) == 1
         original = atoms.positions[order][members]
-        np.testing.assert_allclose(
-            whole[members] - whole[members[0]], original - original[0], atol=1e-12, rtol=0
-        )
+        np.testing.assert_allclose(whole[members] - whole[members[0]], original - original[0], atol=1e-12, rtol=0)
     assert sorted(set(found.tolist())) == [0, 1, 2]
     # Numbered by their first atoms.
-    assert [np.flatnonzero(found == k)[0] for k in range(3)] == sorted(
-        np.flatnonzero(found == k)[0] for k in range(3)
-    )
+    assert [np.flatnonzero(found == k)[0] for k in range(3)] == sorted(np.flatnonzero(found == k)[0] for k in range(3))
     assert set(_find(mixed, "C6H6")[0].tolist()) == {-1, 0}
 
 

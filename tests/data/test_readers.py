@@ -19,9 +19,7 @@ def test_kinds(tmp_path: Path, runner_text: str) -> None:
     (tmp_path / "packed").write_bytes(gzip.compress(runner_text.encode()))
     assert len(read_frames(tmp_path / "plain.txt")) == len(read_frames(tmp_path / "packed")) == 12
     coords = np.zeros((1, 1, 3))
-    np.savez(
-        tmp_path / "a.npz", nuclear_charges=np.array([1]), coords=coords, energies=np.zeros(1), forces=coords
-    )
+    np.savez(tmp_path / "a.npz", nuclear_charges=np.array([1]), coords=coords, energies=np.zeros(1), forces=coords)
     assert len(read_frames(tmp_path / "a.npz")) == 1
     write(tmp_path / "b.extxyz", Atoms("H"))
     assert len(read_frames(tmp_path / "b.extxyz")) == 1

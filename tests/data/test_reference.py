@@ -35,9 +35,7 @@ def test_pure_water_has_the_solution_of_smallest_norm(sample_frames) -> None:
     assert elements == [1, 8]
     # Along the composition (2, 1), the smallest solution is proportional to it.
     assert shift[0] == pytest.approx(2 * shift[1], rel=1e-9)
-    residual = [
-        (f.energy - shift[0] * 2 * len(f) / 3 - shift[1] * len(f) / 3) / len(f) for f in sample_frames
-    ]
+    residual = [(f.energy - shift[0] * 2 * len(f) / 3 - shift[1] * len(f) / 3) / len(f) for f in sample_frames]
     assert abs(np.mean(residual)) < 1e-6
 
 

@@ -23,9 +23,7 @@ def test_units_and_groups(tmp_path: Path, runner_text: str) -> None:
     np.testing.assert_allclose(frame.positions[1], [1.8 * units.Bohr, 0, 0], rtol=1e-8)
     np.testing.assert_allclose(frame.cell[1], np.array([1, 11, 0]) * units.Bohr, rtol=1e-8)
     assert frame.forces is not None
-    np.testing.assert_allclose(
-        frame.forces[0], np.array([1, -2, 3]) * 0.01 * units.Hartree / units.Bohr, rtol=1e-8
-    )
+    np.testing.assert_allclose(frame.forces[0], np.array([1, -2, 3]) * 0.01 * units.Hartree / units.Bohr, rtol=1e-8)
     assert frame.energy == pytest.approx(-76.5 * units.Hartree, rel=1e-8)
     assert frame.numbers.tolist() == [8, 1, 1]
     assert frame.pbc.all()

@@ -34,9 +34,7 @@ def test_the_sample_is_there_without_anything() -> None:
     assert dataset.splits is None
 
 
-def test_the_order(
-    tmp_path: Path, own_cache: Path, runner_text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_order(tmp_path: Path, own_cache: Path, runner_text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cached = _put(own_cache / "water-rpbe", runner_text)
     assert find("water-rpbe").files == (cached,)
     assert find("water-rpbe", allow_download=True).files == (cached,)
@@ -74,9 +72,7 @@ def test_a_failed_download_falls_back_to_the_sample(monkeypatch: pytest.MonkeyPa
         prepare("water-rpbe")
 
 
-def test_a_download_is_found_in_the_cache(
-    own_cache: Path, runner_text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_download_is_found_in_the_cache(own_cache: Path, runner_text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "fetch", lambda name, download, folder: _put(folder, runner_text))
     dataset = load_dataset("water-rpbe", allow_download=True)
     assert len(dataset) == 12
@@ -138,9 +134,7 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load_dataset("watr-rpbe")
     with pytest.raises(MdpotError, match=r"no such file or folder\."):
         load_dataset("water-rpbe", tmp_path / "none")
-    with pytest.raises(
-        MdpotError, match=r"--data for water-rpbe must be, or hold, input\.data\.gz or input\.data"
-    ):
+    with pytest.raises(MdpotError, match=r"--data for water-rpbe must be, or hold, input\.data\.gz or input\.data"):
         load_dataset("water-rpbe", tmp_path)
     with pytest.raises(MdpotError, match="must be, or hold, a file, not a folder"):
         load_dataset("custom", tmp_path)

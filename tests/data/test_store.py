@@ -92,9 +92,7 @@ def test_a_batch_is_its_frames_side_by_side(store: Store, sample_frames) -> None
     assert torch.isnan(batch.stress).all()
     assert not batch.marks.any()
     reference = [-1600.0 * len(f) / 3 for f in frames]
-    np.testing.assert_allclose(
-        batch.interaction, [f.energy - r for f, r in zip(frames, reference, strict=True)]
-    )
+    np.testing.assert_allclose(batch.interaction, [f.energy - r for f, r in zip(frames, reference, strict=True)])
     edges = [store.batch(torch.tensor([k]), dtype=torch.float64).graph for k in indices.tolist()]
     expected = np.concatenate([e.edge_index + s for e, s in zip(edges, starts, strict=False)], axis=1)
     np.testing.assert_array_equal(graph.edge_index, expected)

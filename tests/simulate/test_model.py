@@ -80,7 +80,7 @@ def test_facts(model: str, tmp_path: Path) -> None:
     assert facts.min_distances == {"H-O": 0.8}
     assert facts.conservative
     assert read_facts(str(Path(model).parent), None) == facts
-    with pytest.raises(MdpotError, match="is not there|no potential"):
+    with pytest.raises(MdpotError, match=r"is not there|no potential"):
         read_facts(str(tmp_path), None)
 
 

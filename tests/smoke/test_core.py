@@ -55,9 +55,7 @@ def water() -> Atoms:
 @pytest.fixture
 def potential_file(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    potential = mdpot.build_potential(
-        "egnn", {"cutoff": 3.4, "width": 16, "layers": 2}, [1, 8], [-10.0, -400.0], 0.5
-    )
+    potential = mdpot.build_potential("egnn", {"cutoff": 3.4, "width": 16, "layers": 2}, [1, 8], [-10.0, -400.0], 0.5)
     mdpot.save_potential(tmp_path / "potential.safetensors", potential, {})
     return tmp_path / "potential.safetensors"
 
@@ -75,9 +73,7 @@ def test_the_calculator_gives_a_gradient(potential_file: Path, water: Atoms) -> 
             moved.positions[atom, axis] += sign * step
             moved.calc = water.calc
             energies.append(moved.get_potential_energy())
-        assert forces[atom, axis] == pytest.approx(
-            (energies[1] - energies[0]) / (2 * step), rel=1e-5, abs=1e-7
-        )
+        assert forces[atom, axis] == pytest.approx((energies[1] - energies[0]) / (2 * step), rel=1e-5, abs=1e-7)
 
 
 # The attribute it warns of is used by no script.
@@ -90,9 +86,7 @@ def test_every_model_scripts(water: Atoms) -> None:
         scripted = torch.jit.script(potential)
         eager, script = potential(*graph.inputs()), scripted(*graph.inputs())
         for key in ("energy", "forces"):
-            torch.testing.assert_close(
-                script[key], eager[key], rtol=1e-10, atol=1e-12, msg=f"{name}: {model}"
-            )
+            torch.testing.assert_close(script[key], eager[key], rtol=1e-10, atol=1e-12, msg=f"{name}: {model}")
 
 
 def test_the_command_runs(potential_file: Path) -> None:

@@ -150,6 +150,41 @@ def test_masked_pretraining_learns(tmp_path: Path, frames, stores) -> None:
     assert 0.35 < log[-1]["train/share_masked"] < 0.65
 
 
+class RememberingMasks(MaskedAtoms):
+    """Remembers the masks of training, and can be stopped."""
+
+    def __init__(self, config: PretrainConfig, stop_at: int = 0) -> None:
+        super().__init__(config)
+        self.masks, self.stop_at = [], stop_at
+
+    def prepare(self, batch, generator):
+        prepared, target = super().prepare(batch, generator)
+        if generator.initial_seed() != trainer.EVALUATION_SEED:
+            self.masks.append(target.displacements)
+            if len(self.masks) == self.stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return prepared, target
+
+
+def test_masks_differ_from_epoch_to_epoch_and_survive_a_stop(tmp_path: Path, frames, stores) -> None:
+    stage = PretrainConfig(objective="mask", max_steps=6, batch_frames=1, eval_every=2, ratio=0.5)
+    objective, potential = RememberingMasks(stage), new_potential(frames)
+    one = Store([max(frames, key=len)], CUTOFF, molecule="H2O")
+    fit(potential, objective, one, stores[1], stage, tmp_path / "a", 0)
+    assert len(objective.masks) == 6  # one frame, once an epoch
+    sizes = {(len(mask), round(float(mask.square().sum()), 4)) for mask in objective.masks}
+    assert len(sizes) == 6
+    first, second, again = RememberingMasks(stage, stop_at=3), RememberingMasks(stage), new_potential(frames)
+    with pytest.raises(Stopped):
+        fit(again, first, one, stores[1], stage, tmp_path / "b", 0)
+    again = new_potential(frames)
+    fit(again, second, one, stores[1], stage, tmp_path / "b", 0)
+    assert len(second.masks) == 4
+    assert all(torch.equal(a, b) for a, b in zip(objective.masks[2:], second.masks, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(potential.parameters(), again.parameters(), strict=True))
+    assert read_log(tmp_path / "a") == read_log(tmp_path / "b")
+
+
 def test_the_best_weights_are_left_in_the_potential(tmp_path: Path, frames, stores) -> None:
     potential, progress, _ = run(tmp_path, frames, stores, lr=0.05)
     log = read_log(tmp_path)
@@ -501,6 +536,8 @@ def test_the_moving_average(tmp_path: Path, frames, stores, decay: float) -> Non
     best = torch.load(tmp_path / BEST, weights_only=True)
     assert all(torch.equal(best[key], value) for key, value in potential.state_dict().items())
     assert any(not torch.equal(best[key], weights[-1][key]) for key in best)
+    best_loss = min(line["val/loss"] for line in read_log(tmp_path))
+    assert validate(potential, Labels(stage), stores[1], stage)["loss"] == best_loss
 
 
 def test_gradients_are_clipped(tmp_path: Path, frames, stores, monkeypatch: pytest.MonkeyPatch) -> None:

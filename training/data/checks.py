@@ -73,8 +73,7 @@ def _check_labels(frame: Frame, at: str, nowhere: bool) -> None:
         raise MdpotError(f"{at}: {what}. {remedy}")
     if frame.forces.shape != frame.positions.shape:
         raise MdpotError(
-            f"{at}: forces must have the shape of the positions, {frame.positions.shape}; "
-            f"got {frame.forces.shape}."
+            f"{at}: forces must have the shape of the positions, {frame.positions.shape}; got {frame.forces.shape}."
         )
 
 

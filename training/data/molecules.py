@@ -68,9 +68,7 @@ def find_molecules(
     return molecule, images
 
 
-def _walk(
-    component: np.ndarray, n_components: int, i: np.ndarray, j: np.ndarray, shifts: np.ndarray
-) -> np.ndarray:
+def _walk(component: np.ndarray, n_components: int, i: np.ndarray, j: np.ndarray, shifts: np.ndarray) -> np.ndarray:
     """Images [n_atoms, 3] int64 by walking bonds outwards from the first atom of every component at once."""
     n_atoms = len(component)
     images = np.zeros((n_atoms, 3), dtype=np.int64)

@@ -10,9 +10,7 @@ from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame
 
 
-def fit_reference(
-    frames: Sequence[Frame], elements: Iterable[int] | None = None
-) -> tuple[list[int], np.ndarray]:
+def fit_reference(frames: Sequence[Frame], elements: Iterable[int] | None = None) -> tuple[list[int], np.ndarray]:
     """Energies per element by least squares on the energy per atom.
 
     Minimises Σ_frames (E / n_atoms - Σ_z x_z shift_z)^2 with x_z the share of element z. Where the
@@ -36,9 +34,7 @@ def fit_reference(
         raise MdpotError(f"the energy reference needs the energy of every frame; frame {missing} has none.")
     found = np.unique(np.concatenate([frame.numbers for frame in frames])) if elements is None else elements
     known = sorted({int(z) for z in found})
-    counts = np.array(
-        [np.bincount(frame.numbers, minlength=known[-1] + 1)[known] for frame in frames], np.float64
-    )
+    counts = np.array([np.bincount(frame.numbers, minlength=known[-1] + 1)[known] for frame in frames], np.float64)
     n_atoms = np.array([len(frame) for frame in frames], dtype=np.float64)
     energies = np.array([frame.energy for frame in frames], dtype=np.float64)
     # rcond is far above rounding and far below any real difference in composition.
@@ -55,7 +51,5 @@ def rms_force(frames: Iterable[Frame]) -> float:
     forces = [frame.forces.ravel() for frame in frames if frame.forces is not None]
     value = float(np.sqrt(np.mean(np.concatenate(forces) ** 2))) if forces else 0.0
     if value == 0.0:
-        raise MdpotError(
-            "the scale is the RMS force, but the training frames have no forces other than zero."
-        )
+        raise MdpotError("the scale is the RMS force, but the training frames have no forces other than zero.")
     return value

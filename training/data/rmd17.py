@@ -60,9 +60,7 @@ def read_rmd17(path: Path | str, split: int = 1, seed: int = 0) -> tuple[list[Fr
     else:
         learn, test = rng.permutation(tables[0]), tables[1]
     if max(learn.max(initial=0), test.max(initial=0)) >= n_frames:
-        raise MdpotError(
-            f"{path}: it has {n_frames} frames, but split {split} names later ones: another file?"
-        )
+        raise MdpotError(f"{path}: it has {n_frames} frames, but split {split} names later ones: another file?")
     n_validation = max(1, round(len(learn) * N_VALIDATION / (N_TRAIN + N_VALIDATION)))
     ends = np.cumsum([len(learn) - n_validation, n_validation, len(test)])
     parts = np.split(np.arange(ends[-1]), ends[:-1])
@@ -80,8 +78,6 @@ def official_splits(path: Path, split: int) -> tuple[np.ndarray, np.ndarray] | N
                 try:
                     learn, test = (np.loadtxt(file, dtype=np.int64, ndmin=1) for file in files)
                 except ValueError as error:
-                    raise MdpotError(
-                        f"{splits}: the split files hold one row number a line ({error})."
-                    ) from None
+                    raise MdpotError(f"{splits}: the split files hold one row number a line ({error}).") from None
                 return learn, test
     return None

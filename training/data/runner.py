@@ -74,13 +74,10 @@ def read_runner(path: Path | str) -> list[Frame]:
             names.append(name)
             begin = None
         elif word == "begin":
-            raise MdpotError(
-                f"{path}, line {index + 1}: a second 'begin': the frame of line {begin + 1} has no 'end'."
-            )
+            raise MdpotError(f"{path}, line {index + 1}: a second 'begin': the frame of line {begin + 1} has no 'end'.")
     if begin is not None:
         raise MdpotError(
-            f"{path}: truncated: frame {len(frames)} begins in line {begin + 1} and has no 'end'. "
-            "Copy the file again."
+            f"{path}: truncated: frame {len(frames)} begins in line {begin + 1} and has no 'end'. Copy the file again."
         )
     if not frames:
         raise MdpotError(f"{path}: empty: it holds no frame.")

@@ -37,9 +37,7 @@ def split_by_group(
     """
     wanted = np.asarray(fractions, dtype=np.float64)
     if wanted.shape != (3,) or (wanted < 0).any() or abs(wanted.sum() - 1) > 1e-6:
-        raise MdpotError(
-            f"fractions must be three numbers that are not negative and sum to 1; got {fractions}."
-        )
+        raise MdpotError(f"fractions must be three numbers that are not negative and sum to 1; got {fractions}.")
     names, member, sizes = np.unique(np.asarray(groups, dtype=str), return_inverse=True, return_counts=True)
     n_splits = int((wanted > 0).sum())
     if len(names) < n_splits:
@@ -67,9 +65,7 @@ def split_by_group(
     return {name: np.flatnonzero(owner[member] == k) for k, name in enumerate(SPLIT_NAMES)}
 
 
-def limit_frames(
-    indices: np.ndarray, groups: Sequence[str], n_frames: int | None, seed: int = 0
-) -> np.ndarray:
+def limit_frames(indices: np.ndarray, groups: Sequence[str], n_frames: int | None, seed: int = 0) -> np.ndarray:
     """Some of the frames, spread evenly over their groups; a smaller choice of one seed lies inside a larger
     one.
 

@@ -256,9 +256,7 @@ def _starts(counts: torch.Tensor) -> torch.Tensor:
     return counts.cumsum(0) - counts
 
 
-def _ragged(
-    counts: torch.Tensor, chosen: torch.Tensor, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _ragged(counts: torch.Tensor, chosen: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """The rows of some of the runs that a concatenated tensor consists of.
 
     Args:
@@ -274,7 +272,5 @@ def _ragged(
     total = int(lengths.sum())
     offset = (_starts(counts)[chosen] - _starts(lengths)).to(device)
     # The total is known on the CPU; given as output_size, a GPU need not be waited for.
-    run = torch.repeat_interleave(
-        torch.arange(len(chosen), device=device), lengths.to(device), output_size=total
-    )
+    run = torch.repeat_interleave(torch.arange(len(chosen), device=device), lengths.to(device), output_size=total)
     return torch.arange(total, device=device) + offset[run], run
