@@ -35,7 +35,8 @@ def transfer_backbone(source: Potential, target: Potential, name: str = "the pre
         raise MdpotError(f"{name} is a {source.model!r} network; the recipe asks for {target.model!r}.")
     made = all_hyperparameters(source)
     for key, value in all_hyperparameters(target).items():
-        if key != "avg_neighbors" and made[key] != value:
+        # None is what follows from others; the shapes of the weights tell whether it is the same.
+        if key != "avg_neighbors" and None not in (made[key], value) and made[key] != value:
             raise MdpotError(
                 f"{name} was made with {key} = {made[key]!r}; the recipe asks for {value!r}. "
                 f"Finetune with the same: --set model.{'' if key == 'cutoff' else 'hyperparameters.'}{key}=..."

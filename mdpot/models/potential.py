@@ -1,7 +1,6 @@
 """The potential: a backbone's features turned into energy, forces and stress. The contract of every model."""
 
-from __future__ import annotations
-
+# Not `from __future__ import annotations`: TorchScript reads the types of the buffers, and only as types.
 import math
 from collections.abc import Sequence
 

@@ -30,6 +30,7 @@ from mdpot.training.evaluate import METRICS
 from mdpot.training.listener import Listener
 from mdpot.training.run import run_evaluate, run_finetune, run_pretrain, run_train
 from mdpot.training.stopping import Stopped
+from mdpot.training.transfer import transfer_backbone
 
 CPU: dict[str, Any] = {"device": "cpu"}
 
@@ -471,6 +472,23 @@ def test_defaults_count_as_what_they_are(finetune, tmp_path: Path) -> None:
 
 def test_written_out_values_fit_defaults(finetune, tmp_path: Path) -> None:
     finetune(make(tmp_path / "a.safetensors"), "model.hyperparameters.n_basis=12")
+
+
+def test_sizes_that_follow_from_others(tmp_path: Path) -> None:
+    """Tide's width follows from its size where it is not given."""
+    tides = {
+        "small": {},
+        "written out": {"width": 32, "channels": 8, "layers": 2, "order": 2, "n_radial": 6},
+        "wide": {"width": 48},
+        "deep": {"layers": 3},
+        "medium": {"size": "medium"},
+    }
+    made = {name: build_potential("tide", chosen, [1, 8], [0.0, 0.0], 1.0) for name, chosen in tides.items()}
+    transfer_backbone(made["small"], made["written out"])
+    transfer_backbone(made["written out"], made["small"])
+    for name in ("wide", "deep", "medium"):
+        with pytest.raises(MdpotError, match=r"does not fit the network of the recipe|was made with"):
+            transfer_backbone(made["small"], made[name])
 
 
 def test_rows_of_the_embedding_go_by_element(finetune, tmp_path: Path) -> None:
