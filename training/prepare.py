@@ -24,6 +24,7 @@ from mdpot.training.data.store import Store, batches
 from mdpot.training.schema import DataConfig, ModelConfig, Recipe
 
 CHUNK_ATOMS = 5000
+WALL = 0.9
 
 
 @dataclass
@@ -150,10 +151,13 @@ def smallest_distances(store: Store) -> dict[tuple[int, int], float]:
 
 
 def wall_starts(elements: Sequence[int], smallest: Mapping[tuple[int, int], float]) -> list[list[float]]:
-    """Where the repulsive wall of each pair of elements starts, Å: at the smallest distance in the training frames, and
-    where a pair does not occur there, at the sum of the covalent radii."""
+    """Where the repulsive wall of each pair of elements starts, Å.
+
+    At `WALL` of the smallest distance in the training frames, for a network is still good a little beyond its data; and
+    where a pair does not occur there, at `WALL` of the sum of the covalent radii.
+    """
     return [
-        [round(smallest.get((min(a, b), max(a, b)), covalent_radii[a] + covalent_radii[b]), 4) for b in elements]
+        [round(WALL * smallest.get((min(a, b), max(a, b)), covalent_radii[a] + covalent_radii[b]), 4) for b in elements]
         for a in elements
     ]
 
