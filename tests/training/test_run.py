@@ -167,11 +167,11 @@ def test_the_potential_of_a_run(trained, small_file: Path) -> None:
     frames, splits = read_frames(small_file), json.loads((out / "splits.json").read_text())
     training = [frames[i] for i in splits["train"]]
     assert header["min_distances"] == smallest(training, recipe.model.cutoff)
-    # The wall starts there, and touches no training frame.
+    # The wall stands inside, and touches no training frame.
     assert potential.has_wall
-    starts = potential.wall.tolist()  # type: ignore[operator]
-    found = {"H-H": starts[0][0], "H-O": starts[0][1], "O-O": starts[1][1]}
-    assert found == pytest.approx(header["min_distances"], abs=1e-4)
+    starts = potential.wall.tolist()
+    for key, start in {"H-H": starts[0][0], "H-O": starts[0][1], "O-O": starts[1][1]}.items():
+        assert 0.8 < start / header["min_distances"][key] < 1.0001
     # Energies without the elements' share: least squares on the training frames.
     x = np.array([[(f.numbers == 1).mean(), (f.numbers == 8).mean()] for f in training])
     y = np.array([f.energy / len(f) for f in training])  # type: ignore[operator]
