@@ -109,7 +109,7 @@ def test_overrides_come_last_and_are_toml_or_text() -> None:
     assert recipe.pretrain.vector == "direct"
     assert recipe.finetune.clip_norm is None
     assert recipe.model.hyperparameters["width"] == 48
-    assert recipe.model.hyperparameters["hidden"] == 64
+    assert recipe.model.hyperparameters["size"] == "small"
 
 
 @pytest.mark.parametrize(
