@@ -17,7 +17,7 @@ from mdpot.training.compare import compare, run_compare
 CPU: dict[str, Any] = {"device": "cpu"}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread():
     """With several threads sums may come out in another order."""
     before = torch.get_num_threads()

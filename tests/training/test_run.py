@@ -35,7 +35,7 @@ from mdpot.training.transfer import transfer_backbone
 CPU: dict[str, Any] = {"device": "cpu"}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread():
     """With several threads sums may come out in another order."""
     before = torch.get_num_threads()

@@ -38,7 +38,7 @@ STAGE: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread():
     """With several threads sums may come out in another order."""
     before = torch.get_num_threads()
