@@ -17,13 +17,12 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from mdpot.checkpoint import load_potential
 from mdpot.errors import MdpotError, unknown
-from mdpot.export import is_exported, load_exported
+from mdpot.export import DTYPES, is_exported, load_exported
 from mdpot.models import Potential
 from mdpot.neighbors import VerletList
 from mdpot.zoo import find_potential
 
 BACKENDS = ("eager", "torchscript", "compile")
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class MaskedGNNCalculator(Calculator):

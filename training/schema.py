@@ -88,7 +88,7 @@ class ModelConfig(Section):
     cutoff: Positive = 3.4
     """Range of the messages, Å."""
     repulsion: bool = True
-    """Add a pair repulsion inside the smallest distances of the training frames; it is zero on all of them."""
+    """Add a pair repulsion a little inside the smallest distances of the training frames; it is zero on all of them."""
     hyperparameters: dict[str, Any] = Field(default_factory=dict)
     """What else the architecture takes, by name; the rest keeps the architecture's own values."""
 

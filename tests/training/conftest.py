@@ -7,11 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mdpot.training.config import Recipe, load_recipe
 from mdpot.training.data.catalog import SAMPLE
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.runner import read_runner
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """With several threads sums may come out in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
 
 # A network and batches with which a stage takes a second.
 QUICK = (

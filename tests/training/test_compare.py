@@ -8,22 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from mdpot import MdpotError, load_potential
 from mdpot.training import compare as comparison
 from mdpot.training.compare import compare, run_compare
 
 CPU: dict[str, Any] = {"device": "cpu"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """With several threads sums may come out in another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -35,15 +35,6 @@ from mdpot.training.transfer import transfer_backbone
 CPU: dict[str, Any] = {"device": "cpu"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """With several threads sums may come out in another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Notes(Listener):
     def __init__(self) -> None:
         self.notes: list[str] = []

@@ -38,15 +38,6 @@ STAGE: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """With several threads sums may come out in another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def frames(small_frames: list[Frame]) -> list[Frame]:
     return small_frames[2:15]
