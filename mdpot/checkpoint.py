@@ -16,10 +16,19 @@ from mdpot.files import atomic
 from mdpot.models import Potential, build_potential
 from mdpot.zoo import find_potential
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 UNITS = {"energy": "eV", "length": "Å", "time": "fs"}
-# From a version to the function that turns its metadata into the next version's.
-UPGRADERS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+def _without_pair_energy(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Version 1 knew no pair energy."""
+    n = len(header["elements"])
+    tensors["pair"] = torch.zeros([1, n, n])
+    return header
+
+
+# From a version to the function that makes its header, and its tensors in place, those of the next version.
+UPGRADERS: dict[int, Callable[[dict[str, Any], dict[str, torch.Tensor]], dict[str, Any]]] = {1: _without_pair_energy}
 
 
 def save_potential(path: Path | str, potential: Potential, metadata: Mapping[str, Any] | None = None) -> None:
@@ -58,7 +67,11 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
     Raises:
         MdpotError: no such file, not a potential file, damaged, or written by a newer mdpot.
     """
-    path = find_potential(path)
+    return _upgrade(_read_header(find_potential(path)), {})
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    """The header as it was written; errors as `read_metadata`."""
     try:
         with safe_open(str(path), framework="pt") as file:
             raw = (file.metadata() or {}).get("mdpot")
@@ -78,8 +91,13 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
             f"potential file {str(path)!r} has format version {version}; this mdpot reads up to {FORMAT_VERSION}. "
             "Upgrade mdpot: pip install --upgrade mdpot."
         )
-    for old in range(version, FORMAT_VERSION):
-        header = UPGRADERS[old](header)
+    return header
+
+
+def _upgrade(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """The header in the current format version; the tensors are changed in place."""
+    for old in range(header["format_version"], FORMAT_VERSION):
+        header = UPGRADERS[old](header, tensors)
     return header
 
 
@@ -100,10 +118,11 @@ def load_potential(
         MdpotError: as `read_metadata`, or weights that do not fit the architecture.
     """
     path = find_potential(path)
-    header = read_metadata(path)
+    header = _read_header(path)
     try:
         with safe_open(str(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header = _upgrade(header, tensors)
         potential = build_potential(
             header["model"],
             header["hyperparameters"],
@@ -111,6 +130,7 @@ def load_potential(
             tensors["shift"].tolist(),
             header["scale"],
             tensors["wall"].tolist(),
+            tensors["pair"].tolist(),
         )
         potential.to(getattr(torch, header["dtype"]))
         potential.load_state_dict(tensors)

@@ -101,6 +101,12 @@ def export_torchscript(
     if numbers is not None and units != "openmm":
         raise MdpotError("numbers: a file for ASE takes them in every call; leave them out, or export for OpenMM.")
     potential, header = as_potential(ckpt, DTYPES[dtype])
+    if not potential.conservative:
+        warnings.warn(
+            f"the forces of this {potential.model!r} potential are predicted directly, not the gradient of its energy: "
+            "dynamics does not conserve energy, and there is no stress.",
+            stacklevel=2,
+        )
     if numbers is not None:
         require_elements(numbers, potential.elements)
     kept = [Atoms(**structure) for structure in header.pop("structures", [])]

@@ -55,3 +55,30 @@ def repulsive_wall(distance: torch.Tensor, start: torch.Tensor, strength: float 
         [...], eV.
     """
     return strength * (start / distance - 1.0).clamp(min=0.0) ** 3
+
+
+PAIR_DECAY = 1.2
+"""1/Å, of the slowest exponential of `pair_energy`."""
+
+
+def pair_energy(
+    distance: torch.Tensor, coefficients: torch.Tensor, cutoff: float, decay: float = PAIR_DECAY
+) -> torch.Tensor:
+    """The sum over k of c_k exp(-k · decay · d), times `polynomial_envelope`.
+
+    Two of the exponentials make a Morse bond, the steeper ones a core repulsion.
+
+    Args:
+        distance: [n], Å.
+        coefficients: [n_terms, n], c_1 first, eV.
+        cutoff: Å.
+        decay: 1/Å.
+
+    Returns:
+        [n], eV.
+    """
+    t = torch.exp(-decay * distance)
+    value = torch.zeros_like(distance)
+    for c in coefficients.flip(0).unbind(0):
+        value = (value + c) * t
+    return value * polynomial_envelope(distance, cutoff)

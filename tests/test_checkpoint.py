@@ -30,7 +30,7 @@ METADATA = {"provenance": {"seed": 3, "data": {"origin": "Å, ü"}}, "min_distan
 
 def make(model: str = "egnn", dtype: torch.dtype = torch.float32, **hyperparameters: Any) -> Potential:
     torch.manual_seed(0)
-    sizes = {"width": 16, "layers": 2} if model == "egnn" else {}
+    sizes = {"width": 16, "layers": 2} if model in ("egnn", "gns", "forcenet") else {}
     chosen = {"cutoff": 3.3, **sizes, **hyperparameters}
     return build_potential(model, chosen, ELEMENTS, SHIFT, 1 / 3, WALL).to(dtype)
 
@@ -246,7 +246,7 @@ def test_older_versions_go_through_their_upgraders(path: Path, monkeypatch: pyte
     steps: list[int] = []
 
     def upgrade(version: int):
-        def step(header: dict[str, Any]) -> dict[str, Any]:
+        def step(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
             steps.append(version)
             return {**header, "scale": header["scale"] * 2}
 
@@ -256,6 +256,11 @@ def test_older_versions_go_through_their_upgraders(path: Path, monkeypatch: pyte
     monkeypatch.setattr(checkpoint, "UPGRADERS", upgraders)
     assert load_potential(path)[0].scale == pytest.approx(4 / 3)
     assert steps == [FORMAT_VERSION, FORMAT_VERSION + 1]
+
+
+def test_a_file_of_version_1_has_no_pair_energy(path: Path) -> None:
+    rewrite(path, format_version=1, tensors={"pair": None})
+    assert not load_potential(path)[0].has_pair
 
 
 # ---- whole files or none ---------------------------------------------------------------

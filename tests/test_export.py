@@ -21,7 +21,7 @@ from mdpot.export_check import example_structures
 from mdpot.graph import Graph
 from mdpot.models import MODELS, Potential, build_potential
 
-SMALL = {"egnn": {"width": 16, "layers": 2}}
+SMALL = {name: {"width": 16, "layers": 2} for name in ("egnn", "gns", "forcenet")}
 WATER = [1, 8]
 
 
@@ -50,6 +50,7 @@ def slab() -> Atoms:
     return atoms
 
 
+@pytest.mark.filterwarnings("ignore:.*not the gradient of its energy")
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-10)])
 @pytest.mark.parametrize("model", MODELS)
 def test_file_for_ase(tmp_path, model, dtype, tolerance):

@@ -7,12 +7,14 @@ from typing import Any
 
 from mdpot.errors import unknown
 from mdpot.models.egnn import EGNN
+from mdpot.models.forcenet import ForceNet
+from mdpot.models.gns import GNS
 from mdpot.models.potential import Potential
 from mdpot.models.tide import Tide
 
-MODELS = {"tide": Tide, "egnn": EGNN}
+MODELS = {"tide": Tide, "egnn": EGNN, "gns": GNS, "forcenet": ForceNet}
 
-__all__ = ["EGNN", "MODELS", "Potential", "Tide", "build_potential"]
+__all__ = ["EGNN", "GNS", "MODELS", "ForceNet", "Potential", "Tide", "build_potential"]
 
 
 def build_potential(
@@ -22,6 +24,7 @@ def build_potential(
     shift: Sequence[float],
     scale: float,
     wall: Sequence[Sequence[float]] | None = None,
+    pair: Sequence[Sequence[Sequence[float]]] | None = None,
 ) -> Potential:
     """A potential with fresh weights.
 
@@ -32,6 +35,7 @@ def build_potential(
         shift: [n_elements], eV.
         scale: eV.
         wall: [n_elements, n_elements], Å, see `Potential`.
+        pair: [n_terms, n_elements, n_elements], eV, see `Potential`.
 
     Raises:
         MdpotError: an unknown model.
@@ -39,7 +43,7 @@ def build_potential(
     if model not in MODELS:
         raise unknown("model", model, MODELS)
     backbone = MODELS[model](n_elements=len(elements), **hyperparameters)
-    potential = Potential(backbone, elements, shift, scale, wall)
+    potential = Potential(backbone, elements, shift, scale, wall, pair)
     potential.model = model
     potential.hyperparameters = dict(hyperparameters)
     return potential

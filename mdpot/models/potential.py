@@ -9,13 +9,15 @@ from torch import Tensor, nn
 
 from mdpot.errors import MdpotError
 from mdpot.models.activation import SiLU
-from mdpot.radial import repulsive_wall
+from mdpot.radial import pair_energy, repulsive_wall
 
 
 class Potential(nn.Module):
-    """Energy = Σ_i (scale · e_i + shift[z_i]) + wall, with e_i read out from the backbone's features of atom i.
+    """Energy = Σ_i (scale · e_i + shift[z_i]) + pairs, with e_i read out from the backbone's features of atom i.
 
-    The wall is a pair repulsion inside the smallest distances of the training data, see `repulsive_wall`.
+    The pairs are what a sum over pairs of atoms can say of the energy, fitted before the network learns the rest, and
+    repulsive where there were no data (see `pair_energy`); and a wall inside the smallest distances of the training
+    data (see `repulsive_wall`).
 
     A backbone, one of `MODELS`, is a module with `n_features`, `cutoff` and `conservative`, whose
     `forward(species, edge_index, vectors, marks, direct)` returns per-atom features [n_atoms, n_features] and, where
@@ -29,12 +31,14 @@ class Potential(nn.Module):
         shift: [n_elements], eV, reference energy per atom of each element.
         scale: eV, what one unit of the network's output is worth.
         wall: [n_elements, n_elements], Å, distance at which the wall of each pair of elements starts; None for no wall.
-            Force-centric models have none.
+        pair: [n_terms, n_elements, n_elements], eV, coefficients of the pair energy, symmetric in the elements; None
+            for no pair energy. Force-centric models have neither wall nor pair energy.
     """
 
     lookup: Tensor
     shift: Tensor
     wall: Tensor
+    pair: Tensor
 
     def __init__(
         self,
@@ -43,6 +47,7 @@ class Potential(nn.Module):
         shift: Sequence[float],
         scale: float,
         wall: Sequence[Sequence[float]] | None = None,
+        pair: Sequence[Sequence[Sequence[float]]] | None = None,
     ) -> None:
         super().__init__()
         # What rebuilds it from a file; `build_potential` fills them in.
@@ -68,6 +73,13 @@ class Potential(nn.Module):
         # Beyond the cutoff there are no edges: a wall that reached there would end in a jump.
         self.register_buffer("wall", starts.clamp(max=self.cutoff))
         self.has_wall = self.conservative and bool((starts > 0).any())
+        terms = torch.zeros([1, n, n]) if pair is None else torch.tensor(pair, dtype=torch.get_default_dtype())
+        if terms.dim() != 3 or terms.shape[1:] != (n, n):
+            raise MdpotError(
+                f"pair must be coefficients per pair of elements, [n_terms, {n}, {n}]; got {list(terms.shape)}."
+            )
+        self.register_buffer("pair", terms)
+        self.has_pair = self.conservative and bool((terms != 0).any())
 
     def _apply(self, fn, recurse=True):
         # Total energies reach -1e5 eV: the reference stays in float64 whatever the network is converted to.
@@ -87,6 +99,7 @@ class Potential(nn.Module):
         marks: Tensor | None = None,
         compute_stress: bool = False,
         direct: bool = False,
+        derivative: bool = False,
     ) -> dict[str, Tensor]:
         """Energy and its derivatives for a batch of structures; the arguments are the tensors of `Graph`.
 
@@ -101,33 +114,34 @@ class Potential(nn.Module):
             marks: [n_atoms], 1 where the molecule of the atom lost an atom to the mask (pretraining only).
             compute_stress: whether to return the stress.
             direct: whether to return the backbone's per-atom vector.
+            derivative: whether to return -dE/dx, which for a force-centric model is not what its forces are.
 
         Returns:
             "energy" [n_systems] float64 eV, "energies" [n_atoms] float64 eV, "forces" [n_atoms, 3] eV/Å; where
             asked, "stress" [n_systems, 3, 3] eV/Å^3 (dE/dε/V: positive under tension; zero without a volume) and
-            "vector" [n_atoms, 3]. "interaction" [n_systems] eV is the energy without the reference, in the network's
-            dtype. Results carry a graph for further derivatives in training mode or where the positions require a
-            gradient. Not to be called under `torch.no_grad`, which forbids the derivative.
+            "vector" [n_atoms, 3] and "derivative" [n_atoms, 3] eV/Å. "interaction" [n_systems] eV is the energy without
+            the reference, in the network's dtype. Results carry a graph for further derivatives in training mode or
+            where the positions require a gradient. Not to be called under `torch.no_grad`, which forbids the
+            derivative.
         """
         i, j = edge_index[0], edge_index[1]
         differentiate = self.training or positions.requires_grad
         n_systems = cell.shape[0]
         vectors = edge_vectors(positions, cell, system, edge_index, shifts)
         vectors = vectors.to(self.readout[0].weight.dtype)  # type: ignore[arg-type]
-        if not vectors.requires_grad:
+        by_derivative = self.conservative or derivative
+        if by_derivative and not vectors.requires_grad:
             vectors.requires_grad_()
         species = self.lookup[numbers]
         if marks is None:
             marks = torch.zeros_like(numbers)
         features, vector = self.backbone(species, edge_index, vectors, marks, direct or not self.conservative)
         network = self.readout(features).squeeze(-1) * self.scale
-        if self.has_wall:
-            distance = torch.linalg.vector_norm(vectors, dim=-1)
-            start = self.wall.flatten().index_select(0, species[i] * self.wall.shape[0] + species[j])
+        if self.has_wall or self.has_pair:
             # Every pair comes twice, once for each of its atoms.
-            network = network.index_add(0, i, 0.5 * repulsive_wall(distance, start))
+            network = network.index_add(0, i, 0.5 * self.pair_energies(vectors, species[i], species[j]))
         gradient = torch.zeros_like(vectors)
-        if self.conservative and vectors.shape[0] > 0:
+        if by_derivative and vectors.shape[0] > 0:
             found = torch.autograd.grad([network.sum()], [vectors], create_graph=differentiate)[0]
             if found is not None:
                 gradient = found
@@ -139,11 +153,14 @@ class Potential(nn.Module):
             "energy": energies.new_zeros([n_systems]).index_add(0, system, energies),
             "interaction": network.new_zeros([n_systems]).index_add(0, system, network),
         }
-        if self.conservative:
+        if by_derivative:
             zeros = torch.zeros_like(positions)
             gradient = gradient.to(positions.dtype)
-            out["forces"] = zeros.index_add(0, i, gradient).index_add(0, j, -gradient)
-        else:
+            downhill = zeros.index_add(0, i, gradient).index_add(0, j, -gradient)
+            out["forces"] = downhill
+            if derivative:
+                out["derivative"] = downhill
+        if not self.conservative:
             out["forces"] = (vector * self.scale).to(positions.dtype)
         if direct:
             out["vector"] = vector
@@ -155,6 +172,25 @@ class Potential(nn.Module):
             volume = volume.masked_fill(volume == 0, math.inf)
             out["stress"] = 0.5 * (virial + virial.transpose(1, 2)) / volume
         return out
+
+    def pair_energies(self, vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """Wall and pair energy of pairs of atoms.
+
+        Args:
+            vectors: [n_pairs, 3], Å.
+            first, second: [n_pairs] int64, index into the elements of the two atoms.
+
+        Returns:
+            [n_pairs], eV.
+        """
+        kind = first * self.wall.shape[0] + second
+        distance = torch.linalg.vector_norm(vectors, dim=-1)
+        energy = torch.zeros_like(distance)
+        if self.has_wall:
+            energy = energy + repulsive_wall(distance, self.wall.flatten().index_select(0, kind))
+        if self.has_pair:
+            energy = energy + pair_energy(distance, self.pair.flatten(1).index_select(1, kind), self.cutoff)
+        return energy
 
 
 def edge_vectors(positions: Tensor, cell: Tensor, system: Tensor, edge_index: Tensor, shifts: Tensor) -> Tensor:

@@ -214,7 +214,9 @@ def _torch_force(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.pt"
         if not exported:
-            export_torchscript(model, path, dtype=dtype, skin=skin, check=check)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "the forces of this")  # `create_force` has said it
+                export_torchscript(model, path, dtype=dtype, skin=skin, check=check)
             model = path
         module, header = load_exported(model)  # type: ignore[arg-type]
         chosen = None if atoms is None else torch.tensor(atoms)
