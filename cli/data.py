@@ -27,16 +27,17 @@ def list_command() -> None:
 @data.command()
 @click.argument("name")
 @click.option("--data", type=PATH, metavar="PATH", help="File or folder to take instead of searching.")
+@click.option("--size", metavar="NAME", help="Of a source that is computed here: small or paper.  [default: small]")
 @json_option
-def prepare(name: str, data: Path | None, as_json: bool) -> None:
-    """Bring a data source into the cache, downloading it if need be, and check its frames.
+def prepare(name: str, data: Path | None, size: str | None, as_json: bool) -> None:
+    """Bring a data source into the cache, downloading or computing it if need be, and check its frames.
 
     NAME is one of `mdpot data list`. The data are looked for at --data, in the folder MDPOT_DATA and in the
-    cache before anything is downloaded.
+    cache before anything is downloaded or computed.
     """
     from mdpot.training.data.sources import prepare as prepare_source
 
-    found = prepare_source(name, data)
+    found = prepare_source(name, data, size)
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return

@@ -29,7 +29,8 @@ from mdpot.errors import MdpotError
 def train(request: Request, compare_scratch: bool, seeds: int | None) -> None:
     """Pretrain, finetune and test: from frames to a potential.
 
-    RECIPE is the name of a shipped recipe (water-rpbe, custom) or a TOML file. The folder of the run receives
+    RECIPE is a TOML file or the name of a shipped recipe: custom, rmd17-MOLECULE, water-blypd3, water-rpbe,
+    water-scan, water-tip3p. The folder of the run receives
     the recipe as it ran, the splits, the logs, the potential (potential.safetensors), pictures, metrics.json
     and report.md.
     """
@@ -60,7 +61,8 @@ def _compare(request: Request, seeds: int) -> None:
 def pretrain(request: Request) -> None:
     """Pretrain only; the labels of the frames are not used.
 
-    RECIPE is the name of a shipped recipe (water-rpbe, custom) or a TOML file. The file it leaves is what
+    RECIPE is a TOML file or the name of a shipped recipe: custom, rmd17-MOLECULE, water-blypd3, water-rpbe,
+    water-scan, water-tip3p. The file it leaves is what
     `mdpot finetune --from` takes.
     """
     if request.recipe.pretrain.objective == "none":
@@ -85,7 +87,8 @@ def pretrain(request: Request) -> None:
 def finetune(request: Request, from_file: Path) -> None:
     """Finetune a pretrained network on labeled frames, and test it.
 
-    RECIPE is the name of a shipped recipe (water-rpbe, custom) or a TOML file; its network must be that of
+    RECIPE is a TOML file or the name of a shipped recipe: custom, rmd17-MOLECULE, water-blypd3, water-rpbe,
+    water-scan, water-tip3p; its network must be that of
     the file.
     """
     from mdpot.training.run import run_finetune

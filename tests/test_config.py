@@ -9,6 +9,7 @@ import pytest
 
 from mdpot import MODELS, MdpotError
 from mdpot.training.config import (
+    RECIPES,
     Recipe,
     list_presets,
     list_recipes,
@@ -16,6 +17,7 @@ from mdpot.training.config import (
     recipe_to_dict,
     recipe_to_toml,
 )
+from mdpot.training.data.rmd17 import MOLECULES
 from mdpot.training.schema import Section
 
 SHIPPED = [(name, preset) for name in list_recipes() for preset in [*list_presets(name), "plain", None]]
@@ -233,3 +235,22 @@ def _sections(kind: type[Section]) -> list[type[Section]]:
 def test_every_key_says_what_it_means(section: type[Section]) -> None:
     for key, field in section.model_fields.items():
         assert field.description, f"{section.__name__}.{key} has no docstring"
+
+
+def test_a_stress_in_the_loss_of_a_force_centric_model() -> None:
+    with pytest.raises(MdpotError, match=r"finetune.stress_weight must be 0 with 'gns'.*got 0.1"):
+        load_recipe("water-rpbe", "quick", ["finetune.stress_weight=0.1"], "gns")
+    assert load_recipe("water-rpbe", "quick", ["finetune.stress_weight=0.1"]).finetune.stress_weight == 0.1
+
+
+def test_each_molecule_of_rmd17_is_a_recipe(tmp_path: Path) -> None:
+    recipe = load_recipe("rmd17-ethanol")
+    assert (recipe.name, recipe.data.source) == ("rmd17-ethanol", "rmd17-ethanol")
+    assert recipe.description.endswith(": ethanol")
+    assert list_presets("rmd17-uracil") == list_presets("rmd17-ethanol")
+    assert "rmd17" not in list_recipes()
+    assert {f"rmd17-{name}" for name in MOLECULES} <= set(list_recipes())
+    # The file itself, copied and changed, is a recipe for what it says.
+    copy = tmp_path / "mine.toml"
+    copy.write_text((RECIPES / "rmd17.toml").read_text())
+    assert load_recipe(copy).data.source == "rmd17-aspirin"

@@ -53,7 +53,7 @@ _STAGES = ("pretrain", "finetune")
 
 def list_recipes() -> dict[str, str]:
     """The shipped recipes: name to the line that describes it."""
-    return {path.stem: _read(path).get("description", "") for path in sorted(RECIPES.glob("*.toml"))}
+    return {name: _read_recipe(name).get("description", "") for name in sorted(_shipped())}
 
 
 def list_presets(name_or_path: str | Path) -> list[str]:
@@ -65,7 +65,7 @@ def list_presets(name_or_path: str | Path) -> list[str]:
     Raises:
         MdpotError: there is no such recipe, or it is not TOML.
     """
-    return list(_read(_find(name_or_path)).get("presets", {}))
+    return list(_read_recipe(name_or_path).get("presets", {}))
 
 
 def load_recipe(
@@ -96,10 +96,9 @@ def load_recipe(
     Raises:
         MdpotError: an unknown recipe, preset, key or hyperparameter, or a value that breaks a rule.
     """
-    path = _find(name_or_path)
-    values = _read(path)
+    values = _read_recipe(name_or_path)
     presets = values.pop("presets", {})
-    where = f"recipe {path.stem!r}"
+    where = f"recipe {values['name']!r}"
     if preset is None:
         preset = DEFAULT_PRESET if DEFAULT_PRESET in presets else str(values.get("preset", "plain"))
     if preset != "plain" and preset not in presets and preset != values.get("preset"):
@@ -120,13 +119,13 @@ def load_recipe(
     for change in changes:
         merged = _merge(merged, change)
     values = {**merged, "preset": preset}
-    values.setdefault("name", path.stem)
     _refuse_unknown(values, Recipe, "")
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
         raise MdpotError(f"{where}: {_one_line(error)}") from error
     hyperparameters = _check_hyperparameters(recipe.model)
+    _refuse_stress(recipe)
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"hyperparameters": hyperparameters})})
 
 
@@ -176,19 +175,34 @@ def _toml_value(value: Any) -> str:
     return json.dumps(value)
 
 
-def _find(name_or_path: str | Path) -> Path:
-    """The file of a recipe."""
-    shipped = RECIPES / f"{name_or_path}.toml"
-    names = [path.stem for path in RECIPES.glob("*.toml")]
-    if str(name_or_path) in names:
-        return shipped
-    path = Path(name_or_path)
-    if path.is_file():
-        return path
-    if path.suffix == ".toml" or path.is_dir() or len(path.parts) > 1:
+def _shipped() -> dict[str, Path]:
+    """The files of the shipped recipes by name. One that lists `members` is a recipe for each of them."""
+    found = {}
+    for path in RECIPES.glob("*.toml"):
+        members = _read(path).get("members")
+        found |= {path.stem: path} if members is None else {f"{path.stem}-{member}": path for member in members}
+    return found
+
+
+def _read_recipe(name_or_path: str | Path) -> dict[str, Any]:
+    """The tables of a recipe. That of a member takes the data source of the same name."""
+    shipped, path = _shipped(), Path(name_or_path)
+    name = str(name_or_path)
+    if name in shipped:
+        values = _read(shipped[name])
+        if values.pop("members", None):
+            description = f"{values.get('description', '')}: {name.removeprefix(shipped[name].stem + '-')}"
+            values = _merge(values, {"name": name, "description": description, "data": {"source": name}})
+    elif path.is_file():
+        values = _read(path)
+        values.pop("members", None)
+    elif path.suffix == ".toml" or path.is_dir() or len(path.parts) > 1:
         reason = "is a folder" if path.is_dir() else "is not there"
-        raise MdpotError(f"the recipe file {str(path)!r} {reason}. Shipped recipes: {', '.join(sorted(names))}.")
-    raise unknown("recipe", str(name_or_path), names)
+        raise MdpotError(f"the recipe file {str(path)!r} {reason}. Shipped recipes: {', '.join(sorted(shipped))}.")
+    else:
+        raise unknown("recipe", name, shipped)
+    values.setdefault("name", path.stem)
+    return values
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -291,6 +305,18 @@ def _hyperparameter_hint(key: str) -> str:
     if get_close_matches(key, ModelConfig.model_fields, n=1, cutoff=0.75):
         return ""
     return f"What the architecture takes goes in model.hyperparameters, e.g. model.hyperparameters.{key}=..."
+
+
+def _refuse_stress(recipe: Recipe) -> None:
+    """Refuses a stress in the loss of a force-centric model, which has none."""
+    from mdpot.models import MODELS
+
+    weight = recipe.finetune.stress_weight
+    if weight > 0 and not MODELS[recipe.model.name].conservative:
+        raise MdpotError(
+            f"finetune.stress_weight must be 0 with {recipe.model.name!r}, for a force-centric model has no stress; "
+            f"got {weight:g}"
+        )
 
 
 def _check_hyperparameters(model: ModelConfig) -> dict[str, Any]:

@@ -1,12 +1,15 @@
-"""Masked pretraining on a batch: hydrogens taken out of molecules, and the vectors that point to where they were."""
+"""Masked pretraining on a batch: atoms taken out of molecules, and the vectors that point to where they were."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from ase.data import covalent_radii
 from torch import Tensor
 
+from mdpot.training.data.molecules import BOND_FACTOR
 from mdpot.training.data.store import Batch, Store
 
 
@@ -16,8 +19,8 @@ class MaskTarget:
 
     Attributes:
         atoms: [n_marked] int64, the marked atoms, indices into the masked batch.
-        displacements: [n_marked, 3], Å, from each marked atom to the removed one of its molecule.
-        share: [], share of the usable molecules that lost an atom.
+        displacements: [n_marked, 3], Å, from each marked atom to a removed one of its molecule.
+        share: [], share of the usable molecules that lost an atom; where atoms are drawn one by one, of the atoms.
     """
 
     atoms: Tensor
@@ -25,48 +28,52 @@ class MaskTarget:
     share: Tensor
 
 
-def mask_molecules(batch: Batch, ratio: float, element: int, generator: torch.Generator) -> tuple[Batch, MaskTarget]:
-    """Removes one atom of `element` from each molecule that is chosen (masked pretraining paper, section 2.2).
+def mask_molecules(
+    batch: Batch,
+    ratio: float,
+    element: int,
+    generator: torch.Generator,
+    unit: Literal["molecule", "atom"] = "molecule",
+    target: Literal["nearest", "farthest"] = "nearest",
+) -> tuple[Batch, MaskTarget]:
+    """Removes atoms of `element` from molecules, with all their edges (masked pretraining paper, section 2.2).
 
-    Every usable molecule (`batch.molecule` not -1, two atoms or more) that holds the element is chosen with probability
-    `ratio`; of its atoms of that element one, each as likely as the others, leaves the graph with all its edges. The
-    atoms left behind in the molecule carry the mark 1. All of it is tensor operations on the device of the batch.
+    With the unit "molecule", every usable molecule (`batch.molecule` not -1, two atoms or more) that holds the element
+    is chosen with probability `ratio` and loses one atom of it, each as likely as the others. With "atom", every such
+    atom of the element goes with probability `ratio`; a molecule that would lose all its atoms keeps them.
+
+    All atoms left behind in a molecule that lost one carry the mark 1, and these are the atoms that are predicted: the
+    paper predicts displacements "relative to other atoms in the same molecule" and says only for water which those are,
+    the two that are left. A mark on the former neighbors of a removed atom alone would give away where it was.
+
+    Where a molecule lost several, each marked atom points to the nearest of those that were bonded to it (bonds as in
+    `mdpot.training.data.molecules`) or, where none was, to the nearest ("nearest") or the farthest ("farthest", as in
+    the code of the paper's authors) of all. All of it is tensor operations on the device of the batch.
 
     Args:
         batch: structures with neighbor lists, molecules and whole-molecule positions.
         ratio: the masking ratio, between 0 and 1.
         element: atomic number of the atoms to mask.
         generator: source of randomness, on the device of the batch.
+        unit: what is drawn with probability `ratio`.
+        target: which removed atom to point to.
 
     Returns:
         The batch without the removed atoms, its labels of removed atoms gone with them, and the target.
     """
-    graph, device = batch.graph, batch.graph.positions.device
-    molecule, n_molecules = batch.molecule, batch.n_molecules
     # Atoms of no molecule share one more, the last, which is never chosen; nor is an atom that is a molecule by itself.
-    owner = torch.where(molecule >= 0, molecule, n_molecules)
-    size = torch.zeros(n_molecules + 1, device=device).index_add(0, owner, torch.ones_like(owner, dtype=torch.float32))
-    candidate = (graph.numbers == element) & (molecule >= 0) & (size[owner] > 1)
-    # Every candidate draws a number; the largest in its molecule is the one that would go.
-    draw = torch.rand(graph.n_atoms, generator=generator, device=device)
-    draw = torch.where(candidate, draw, -torch.ones_like(draw))
-    top = torch.full([n_molecules + 1], -1.0, device=device).scatter_reduce(0, owner, draw, "amax")
-    usable = top >= 0
-    chosen = usable & (torch.rand(n_molecules + 1, generator=generator, device=device) < ratio)
-    winner = candidate & chosen[owner] & (draw == top[owner])
+    owner = torch.where(batch.molecule >= 0, batch.molecule, batch.n_molecules)
+    candidate = (batch.graph.numbers == element) & (batch.molecule >= 0) & (_count(owner, batch)[owner] > 1)
+    draw = _draw_atoms if unit == "atom" else _draw_molecules
+    removed, share = draw(batch, owner, candidate, ratio, generator)
 
-    # Of two that drew the same number only the one that is written here goes.
-    lost = torch.zeros(n_molecules + 1, dtype=torch.int64, device=device)
-    lost[owner[winner]] = winner.nonzero().squeeze(1)
-    removed = winner & (lost[owner] == torch.arange(graph.n_atoms, device=device))
-    marked = chosen[owner] & ~removed
-    displacement = batch.whole[lost[owner]] - batch.whole
-
+    lost = _count(owner, batch, removed) > 0
+    marked = lost[owner] & ~removed
+    atoms = marked.nonzero().squeeze(1)
+    displacements = batch.whole[_pointed_at(batch, owner, atoms, removed, target)] - batch.whole[atoms]
     keep = ~removed
     masked = _keep_atoms(batch.replace(marks=marked.to(batch.marks.dtype)), keep)
-    atoms = marked[keep].nonzero().squeeze(1)
-    share = chosen.sum() / usable.sum().clamp(min=1)
-    return masked, MaskTarget(atoms, displacement[marked], share)
+    return masked, MaskTarget(marked[keep].nonzero().squeeze(1), displacements, share)
 
 
 def count_maskable(store: Store, element: int) -> int:
@@ -76,6 +83,68 @@ def count_maskable(store: Store, element: int) -> int:
     sizes = torch.bincount(store.molecule[inside], minlength=n_molecules)
     hits = torch.bincount(store.molecule[inside & (store.numbers == element)], minlength=n_molecules)
     return int(((sizes > 1) & (hits > 0)).sum())
+
+
+def _count(owner: Tensor, batch: Batch, which: Tensor | None = None) -> Tensor:
+    """How many atoms, or of `which` [n_atoms] bool, each molecule has: [n_molecules + 1] int64."""
+    ones = torch.ones_like(owner) if which is None else which.to(owner.dtype)
+    return owner.new_zeros(batch.n_molecules + 1).index_add(0, owner, ones)
+
+
+def _draw_molecules(
+    batch: Batch, owner: Tensor, candidate: Tensor, ratio: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """One candidate of each chosen molecule: which atoms go [n_atoms] bool, and the share of molecules chosen []."""
+    # Every candidate draws a number; the largest in its molecule is the one that would go.
+    draw = torch.rand(len(owner), generator=generator, device=owner.device)
+    top = _lowest(torch.where(candidate, -draw, torch.ones_like(draw)), owner, batch.n_molecules + 1)
+    usable = _count(owner, batch, candidate) > 0
+    chosen = usable & (torch.rand(len(usable), generator=generator, device=owner.device) < ratio)
+    removed = torch.zeros_like(candidate)
+    removed[top[chosen]] = True
+    return removed, chosen.sum() / usable.sum().clamp(min=1)
+
+
+def _draw_atoms(
+    batch: Batch, owner: Tensor, candidate: Tensor, ratio: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Every candidate for itself: which atoms go [n_atoms] bool, and their share of the candidates []."""
+    removed = candidate & (torch.rand(len(owner), generator=generator, device=owner.device) < ratio)
+    emptied = _count(owner, batch, removed) == _count(owner, batch)
+    removed = removed & ~emptied[owner]
+    return removed, removed.sum() / candidate.sum().clamp(min=1)
+
+
+def _pointed_at(batch: Batch, owner: Tensor, atoms: Tensor, removed: Tensor, target: str) -> Tensor:
+    """The removed atom [n_marked] int64 of its molecule that each of the marked `atoms` [n_marked] points to."""
+    gone = removed.nonzero().squeeze(1)
+    gone = gone[torch.sort(owner[gone], stable=True)[1]]  # those of a molecule follow each other
+    count = _count(owner, batch, removed)
+    first = count.cumsum(0) - count
+    # Every pair of a marked atom and a removed one of its molecule.
+    n_lost = count[owner[atoms]]
+    row = torch.repeat_interleave(n_lost)
+    rank = torch.arange(len(row), device=row.device) - (n_lost.cumsum(0) - n_lost)[row]
+    lost = gone[first[owner[atoms]][row] + rank]
+    squared = (batch.whole[lost] - batch.whole[atoms][row]).square().sum(1)
+    if target == "nearest":
+        # The nearest is a bonded one if there is any: as all the removed are of one element, one length tells bonds.
+        key = squared
+    else:
+        radii = torch.from_numpy(covalent_radii).to(squared)
+        reach = BOND_FACTOR * (radii[batch.graph.numbers[atoms]][row] + radii[batch.graph.numbers[lost]])
+        # Ascending: the bonded ones from the nearest on, then the others from the farthest on.
+        key = torch.where(squared < reach.square(), -1.0 / squared, 1.0 / squared)
+    return lost[_lowest(key, row, len(atoms))]
+
+
+def _lowest(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
+    """Where the lowest of the values [n] of each group is [n_groups] int64: of equals the first; n in an empty one."""
+    low = torch.full([n_groups], torch.inf, dtype=values.dtype, device=values.device)
+    low = low.scatter_reduce(0, group, values, "amin")
+    index = torch.arange(len(values), device=values.device)
+    index = torch.where(values == low[group], index, len(values))
+    return group.new_full([n_groups], len(values)).scatter_reduce(0, group, index, "amin")
 
 
 def _keep_atoms(batch: Batch, keep: Tensor) -> Batch:

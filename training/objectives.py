@@ -9,8 +9,9 @@ from ase.data import atomic_numbers
 from torch import Tensor
 
 from mdpot.training.data.store import Batch
+from mdpot.training.denoising import add_noise
 from mdpot.training.masking import MaskTarget, mask_molecules
-from mdpot.training.schema import FinetuneConfig, PretrainConfig
+from mdpot.training.schema import LabelStage, PretrainConfig
 from mdpot.units import MEV
 
 Prediction = dict[str, Tensor]
@@ -22,11 +23,13 @@ class Objective(Protocol):
     Attributes:
         name: for logs.
         direct: whether the prediction needs the vector head of the backbone.
+        derivative: whether it needs -∂E/∂x, whatever the forces of the model are.
         stress: whether it needs the stress.
     """
 
     name: str
     direct: bool
+    derivative: bool
     stress: bool
 
     def prepare(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, Any]:
@@ -40,27 +43,27 @@ class Objective(Protocol):
 
 def predicted_vector(prediction: Prediction, direct: bool) -> Tensor:
     """The per-atom vector [n_atoms, 3] of a pretraining task: the vector head, or -∂E/∂x."""
-    return prediction["vector"] if direct else prediction["forces"]
+    return prediction["vector"] if direct else prediction["derivative"]
 
 
 class MaskedAtoms:
     """Predict, for each atom of a molecule that lost one, the direction to the lost atom (eqs. 4, 5 of the paper).
 
     Args:
-        config: ratio, element, vector and loss of the recipe's pretraining stage.
+        config: ratio, unit, element, target, vector and cosine of the recipe's pretraining stage.
     """
 
     name = "mask"
     stress = False
 
     def __init__(self, config: PretrainConfig) -> None:
-        self.ratio = config.ratio
+        self.config = config
         self.element = atomic_numbers[config.element]
-        self.direct = config.vector == "direct"
-        self.over_all = config.loss == "all"
+        self.direct, self.derivative = config.vector == "direct", config.vector == "derivative"
 
     def prepare(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, MaskTarget]:
-        return mask_molecules(batch, self.ratio, self.element, generator)
+        config = self.config
+        return mask_molecules(batch, config.ratio, self.element, generator, config.unit, config.target)
 
     def loss(self, prediction: Prediction, target: MaskTarget) -> tuple[Tensor, dict[str, Tensor]]:
         vector = predicted_vector(prediction, self.direct)[target.atoms]
@@ -68,7 +71,7 @@ class MaskedAtoms:
         n_marked = per_atom.numel()
         if n_marked == 0:
             loss = prediction["interaction"].sum() * 0.0  # it has a gradient whatever the batch is
-        elif self.over_all:
+        elif self.config.cosine == "all":
             loss = 1.0 - cosine_similarity(vector.flatten(), target.displacements.flatten())  # eq. 5
         else:
             loss = 1.0 - per_atom.mean()
@@ -76,6 +79,43 @@ class MaskedAtoms:
             "loss": _mean(loss.detach() * n_marked, n_marked),
             "cosine": _mean(per_atom.detach().sum(), n_marked),
             "share_masked": _mean(target.share, 1),
+        }
+
+
+class Denoising:
+    """Predict the noise ξ that was added to the positions (eqs. 7, 8 of the paper).
+
+    The network predicts the way back, -ξ, in units of σ: a force points against the noise, as -∂E/∂x of the energy
+    E = -log p, of which the best prediction is the gradient, is -ξ/σ² (Vincent, Neural Computation 23, 1661, 2011); and
+    so does the vector of a network that predicts forces directly. In these units the target has unit variance whatever
+    σ is, and a prediction of zero costs 1: the loss is the mean squared error over all components, in σ². The mean of
+    the noise over a structure, which no network can see, stays in it.
+
+    Args:
+        config: sigma and vector of the recipe's pretraining stage.
+        cutoff: of the network, Å.
+    """
+
+    name = "denoise"
+    stress = False
+
+    def __init__(self, config: PretrainConfig, cutoff: float) -> None:
+        self.sigma, self.cutoff = config.sigma, cutoff
+        self.direct, self.derivative = config.vector == "direct", config.vector == "derivative"
+
+    def prepare(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, Tensor]:
+        noisy, noise = add_noise(batch, self.sigma, self.cutoff, generator)
+        return noisy, -noise
+
+    def loss(self, prediction: Prediction, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        vector = predicted_vector(prediction, self.direct)
+        squared = (vector - target).square()
+        per_atom = cosine_similarity(vector, target).detach()
+        # eq. 8; the second term gives it a gradient where no atom has a neighbor.
+        loss = squared.mean() + 0.0 * prediction["interaction"].sum()
+        return loss, {
+            "loss": _mean(squared.detach().sum(), squared.numel()),
+            "cosine": _mean(per_atom.sum(), per_atom.numel()),
         }
 
 
@@ -89,14 +129,14 @@ class Labels:
     """Energies, forces and, where a frame has one, stress.
 
     Args:
-        config: loss and weights of the recipe's finetuning stage.
+        config: loss and weights of the stage.
         has_stress: whether any training frame carries a stress.
     """
 
     name = "labels"
-    direct = False
+    direct = derivative = False
 
-    def __init__(self, config: FinetuneConfig, has_stress: bool = False) -> None:
+    def __init__(self, config: LabelStage, has_stress: bool = False) -> None:
         self.config = config
         self.stress = has_stress and config.stress_weight > 0
 
@@ -133,6 +173,19 @@ class Labels:
         if self.config.loss == "l2":
             return error.square()
         return torch.nn.functional.huber_loss(error, zero, reduction="none", delta=self.config.huber_delta)
+
+
+def pretraining_objective(config: PretrainConfig, cutoff: float, has_stress: bool = False) -> Objective:
+    """The objective of a pretraining stage.
+
+    Args:
+        config: the recipe's pretraining stage; not "none".
+        cutoff: of the network, Å.
+        has_stress: whether any training frame carries a stress to learn.
+    """
+    if config.objective == "forcefield":
+        return Labels(config, has_stress)
+    return Denoising(config, cutoff) if config.objective == "denoise" else MaskedAtoms(config)
 
 
 def _mean(total: Tensor, count: int) -> Tensor:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from ase.data import covalent_radii
+from ase.data import atomic_numbers, covalent_radii
 
 from mdpot.errors import MdpotError
+from mdpot.files import atomic
 from mdpot.models import MODELS, Potential, build_potential
 from mdpot.models.potential import edge_vectors
 from mdpot.training.data.frames import Dataset, Frame
@@ -21,8 +22,11 @@ from mdpot.training.data.reference import fit_reference, rms_force
 from mdpot.training.data.sources import load_dataset
 from mdpot.training.data.splits import limit_frames, split_by_group
 from mdpot.training.data.store import Store, batches
+from mdpot.training.masking import count_maskable
+from mdpot.training.pair import evaluate_pair_energy, fit_pair_energy
 from mdpot.training.schema import DataConfig, ModelConfig, Recipe
 
+LABELS = "labels.npz"
 CHUNK_ATOMS = 5000
 WALL = 0.9
 
@@ -33,11 +37,14 @@ class Prepared:
 
     Attributes:
         dataset: the frames and where they came from.
-        splits: frame indices by name: train, validation, test.
+        splits: frame indices by name: train, validation, test; and pretrain, where `data.max_train_frames` takes frames
+            from train: all of them.
         stores: the frames of each split as tensors, on the device, and of every further test set.
         elements: atomic numbers, ascending.
         shift: [n_elements], eV, reference energies from the training split.
-        scale: eV, the RMS force of the training split (eV/Å) times 1 Å.
+        scale: eV, the RMS force of the training split (eV/Å) times 1 Å; less the pair energy where there is one.
+        pair: [n_terms, n_elements, n_elements], eV, of the pair energy fitted to the training split; None for none.
+        structures: what pretraining sees, see `structures_to_pretrain`.
     """
 
     dataset: Dataset
@@ -46,11 +53,28 @@ class Prepared:
     elements: list[int]
     shift: np.ndarray
     scale: float
+    pair: np.ndarray | None = None
+    structures: Prepared | None = None
+
+    def refer(self, model: ModelConfig, training: Sequence[Frame]) -> None:
+        """Fits pair energy, reference energies and scale, in this order, to the labelled frames of the train store."""
+        if model.pair and MODELS[model.name].conservative:
+            self.pair = fit_pair_energy(self.train, self.elements, model.cutoff, self.smallest_distances)
+            energies, forces = evaluate_pair_energy(self.train, self.elements, self.pair, model.cutoff)
+            training = _subtract(training, energies, forces)
+        _, self.shift = fit_reference(training, self.elements)
+        self.scale = rms_force(training)
+        for store in self.stores.values():
+            store.set_shift(dict(zip(self.elements, self.shift.tolist(), strict=True)))
 
     @cached_property
     def smallest_distances(self) -> dict[tuple[int, int], float]:
         """The smallest distance, Å, between each pair of elements in the training frames."""
         return smallest_distances(self.train)
+
+    def frames(self, split: str) -> list[Frame]:
+        """The frames of a split, in the order of its store."""
+        return [self.dataset.frames[i] for i in self.splits[split]]
 
     @property
     def train(self) -> Store:
@@ -94,16 +118,108 @@ def prepare(
     training = [frames[i] for i in chosen["train"]]
     # Elements that only validation or test frames hold belong to the potential too; their reference is zero.
     elements = sorted({int(z) for frame in frames for z in np.unique(frame.numbers)})
-    if need_labels:
-        elements, shift = fit_reference(training, elements)
-        scale = rms_force(training)
-    else:
-        shift, scale = np.zeros(len(elements)), 1.0
-    table = dict(zip(elements, shift.tolist(), strict=True))
-    parts = {name: [frames[i] for i in indices] for name, indices in chosen.items() if len(indices)}
+    used = {name: indices for name, indices in chosen.items() if len(indices) and name != "pretrain"}
+    parts = {name: [frames[i] for i in indices] for name, indices in used.items()}
     parts |= {name: extra.frames for name, extra in dataset.tests.items()}
-    stores = {name: Store(part, recipe.model.cutoff, table, config.molecule).to(device) for name, part in parts.items()}
-    return Prepared(dataset, chosen, stores, elements, shift, scale)
+    stores = {name: Store(part, recipe.model.cutoff, None, config.molecule) for name, part in parts.items()}
+    prepared = Prepared(dataset, chosen, stores, elements, np.zeros(len(elements)), 1.0)
+    if need_labels:
+        prepared.refer(recipe.model, training)
+    for store in stores.values():
+        store.to(device)
+    return prepared
+
+
+def structures_to_pretrain(recipe: Recipe, prepared: Prepared) -> Prepared | None:
+    """The data with every frame of the training split, those too that `data.max_train_frames` keeps from finetuning.
+
+    Pretraining takes them all, for it reads no labels of theirs.
+
+    Returns:
+        None where there is no pretraining stage; "auto" decides by whether there are molecules to mask.
+
+    Raises:
+        MdpotError: a recipe that masks, and no molecule to mask; or a force field that describes no frame.
+    """
+    stage = recipe.pretrain
+    if stage.objective == "none":
+        return None
+    if "pretrain" in prepared.splits:
+        store = Store(prepared.frames("pretrain"), recipe.model.cutoff, None, recipe.data.molecule)
+        prepared = replace(
+            prepared,
+            splits={**prepared.splits, "train": prepared.splits["pretrain"]},
+            stores={**prepared.stores, "train": store.to(prepared.train.device)},
+        )
+    if stage.objective == "forcefield":
+        for split in ("train", "validation"):
+            if not any(len(_relabel(frame, stage.forcefield)) for frame in prepared.frames(split)):
+                raise MdpotError(
+                    f"the force field {stage.forcefield} describes none of the {split} frames of "
+                    f"{prepared.dataset.origin}. Choose another by pretrain.forcefield, or set pretrain.objective=none."
+                )
+    elif stage.objective in ("mask", "auto") and count_maskable(prepared.train, atomic_numbers[stage.element]) == 0:
+        if stage.objective == "auto":
+            return None
+        raise MdpotError(
+            f"masking needs molecules{' ' + recipe.data.molecule if recipe.data.molecule else ''} with "
+            f"{stage.element}, and the training frames hold none. Set pretrain.objective=none, or data.molecule=none."
+        )
+    return prepared
+
+
+def without_labels(prepared: Prepared) -> Prepared:
+    """The data for an objective that needs no labels.
+
+    None goes in, not even by the scale: pretraining alone and as a part of a training are the same.
+    """
+    return replace(prepared, shift=np.zeros_like(prepared.shift), scale=1.0, pair=None)
+
+
+def with_forcefield_labels(
+    recipe: Recipe, prepared: Prepared, file: Path, tell: Callable[[int, int], None] = lambda done, n: None
+) -> Prepared:
+    """The training and validation frames that the force field of the recipe describes, with its labels.
+
+    Pair energy, reference energies and scale are fitted to these labels as they are to those of the data.
+
+    Args:
+        recipe: the force field and the cutoff.
+        prepared: the frames.
+        file: keeps the labels for a run that goes on; read where it is there.
+        tell: called with the number of frames labelled, and of all.
+    """
+    frames = prepared.frames("train") + prepared.frames("validation")
+    if not file.is_file():
+        energies, forces = np.full(len(frames), np.nan), [np.full((len(frame), 3), np.nan) for frame in frames]
+        for n, frame in enumerate(frames):
+            for labelled in _relabel(frame, recipe.pretrain.forcefield):
+                energies[n], forces[n] = labelled.energy, np.asarray(labelled.forces)
+            tell(n + 1, len(frames))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(file) as temporary:
+            np.savez(temporary, energies=energies, forces=np.concatenate(forces))
+    with np.load(file) as kept:
+        energies = kept["energies"]
+        forces = np.split(kept["forces"], np.cumsum([len(frame) for frame in frames])[:-1])
+    parts: dict[str, list[Frame]] = {"train": [], "validation": []}
+    for n, (frame, energy, force) in enumerate(zip(frames, energies, forces, strict=True)):
+        if np.isfinite(energy):
+            split = "train" if n < len(prepared.splits["train"]) else "validation"
+            parts[split].append(replace(frame, energy=float(energy), forces=force, stress=None))
+    stores = {split: Store(part, recipe.model.cutoff) for split, part in parts.items()}
+    labelled = replace(prepared, stores=stores, pair=None)
+    labelled.refer(recipe.model, parts["train"])
+    for store in stores.values():
+        store.to(prepared.train.device)
+    return labelled
+
+
+def _relabel(frame: Frame, name: str) -> list[Frame]:
+    """The frame with the labels of a force field, in a list; an empty one where it cannot be described."""
+    from mdpot.training.data.forcefields import relabel
+
+    return relabel([frame], name)
 
 
 def new_potential(
@@ -121,15 +237,35 @@ def new_potential(
         hyperparameters: all of them, to rebuild a given network; those of the recipe without it.
     """
     if hyperparameters is None:
-        hyperparameters = {"cutoff": model.cutoff, **model.hyperparameters}
-        takes = inspect.signature(MODELS[model.name].__init__).parameters
-        if "avg_neighbors" in takes and "avg_neighbors" not in hyperparameters:
-            hyperparameters["avg_neighbors"] = average_neighbors(prepared.train)
+        hyperparameters = measured_hyperparameters(model, prepared)
     torch.manual_seed(seed)
     wall = wall_starts(prepared.elements, prepared.smallest_distances) if model.repulsion else None
+    pair = None if prepared.pair is None else prepared.pair.tolist()
     return build_potential(
-        model.name, hyperparameters, prepared.elements, prepared.shift.tolist(), prepared.scale, wall
+        model.name, hyperparameters, prepared.elements, prepared.shift.tolist(), prepared.scale, wall, pair
     )
+
+
+def measured_hyperparameters(model: ModelConfig, prepared: Prepared) -> dict[str, Any]:
+    """The cutoff and hyperparameters of the recipe, with the average number of neighbors where it is left open."""
+    hyperparameters = model.arguments
+    takes = inspect.signature(MODELS[model.name].__init__).parameters
+    if "avg_neighbors" in takes and "avg_neighbors" not in hyperparameters:
+        hyperparameters["avg_neighbors"] = average_neighbors(prepared.train)
+    return hyperparameters
+
+
+def _subtract(frames: Sequence[Frame], energies: np.ndarray, forces: np.ndarray) -> list[Frame]:
+    """The labelled frames less energies [n_frames] and forces [n_atoms, 3]."""
+    parts = np.split(forces, np.cumsum([len(frame) for frame in frames])[:-1])
+    return [
+        replace(
+            frame,
+            energy=None if frame.energy is None else frame.energy - energy,
+            forces=None if frame.forces is None else frame.forces - part,
+        )
+        for frame, energy, part in zip(frames, energies, parts, strict=True)
+    ]
 
 
 def average_neighbors(store: Store) -> float:
@@ -144,9 +280,10 @@ def smallest_distances(store: Store) -> dict[tuple[int, int], float]:
         graph = store.batch(frames, torch.float64).graph
         distance = edge_vectors(graph.positions, graph.cell, graph.system, graph.edge_index, graph.shifts).norm(dim=1)
         low, high = graph.numbers[graph.edge_index].sort(0)[0]
-        for pair in torch.unique(torch.stack([low, high]), dim=1).t().tolist():
-            found = float(distance[(low == pair[0]) & (high == pair[1])].min())
-            smallest[tuple(pair)] = min(found, smallest.get(tuple(pair), np.inf))
+        name = low * len(covalent_radii) + high  # one number for a pair: unique pairs would take far longer
+        for key in torch.unique(name).tolist():
+            pair = divmod(key, len(covalent_radii))
+            smallest[pair] = min(float(distance[name == key].min()), smallest.get(pair, np.inf))
     return smallest
 
 
@@ -187,4 +324,6 @@ def _split(dataset: Dataset, config: DataConfig, seed: int) -> dict[str, np.ndar
                 f"the {name} split of {dataset.origin} is empty: {len(dataset)} frames in {len(set(names))} groups are "
                 "too few for data.fractions. Give more frames, or set data.split_by=frame."
             )
-    return {**splits, "train": limit_frames(splits["train"], names, config.max_train_frames, seed)}
+    few = limit_frames(splits["train"], names, config.max_train_frames, seed)
+    every = {} if len(few) == len(splits["train"]) else {"pretrain": splits["train"]}
+    return {**splits, "train": few, **every}

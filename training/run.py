@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import chemical_symbols
 
 from mdpot.checkpoint import load_potential, save_potential
 from mdpot.errors import MdpotError
@@ -23,17 +21,21 @@ from mdpot.training.data.sources import SOURCES, load_dataset
 from mdpot.training.data.store import Store
 from mdpot.training.evaluate import Evaluation, evaluate
 from mdpot.training.listener import Listener
-from mdpot.training.masking import count_maskable
-from mdpot.training.objectives import Labels, MaskedAtoms
+from mdpot.training.objectives import Labels, pretraining_objective
 from mdpot.training.prepare import (
+    LABELS,
     Prepared,
+    measured_hyperparameters,
     new_potential,
     prepare,
     sample_structures,
+    structures_to_pretrain,
+    with_forcefield_labels,
+    without_labels,
 )
 from mdpot.training.report import write_report
 from mdpot.training.schema import Recipe
-from mdpot.training.trainer import Progress, fit
+from mdpot.training.trainer import Progress, Report, fit
 from mdpot.training.transfer import all_hyperparameters, load_pretrained, pretraining_of, transfer_backbone
 from mdpot.zoo import find_potential
 
@@ -73,7 +75,8 @@ def run_train(
     network = new_potential(recipe.model, prepared, seed)
     if _pretrains(recipe, prepared, listener):
         pretrained = _pretrain(recipe, prepared, where, out, seed, listener)
-        _transfer(pretrained, network, "the pretrained network", listener)
+        with_readout = recipe.pretrain.objective == "forcefield"
+        _transfer(pretrained, network, "the pretrained network", listener, with_readout)
     return _finetune(recipe, prepared, network.to(where), out, seed, listener)
 
 
@@ -94,8 +97,6 @@ def run_pretrain(
     """
     where = pick_device(device)
     prepared = _open(recipe, data, out, seed, where, "pretrain", resume, listener, need_labels=False)
-    if not _pretrains(recipe, prepared, listener):
-        raise MdpotError("there is nothing to pretrain: no frame holds a molecule with the element to mask.")
     _pretrain(recipe, prepared, where, out, seed, listener)
     return out / files.PRETRAINED
 
@@ -124,7 +125,7 @@ def run_finetune(
         # A normalization measured on the pretraining data belongs to the weights.
         same = {**network.hyperparameters, "avg_neighbors": all_hyperparameters(source)["avg_neighbors"]}
         network = new_potential(recipe.model, prepared, seed, same)
-    _transfer(source, network, str(from_file), listener)
+    _transfer(source, network, str(from_file), listener, pretraining_of(from_file) == "forcefield")
     return _finetune(recipe, prepared, network.to(where), out, seed, listener, from_file)
 
 
@@ -191,6 +192,11 @@ def _open(
     run = files.open_folder(out, recipe, seed, kind, resume) if resume else {}
     splits = json.loads((out / files.SPLITS).read_text()) if (out / files.SPLITS).is_file() else None
     prepared = prepare(recipe, data, seed, device, splits, need_labels)
+    if kind != "finetune":
+        # Before there is a folder: what cannot be pretrained raises here.
+        prepared.structures = structures_to_pretrain(recipe, prepared)
+    if kind == "pretrain" and prepared.structures is None:
+        raise MdpotError("there is nothing to pretrain: no frame holds a molecule with the element to mask.")
     dataset = prepared.dataset
     facts = {
         "name": dataset.name,
@@ -223,34 +229,39 @@ def _open(
 
 
 def _pretrains(recipe: Recipe, prepared: Prepared, listener: Listener) -> bool:
-    """Whether there is a pretraining stage: "auto" decides by whether the frames hold molecules with the element."""
-    if recipe.pretrain.objective != "auto":
-        return recipe.pretrain.objective != "none"
-    found = count_maskable(prepared.train, atomic_numbers[recipe.pretrain.element]) > 0
-    if not found:
+    """Whether there is a pretraining stage; says why not where the recipe left it open."""
+    if prepared.structures is None and recipe.pretrain.objective == "auto":
         listener.note("no pretraining: the frames hold no molecules to mask.")
-    return found
+    return prepared.structures is not None
 
 
 def _pretrain(
     recipe: Recipe, prepared: Prepared, device: torch.device, out: Path, seed: int, listener: Listener
 ) -> Potential:
-    stage = recipe.pretrain
-    if count_maskable(prepared.train, atomic_numbers[stage.element]) == 0:
-        raise MdpotError(
-            f"masking needs molecules{' ' + recipe.data.molecule if recipe.data.molecule else ''} with "
-            f"{stage.element}, and the training frames hold none. Set pretrain.objective=none, or data.molecule=none."
+    stage, model, folder = recipe.pretrain, recipe.model, out / "pretrain"
+    structures = prepared.structures
+    assert structures is not None
+    data = without_labels(structures)
+    if stage.objective == "forcefield":
+        data = with_forcefield_labels(recipe, structures, folder / LABELS, _labelling(listener))
+        described, asked = (len(part.train) + len(part.validation) for part in (data, structures))
+        listener.note(f"labels of the force field {stage.forcefield}: for {described} of {asked} frames")
+    if stage.objective == "denoise":
+        # Noise brings atoms far closer than they are in any frame; the wall would drown what is to be predicted.
+        model = model.model_copy(update={"repulsion": False})
+    if len(structures.train) != len(prepared.train):
+        listener.note(
+            f"pretraining on {len(data.train)} structures, finetuning on {len(prepared.train)} labelled frames"
         )
-    # No label goes in, not even by the scale: pretraining alone and as a part of a training are the same.
-    unlabelled = replace(prepared, shift=np.zeros_like(prepared.shift), scale=1.0)
-    network = new_potential(recipe.model, unlabelled, seed).to(device)
+    # The normalization is that of the frames of finetuning, which takes the weights over.
+    network = new_potential(model, data, seed, measured_hyperparameters(model, prepared)).to(device)
     progress = fit(
         network,
-        MaskedAtoms(stage),
-        prepared.train,
-        prepared.validation,
+        pretraining_objective(stage, model.cutoff, _has_stress(data.train)),
+        data.train,
+        data.validation,
         stage,
-        out / "pretrain",
+        folder,
         seed,
         lambda report: listener.progress("pretrain", report),
     )
@@ -258,9 +269,23 @@ def _pretrain(
     return network
 
 
-def _transfer(source: Potential, target: Potential, name: str, listener: Listener) -> None:
-    new = transfer_backbone(source, target, name)
-    listener.note(f"transferred every weight of the backbone of {name}; new: {', '.join(new)}")
+def _labelling(listener: Listener) -> Callable[[int, int], None]:
+    """Tells the listener every two seconds how many frames a force field has labelled, and at the end."""
+    began = heard = time.perf_counter()
+
+    def tell(done: int, n: int) -> None:
+        nonlocal heard
+        if done == n or time.perf_counter() - heard > 2.0:
+            heard = time.perf_counter()
+            listener.progress("label", Report(done, n, heard - began, {}))
+
+    return tell
+
+
+def _transfer(source: Potential, target: Potential, name: str, listener: Listener, with_readout: bool) -> None:
+    new = transfer_backbone(source, target, name, with_readout)
+    parts = "the backbone and the readout" if with_readout else "the backbone"
+    listener.note(f"transferred every weight of {parts} of {name}; new: {', '.join(new) or 'nothing'}")
 
 
 def _finetune(
@@ -273,10 +298,9 @@ def _finetune(
     from_file: Path | None = None,
 ) -> dict[str, Any]:
     stage = recipe.finetune
-    has_stress = not bool(torch.isnan(prepared.train.stress).all())
     progress = fit(
         network,
-        Labels(stage, has_stress),
+        Labels(stage, _has_stress(prepared.train)),
         prepared.train,
         prepared.validation,
         stage,
@@ -300,6 +324,11 @@ def _finetune(
     files.write_json(out / files.METRICS, metrics)
     write_report(out, metrics, results)
     return metrics
+
+
+def _has_stress(store: Store) -> bool:
+    """Whether any frame carries a stress."""
+    return not bool(torch.isnan(store.stress).all())
 
 
 def _provenance(recipe: Recipe, prepared: Prepared, seed: int, stage: str, progress: Progress) -> dict[str, Any]:

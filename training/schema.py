@@ -58,7 +58,8 @@ class DataConfig(Section):
     split_by: Literal["group", "frame"] = "group"
     """"group": frames of one source trajectory stay together; "frame": every frame for itself."""
     max_train_frames: PositiveInt | None = None
-    """Train on at most this many frames, drawn from the training split; "none" takes all."""
+    """Finetune on at most this many frames, drawn from the training split; pretraining takes all its structures. "none"
+    takes all."""
     molecule: str | None = None
     """Formula of the molecules that masking may touch, e.g. "H2O"; "none": any with the masked element."""
     download: bool = False
@@ -89,6 +90,9 @@ class ModelConfig(Section):
     """Range of the messages, Å."""
     repulsion: bool = True
     """Add a pair repulsion a little inside the smallest distances of the training frames; it is zero on all of them."""
+    pair: bool = True
+    """Start from a pair energy that is fitted to the forces of the training frames; the network learns the rest.
+    For conservative models."""
     hyperparameters: dict[str, Any] = Field(default_factory=dict)
     """What else the architecture takes, by name; the rest keeps the architecture's own values."""
 
@@ -145,37 +149,16 @@ EXCLUSIVE = (("epochs", "max_steps"), ("batch_frames", "batch_atoms"))
 """Keys of a stage of which exactly one holds; an override by one takes the place of the other."""
 
 
-class PretrainConfig(Stage):
-    """The first stage, which needs no labels."""
+class LabelStage(Stage):
+    """A stage that may learn from labels.
 
-    objective: Literal["mask", "auto", "none"] = "none"
-    """"mask": predict where removed atoms were; "auto": that where the data hold molecules with the element,
-    else nothing; "none": no pretraining."""
-    element: str = "H"
-    """Symbol of the element that is masked."""
-    ratio: Share = 0.25
-    """Share of the molecules that lose an atom."""
-    vector: Literal["derivative", "direct"] = "derivative"
-    """What points to the removed atom: "derivative", the force -dE/dx; "direct", its vector head."""
-    loss: Literal["per-atom", "all"] = "per-atom"
-    """1 - cosine, "per-atom": averaged over the marked atoms; "all": one cosine over all their components."""
-
-    @model_validator(mode="after")
-    def _check_element(self) -> PretrainConfig:
-        if atomic_numbers.get(self.element, 0) < 1:
-            raise ValueError(f"element must be a chemical symbol, got {self.element!r}")
-        return self
-
-
-class FinetuneConfig(Stage):
-    """The second stage, on labels.
-
-    The loss is energy_weight · l(ΔE / n_atoms) + force_weight · l(ΔF) + stress_weight · l(Δσ), each term
+    The loss on them is energy_weight · l(ΔE / n_atoms) + force_weight · l(ΔF) + stress_weight · l(Δσ), each term
     averaged over its components, with errors in eV per atom, eV/Å and eV/Å^3.
     """
 
     loss: Literal["l1", "l2", "huber"] = "l1"
-    """l: absolute error, squared error, or Huber's, which is squared below huber_delta and linear above."""
+    """l, how errors of labels are scored: "l1", absolute; "l2", squared; "huber", squared below huber_delta and linear
+    above."""
     huber_delta: Positive = 0.01
     """Where Huber's loss turns linear, in the unit of the error."""
     energy_weight: NonNegative = 1.0
@@ -188,10 +171,52 @@ class FinetuneConfig(Stage):
     """Weight of the stress components (eV/Å^3), for the frames that have one."""
 
     @model_validator(mode="after")
-    def _check_weights(self) -> FinetuneConfig:
+    def _check_weights(self) -> LabelStage:
         if self.energy_weight == self.force_weight == self.stress_weight == 0:
             raise ValueError("one of energy_weight, force_weight and stress_weight must be above 0")
         return self
+
+
+class PretrainConfig(LabelStage):
+    """The first stage, which needs no labels but, at most, those of a cheap force field.
+
+    The keys of the loss on labels, `loss` to `stress_weight`, are for the objective "forcefield" alone.
+    """
+
+    objective: Literal["mask", "denoise", "forcefield", "auto", "none"] = "none"
+    """"mask": predict where removed atoms were; "denoise": predict the noise added to the positions; "forcefield":
+    learn the energies and forces of a cheap force field; "auto": "mask" where the data hold molecules with the
+    element, else nothing; "none": no pretraining."""
+    element: str = "H"
+    """Symbol of the element that is masked."""
+    ratio: Share = 0.25
+    """Share of the molecules, or of the atoms of the element, that is masked; see unit."""
+    unit: Literal["molecule", "atom"] = "molecule"
+    """What the ratio counts. "molecule": each molecule is masked with this probability and loses one atom, as in water;
+    "atom": each atom of the element is removed with this probability, as in organic molecules."""
+    target: Literal["nearest", "farthest"] = "nearest"
+    """Which of several removed atoms of its molecule an atom points to: the one bonded to it or else the nearest, or
+    else the farthest."""
+    cosine: Literal["per-atom", "all"] = "per-atom"
+    """The loss of masking is 1 - cosine, "per-atom": averaged over the marked atoms; "all": one cosine over all their
+    components."""
+    vector: Literal["derivative", "direct"] = "derivative"
+    """What masking and denoising predict by: "derivative", the force -dE/dx; "direct", the network's vector head."""
+    sigma: Positive = 0.5
+    """Standard deviation of the noise of denoising on each coordinate, Å."""
+    forcefield: Literal["spcfw", "gfn2-xtb"] = "spcfw"
+    """The force field of the objective "forcefield": "spcfw", flexible water; "gfn2-xtb", tight binding for any
+    molecules."""
+
+    @model_validator(mode="after")
+    def _check_element(self) -> PretrainConfig:
+        if atomic_numbers.get(self.element, 0) < 1:
+            raise ValueError(f"element must be a chemical symbol, got {self.element!r}")
+        return self
+
+
+class FinetuneConfig(LabelStage):
+    """The second stage, on labels."""
 
 
 class Recipe(Section):
@@ -208,6 +233,6 @@ class Recipe(Section):
     model: ModelConfig = Field(default_factory=ModelConfig)
     """Network."""
     pretrain: PretrainConfig = Field(default_factory=PretrainConfig)
-    """First stage, without labels."""
+    """First stage, without labels of your own."""
     finetune: FinetuneConfig
     """Second stage, on energies, forces and stress."""

@@ -214,6 +214,7 @@ def _score(
         marks=batch.marks,
         compute_stress=objective.stress,
         direct=objective.direct,
+        derivative=objective.derivative,
     )
     return objective.loss(prediction, target)
 

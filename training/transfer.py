@@ -1,4 +1,5 @@
-"""Pretrained weights into a new potential: all of the backbone, and an account of what stays new."""
+"""Pretrained weights into a new potential: all of the backbone, where asked the readout, and an account of what stays
+new."""
 
 from __future__ import annotations
 
@@ -15,15 +16,19 @@ from mdpot.models import Potential
 EMBEDDING = "embedding.weight"
 
 
-def transfer_backbone(source: Potential, target: Potential, name: str = "the pretrained potential") -> list[str]:
+def transfer_backbone(
+    source: Potential, target: Potential, name: str = "the pretrained potential", with_readout: bool = False
+) -> list[str]:
     """Copies every weight of the backbone of `source` into `target`, in place.
 
-    Rows of element embeddings are matched by element. The readout of `target` stays as it is.
+    Rows of element embeddings are matched by element.
 
     Args:
         source: pretrained.
         target: of the same architecture; it may know further elements.
         name: of the source, for errors.
+        with_readout: also copy the readout, so that `target` starts from the energies in eV that `source` gives, up to
+            reference energies, pair energy and wall; else it stays as it is.
 
     Returns:
         What stayed new in `target`, in words.
@@ -45,7 +50,7 @@ def transfer_backbone(source: Potential, target: Potential, name: str = "the pre
     if weights.keys() != fresh.keys():
         different = sorted(weights.keys() ^ fresh.keys())
         raise MdpotError(f"{name} does not fit the network of the recipe: weights {', '.join(different)} differ.")
-    new = [f"readout.{key}" for key in target.readout.state_dict()]
+    new = [] if with_readout else [f"readout.{key}" for key in target.readout.state_dict()]
     for key, value in weights.items():
         if key.endswith(EMBEDDING):
             shared = [z for z in target.elements if z in source.elements]
@@ -60,6 +65,10 @@ def transfer_backbone(source: Potential, target: Potential, name: str = "the pre
         else:
             fresh[key] = value
     target.backbone.load_state_dict(fresh)
+    if with_readout:
+        target.readout.load_state_dict(source.readout.state_dict())
+        for weight in target.readout[-1].parameters():
+            weight.data *= source.scale / target.scale
     return new
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from ase.build import molecule as make_molecule
+from ase.data import covalent_radii
 from ase.geometry import find_mic
 from ase.neighborlist import primitive_neighbor_list
 
@@ -40,8 +42,10 @@ def positions_key(x) -> tuple[float, ...]:
     return tuple(np.round(np.asarray(x, dtype=float), 9))
 
 
-def check_against_reference(frames: list[Frame], before: Batch, after: Batch, target: MaskTarget) -> int:
-    """Goes through every frame and molecule; returns how many molecules lost an H."""
+def check_against_reference(
+    frames: list[Frame], before: Batch, after: Batch, target: MaskTarget, element: int = H
+) -> int:
+    """Goes through every frame and molecule; returns how many molecules lost an atom of the element."""
     marks = dict(zip(target.atoms.tolist(), target.displacements.numpy(), strict=True))
     assert len(marks) == len(target.atoms)
     n_chosen = n_molecules = start = 0
@@ -63,7 +67,7 @@ def check_against_reference(frames: list[Frame], before: Batch, after: Batch, ta
                 continue
             n_chosen += 1
             (lost,) = gone
-            assert frame.numbers[lost] == H
+            assert frame.numbers[lost] == element
             for atom in set(molecule) - gone:
                 marked.add(place[atom])
                 vector, _ = find_mic(frame.positions[lost] - frame.positions[atom], frame.cell, True)
@@ -208,10 +212,14 @@ def test_dissociated_molecules_stay_as_they_are(small_frames: list[Frame]) -> No
 
 def test_another_element(small_frames: list[Frame], store: Store) -> None:
     batch = whole_batch(small_frames, store)
-    masked, target = mask_molecules(batch, 1.0, O, generator())
-    assert int((masked.graph.numbers[target.atoms] == H).sum()) == 2 * batch.n_molecules
-    lengths = target.displacements.norm(dim=1)
-    assert lengths.max() < 1.27
+    for ratio in (0.4, 1.0):
+        masked, target = mask_molecules(batch, ratio, O, generator())
+        # Both H of every molecule without its O are marked and point to where it was.
+        n_chosen = check_against_reference(small_frames, batch, masked, target, O)
+        assert bool((masked.graph.numbers[target.atoms] == H).all())
+        assert (n_chosen == batch.n_molecules) == (ratio == 1.0)
+        assert n_chosen > 50
+        assert target.displacements.norm(dim=1).max() < 1.27
     masked, target = mask_molecules(batch, 1.0, 6, generator())
     assert masked.graph.n_atoms == batch.graph.n_atoms
     assert len(target.atoms) == 0
@@ -232,6 +240,129 @@ def test_without_molecules_nothing_happens(small_frames: list[Frame]) -> None:
     assert float(target.share) == 0.0
 
 
+# ---- atom by atom, in organic molecules --------------------------------------------------
+
+
+def organic_frames() -> list[Frame]:
+    """Molecules across the boundary of a slanted cell, in random order of their atoms, and one without a cell."""
+    rng, frames = np.random.default_rng(4), []
+    for names, size in ((("CH3CH2OH", "C6H6", "H2O", "H2"), 14.0), (("CH3CH2OH",), 0.0), (("CH4", "C6H6"), 11.0)):
+        placed = []
+        for n, name in enumerate(names):
+            atoms = make_molecule(name)
+            atoms.rattle(0.05, rng=rng)
+            atoms.rotate(rng.uniform(0, 360), rng.normal(size=3))
+            placed.append((atoms.numbers, atoms.positions + np.array([0.0, 6.0 * (n % 2), 6.0 * (n // 2)])))
+        order = rng.permutation(sum(len(numbers) for numbers, _ in placed))
+        cell = size * np.array([[1.0, 0, 0], [0.2, 1, 0], [0, -0.1, 1]])
+        positions = np.concatenate([x for _, x in placed])[order]
+        if size:
+            positions = (np.mod(positions @ np.linalg.inv(cell), 1.0)) @ cell
+        numbers = np.concatenate([z for z, _ in placed])[order]
+        forces = rng.normal(size=positions.shape)
+        frames.append(Frame(numbers.astype(np.int64), positions, cell, np.full(3, size > 0), 0.0, forces))
+    return frames
+
+
+def components(frame: Frame) -> list[set[int]]:
+    """The molecules of a frame: what bonds of covalent radii connect, walked one by one."""
+    i, j = primitive_neighbor_list(
+        "ij", frame.pbc, frame.cell, frame.positions, 1.3 * covalent_radii[frame.numbers], numbers=frame.numbers
+    )
+    left, found = set(range(len(frame))), []
+    while left:
+        group = {left.pop()}
+        while new := set(j[np.isin(i, list(group))].tolist()) - group:
+            group |= new
+        left -= group
+        found.append(group)
+    return found
+
+
+def naive_target(frame: Frame, atom: int, gone: set[int], target: str) -> np.ndarray:
+    """The vector from a visible atom to a removed one of its molecule, by the rule as it is written down."""
+    vectors = {
+        lost: find_mic(frame.positions[lost] - frame.positions[atom], frame.cell, bool(frame.pbc.all()))[0]
+        for lost in gone
+    }
+    lengths = {lost: float(np.linalg.norm(vector)) for lost, vector in vectors.items()}
+    reach = {lost: 1.3 * covalent_radii[frame.numbers[[lost, atom]]].sum() for lost in gone}
+    bonded = [lost for lost in gone if lengths[lost] < reach[lost]]
+    if bonded or target == "nearest":
+        return vectors[min(bonded or gone, key=lambda lost: lengths[lost])]
+    return vectors[max(gone, key=lambda lost: lengths[lost])]
+
+
+@pytest.mark.parametrize("target", ["nearest", "farthest"])
+@pytest.mark.parametrize("ratio", [0.2, 0.6, 1.0])
+def test_masking_atom_by_atom_equals_a_naive_reference(target, ratio: float) -> None:
+    frames = organic_frames()
+    batch = Store(frames, CUTOFF).batch(torch.arange(len(frames)), torch.float64)
+    n_far = 0
+    for seed in range(3):
+        masked, found = mask_molecules(batch, ratio, H, generator(seed), "atom", target)
+        vectors = dict(zip(found.atoms.tolist(), found.displacements.numpy(), strict=True))
+        expected, start, n_gone, n_hydrogens = {}, 0, 0, 0
+        for k, frame in enumerate(frames):
+            left = {positions_key(x) for x in masked.graph.positions[masked.graph.system == k]}
+            kept = [a for a in range(len(frame)) if positions_key(frame.positions[a]) in left]
+            for group in components(frame):
+                gone = group - set(kept)
+                assert all(frame.numbers[a] == H for a in gone)
+                n_gone, n_hydrogens = n_gone + len(gone), n_hydrogens + int((frame.numbers[list(group)] == H).sum())
+                if ratio == 1.0:  # H2 would leave nobody behind
+                    assert len(gone) == (0 if len(group) == 2 else (frame.numbers[list(group)] == H).sum())
+                if gone:
+                    expected |= {start + kept.index(a): naive_target(frame, a, gone, target) for a in group - gone}
+            _check_edges(frame, kept, masked, k)
+            start += len(kept)
+        assert vectors.keys() == expected.keys()
+        assert set(masked.marks.nonzero().squeeze(1).tolist()) == expected.keys()
+        for atom, vector in expected.items():
+            np.testing.assert_allclose(vectors[atom], vector, atol=1e-9)
+        assert float(found.share) == pytest.approx(n_gone / n_hydrogens)
+        n_far += sum(float(np.linalg.norm(v)) > 3.0 for v in vectors.values())
+    assert n_far > 0 or ratio > 0.2, "no atom points to another than a neighbor"
+
+
+def test_the_two_rules_differ_only_for_atoms_that_lost_no_neighbor() -> None:
+    batch = Store(organic_frames(), CUTOFF).batch(torch.arange(3), torch.float64)
+    (near, a), (far, b) = (mask_molecules(batch, 0.6, H, generator(1), "atom", t) for t in ("nearest", "farthest"))  # type: ignore[arg-type]
+    assert torch.equal(near.graph.positions, far.graph.positions)
+    assert torch.equal(a.atoms, b.atoms)
+    short, long = a.displacements.norm(dim=1), b.displacements.norm(dim=1)
+    bonded = short < 1.4
+    assert torch.equal(short[bonded], long[bonded])
+    assert bool((long[~bonded] >= short[~bonded]).all())
+    assert bool((long[~bonded] > short[~bonded] + 1.0).any())
+
+
+def test_each_atom_goes_with_the_ratio_and_for_itself() -> None:
+    frame = organic_frames()[1]
+    batch = Store([frame], CUTOFF).batch(torch.zeros(1, dtype=torch.int64), torch.float64)
+    source, gone = generator(2), np.zeros((1000, len(frame)))
+    for n in range(len(gone)):
+        masked, _ = mask_molecules(batch, 0.3, H, source, "atom")
+        left = {positions_key(x) for x in masked.graph.positions}
+        gone[n] = [positions_key(x) not in left for x in frame.positions]
+    hydrogens = frame.numbers == H
+    assert not gone[:, ~hydrogens].any()
+    assert np.abs(gone[:, hydrogens].mean(0) - 0.3).max() < 4 * np.sqrt(0.21 / len(gone))
+    correlation = np.corrcoef(gone[:, hydrogens].T) - np.eye(hydrogens.sum())
+    assert np.abs(correlation).max() < 5 / np.sqrt(len(gone))
+
+
+def test_atoms_at_the_same_distance_always_give_the_same_target() -> None:
+    """In an undistorted methane all H are equally far."""
+    atoms = make_molecule("CH4")
+    frame = Frame(atoms.numbers, np.round(atoms.positions, 1), np.zeros((3, 3)), np.zeros(3, dtype=bool))
+    batch = Store([frame], CUTOFF).batch(torch.zeros(1, dtype=torch.int64), torch.float64)
+    for target in ("nearest", "farthest"):
+        found = [mask_molecules(batch, 1.0, H, generator(n), "atom", target)[1].displacements for n in range(5)]  # type: ignore[arg-type]
+        assert all(torch.equal(one, found[0]) for one in found)
+        assert found[0].shape == (1, 3)
+
+
 # ---- the objective ---------------------------------------------------------------------
 
 
@@ -248,12 +379,12 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 def test_the_loss_is_one_minus_the_cosine(store: Store, small_frames, vector: str, loss: str) -> None:
     torch.manual_seed(0)
     potential = build_potential("egnn", {"cutoff": CUTOFF, "width": 8, "layers": 2}, [1, 8], [0.0, 0.0], 0.3).double()
-    task = objective(ratio=0.4, vector=vector, loss=loss)
+    task = objective(ratio=0.4, vector=vector, cosine=loss)
     assert task.direct == (vector == "direct")
     batch, target = task.prepare(whole_batch(small_frames, store), generator())
-    prediction = potential(*batch.graph.inputs(), marks=batch.marks, direct=task.direct)
+    prediction = potential(*batch.graph.inputs(), marks=batch.marks, direct=task.direct, derivative=task.derivative)
     value, logs = task.loss(prediction, target)
-    predicted = prediction["vector" if vector == "direct" else "forces"].detach().numpy()[target.atoms]
+    predicted = prediction["vector" if vector == "direct" else "derivative"].detach().numpy()[target.atoms]
     truth = target.displacements.numpy()
     per_atom = [cosine(a, b) for a, b in zip(predicted, truth, strict=True)]
     expected = 1 - (np.mean(per_atom) if loss == "per-atom" else cosine(predicted.ravel(), truth.ravel()))
@@ -270,13 +401,13 @@ def test_the_loss_is_one_minus_the_cosine(store: Store, small_frames, vector: st
 
 def test_the_perfect_prediction_costs_nothing(store: Store, small_frames: list[Frame]) -> None:
     for loss in ("per-atom", "all"):
-        task = objective(ratio=0.5, loss=loss)
+        task = objective(ratio=0.5, cosine=loss)
         batch, target = task.prepare(whole_batch(small_frames, store), generator())
         forces = torch.randn(batch.graph.n_atoms, 3, dtype=torch.float64)
         forces[target.atoms] = 7.0 * target.displacements
-        assert float(task.loss({"forces": forces}, target)[0]) == pytest.approx(0.0, abs=1e-9)
+        assert float(task.loss({"derivative": forces}, target)[0]) == pytest.approx(0.0, abs=1e-9)
         forces[target.atoms] *= -1
-        assert float(task.loss({"forces": forces}, target)[0]) == pytest.approx(2.0, abs=1e-9)
+        assert float(task.loss({"derivative": forces}, target)[0]) == pytest.approx(2.0, abs=1e-9)
 
 
 @pytest.mark.parametrize("vector", ["derivative", "direct"])
@@ -286,10 +417,10 @@ def test_a_batch_without_a_mark_teaches_nothing(small_frames, vector: str, loss:
     """It costs nothing, and the step goes through: no NaN, no gradient that is missing."""
     torch.manual_seed(0)
     potential = build_potential("egnn", {"cutoff": cutoff, "width": 8, "layers": 2}, [1, 8], [0.0, 0.0], 0.3)
-    task = objective(ratio=1.0, vector=vector, loss=loss)
+    task = objective(ratio=1.0, vector=vector, cosine=loss)
     batch = Store(small_frames[:2], cutoff, molecule="CH4").batch(torch.arange(2))
     batch, target = task.prepare(batch, generator())
-    prediction = potential(*batch.graph.inputs(), marks=batch.marks, direct=task.direct)
+    prediction = potential(*batch.graph.inputs(), marks=batch.marks, direct=task.direct, derivative=task.derivative)
     value, logs = task.loss(prediction, target)
     value.backward()
     assert float(value.detach()) == 0.0
@@ -301,7 +432,7 @@ def test_a_prediction_of_zero_has_a_finite_gradient() -> None:
     for loss in ("per-atom", "all"):
         vector = torch.zeros(4, 3, requires_grad=True)
         target = MaskTarget(torch.tensor([0, 2]), torch.ones(2, 3), torch.tensor(1.0))
-        value, _ = objective(loss=loss).loss({"forces": vector}, target)
+        value, _ = objective(cosine=loss).loss({"derivative": vector}, target)
         value.backward()
         assert float(value.detach()) == 1.0
         assert vector.grad is not None

@@ -26,8 +26,11 @@ from mdpot.training.config import load_recipe, recipe_to_dict
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.readers import read_frames
 from mdpot.training.data.splits import split_by_group
+from mdpot.training.data.store import Store
 from mdpot.training.evaluate import METRICS
 from mdpot.training.listener import Listener
+from mdpot.training.pair import evaluate_pair_energy, fit_pair_energy
+from mdpot.training.prepare import smallest_distances
 from mdpot.training.run import run_evaluate, run_finetune, run_pretrain, run_train
 from mdpot.training.stopping import Stopped
 from mdpot.training.transfer import transfer_backbone
@@ -163,12 +166,17 @@ def test_the_potential_of_a_run(trained, small_file: Path) -> None:
     starts = potential.wall.tolist()
     for key, start in {"H-H": starts[0][0], "H-O": starts[0][1], "O-O": starts[1][1]}.items():
         assert 0.8 < start / header["min_distances"][key] < 1.0001
-    # Energies without the elements' share: least squares on the training frames.
+    # Energies without the pair energy and the elements' share: least squares on the training frames.
+    assert potential.has_pair
+    store = Store(training, recipe.model.cutoff)
+    pair = fit_pair_energy(store, [1, 8], recipe.model.cutoff, smallest_distances(store))
+    np.testing.assert_allclose(potential.pair.numpy(), pair, rtol=1e-5, atol=1e-3)
+    energies, forces = evaluate_pair_energy(store, [1, 8], pair, recipe.model.cutoff)
     x = np.array([[(f.numbers == 1).mean(), (f.numbers == 8).mean()] for f in training])
-    y = np.array([f.energy / len(f) for f in training])  # type: ignore[operator]
+    y = np.array([(f.energy - e) / len(f) for f, e in zip(training, energies, strict=True)])  # type: ignore[operator]
     expected = np.linalg.lstsq(x, y, rcond=1e-10)[0]
     np.testing.assert_allclose(potential.shift.tolist(), expected, rtol=1e-9)
-    rms = np.sqrt(np.mean(np.concatenate([f.forces for f in training]) ** 2))  # type: ignore[arg-type]
+    rms = np.sqrt(np.mean((np.concatenate([f.forces for f in training]) - forces) ** 2))  # type: ignore[arg-type]
     assert potential.scale == pytest.approx(rms)
     pairs = sum(neighbor_list(f.positions, f.cell, f.pbc, recipe.model.cutoff)[0].shape[1] for f in training)
     atoms = sum(len(f) for f in training)

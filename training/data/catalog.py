@@ -15,6 +15,7 @@ from mdpot.training.data.npz import read_water_npz
 from mdpot.training.data.readers import is_runner, read_frames
 from mdpot.training.data.rmd17 import MOLECULES, read_rmd17
 from mdpot.training.data.runner import first_comment
+from mdpot.training.data.tip3p import SIZES, generate
 
 Contents = tuple[list[Frame], dict[str, np.ndarray] | None]
 
@@ -34,6 +35,8 @@ class Source:
         test_labels: what labelled that one.
         beside: further folders and files to copy along, relative to the folder of the files.
         download: where it can be fetched; None where it cannot.
+        generate: where it is computed here: takes the folder in the cache and one of `sizes`, gives the file.
+        sizes: what can be computed; the first takes about a minute.
         by_hand: how a person gets it, where it cannot be fetched.
     """
 
@@ -47,6 +50,8 @@ class Source:
     test_labels: str = ""
     beside: tuple[str, ...] = ()
     download: Download | None = None
+    generate: Callable[[Path, str], Path] | None = None
+    sizes: tuple[str, ...] = ()
     by_hand: str = ""
 
 
@@ -103,6 +108,22 @@ def _rmd17(molecule: str) -> Source:
     )
 
 
+def _water_tip3p(rigid: bool) -> Source:
+    name, kind = ("water-tip3p-rigid", "rigid") if rigid else ("water-tip3p", "flexible")
+    lacking = "; the forces hold no bonds and angles, so a potential learned from them is not fit for dynamics"
+    return Source(
+        description=f"liquid water, TIP3P with {kind} molecules, computed here by OpenMM{lacking if rigid else ''}",
+        labels=lambda files: f"the classical force field TIP3P, {kind} molecules{lacking if rigid else ''}",
+        folders=(name, "."),
+        # The largest that is there counts.
+        files=tuple(f"tip3p-{'rigid-' if rigid else ''}{size}.npz" for size in reversed(SIZES)),
+        read=lambda files: (read_water_npz(files), None),
+        generate=partial(generate, rigid=rigid),
+        sizes=tuple(SIZES),
+        by_hand=f"`mdpot data prepare {name}` computes it.",
+    )
+
+
 SOURCES: dict[str, Source] = {
     "water-rpbe": Source(
         description="liquid water and ice, RPBE-D3; a sample of 1,000 frames is inside the package",
@@ -131,6 +152,8 @@ SOURCES: dict[str, Source] = {
         read=lambda files: (read_water_npz(files), None),
         by_hand="Put its files scan_water_*atoms.npz into {folder}, or give their folder by --data.",
     ),
+    "water-tip3p": _water_tip3p(rigid=False),
+    "water-tip3p-rigid": _water_tip3p(rigid=True),
     **{f"rmd17-{molecule}": _rmd17(molecule) for molecule in MOLECULES},
     "custom": Source(
         description="your own frames: --data FILE, in any format that ASE reads, with energies and forces",

@@ -1,4 +1,4 @@
-"""Finding the frames of a source: --data, MDPOT_DATA, the cache, a download, the sample in the package."""
+"""Finding the frames of a source: --data, MDPOT_DATA, the cache, a download or computation, the package's sample."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def load_dataset(
     """The frames of a source, checked.
 
     They are looked for in this order: `data`, the folder in the environment variable MDPOT_DATA, the cache,
-    the public download, the sample inside the package. A test file beside them comes along in
-    `Dataset.tests`.
+    the public download, the sample inside the package; a source that is computed here is computed, in its
+    smallest size. A test file beside them comes along in `Dataset.tests`.
 
     Args:
         name: in `SOURCES`; "custom" needs `data`.
@@ -84,6 +84,8 @@ def find(name: str, data: Path | str | None = None, allow_download: bool = False
     place = _nearby(name, source)
     if place is not None:
         return place
+    if source.generate is not None:
+        return _generated(name, source, source.sizes[0])
     notice = ""
     if allow_download and source.download is not None:
         try:
@@ -107,6 +109,7 @@ def list_sources() -> list[SourceRow]:
         if place is None:
             found = "needs --data" if not source.files else "not found"
             found += f"; `mdpot data prepare {name}` downloads it" if source.download is not None else ""
+            found += f"; `mdpot data prepare {name}` computes it" if source.generate is not None else ""
         rows.append(
             SourceRow(name, source.description, place.origin, _count(place.files))
             if place is not None
@@ -115,12 +118,13 @@ def list_sources() -> list[SourceRow]:
     return rows
 
 
-def prepare(name: str, data: Path | str | None = None) -> dict[str, Any]:
-    """Brings a source into the cache, by copying or downloading it, and checks it.
+def prepare(name: str, data: Path | str | None = None, size: str | None = None) -> dict[str, Any]:
+    """Brings a source into the cache, by copying, downloading or computing it, and checks it.
 
     Args:
         name: in `SOURCES`.
         data: a file or folder to take it from; otherwise MDPOT_DATA, the cache, the download.
+        size: of a source that is computed here, one of its `sizes`; without it, what is there or else the smallest.
 
     Returns:
         name, origin, labels, fingerprint, n_frames, n_groups, n_atoms (smallest and largest), elements,
@@ -128,10 +132,14 @@ def prepare(name: str, data: Path | str | None = None) -> dict[str, Any]:
         (frames of each test set), files (where they lie now).
 
     Raises:
-        MdpotError: as `load_dataset`, and when the download fails.
+        MdpotError: as `load_dataset`, when the download fails, and for a size where there are none.
     """
     source = _source(name)
+    if size is not None and (data is not None or source.generate is None):
+        raise MdpotError(f"a size ({size!r}) is for a source that is computed here, and not together with --data.")
     place = _given(name, source, Path(data)) if data is not None else _nearby(name, source)
+    if source.generate is not None and (place is None or size is not None):
+        place = _generated(name, source, size or source.sizes[0])
     if place is None:
         if source.download is None:
             raise MdpotError(f"{name}: not found. {_remedy(name, source)}")
@@ -210,6 +218,16 @@ def _fetched(name: str, source: Source) -> Place:
     if not files:
         raise MdpotError(f"{name}: the download does not hold {' or '.join(source.files)}.")
     return Place(files, f"downloaded from {source.download.page}")
+
+
+def _generated(name: str, source: Source, size: str) -> Place:
+    """The source after its computation, which is skipped where the cache holds that size."""
+    cache = _cache(name, source)
+    if cache is None or source.generate is None:
+        raise MdpotError(f"{name}: computing it needs pooch, which knows the folder of the cache. pip install pooch")
+    file = source.generate(cache, size)
+    larger = ", ".join(f"`mdpot data prepare {name} --size {other}`" for other in source.sizes if other != size)
+    return Place((file,), f"computed by OpenMM: {file}", f"{name}: computed in the size {size}; another by {larger}.")
 
 
 def _locate(folders: Sequence[str], patterns: Sequence[str], root: Path) -> tuple[Path, ...]:

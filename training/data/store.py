@@ -91,7 +91,7 @@ class Store:
         self.positions = torch.from_numpy(positions)
         self.cell = torch.from_numpy(cells)
         self.pbc = torch.from_numpy(np.stack([frame.pbc for frame in frames]).astype(bool))
-        self._set_labels(frames, numbers, sizes, shift)
+        self._set_labels(frames, shift)
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         bonds, bond_shifts = self._set_edges(frames, starts)
         found, images = find_molecules(numbers, bonds, bond_shifts, molecule)
@@ -154,30 +154,31 @@ class Store:
             n_molecules=int(counts.sum()),
         )
 
-    def _set_labels(
-        self,
-        frames: Sequence[Frame],
-        numbers: np.ndarray,
-        sizes: np.ndarray,
-        shift: Mapping[int, float] | None,
-    ) -> None:
+    def _set_labels(self, frames: Sequence[Frame], shift: Mapping[int, float] | None) -> None:
         nothing = np.full((3, 3), np.nan)
         energies = [np.nan if frame.energy is None else frame.energy for frame in frames]
         forces = [np.full((len(f), 3), np.nan) if f.forces is None else f.forces for f in frames]
         self.energy = torch.tensor(energies, dtype=torch.float64)
         self.forces = torch.from_numpy(np.concatenate(forces).astype(np.float64))
         self.stress = torch.from_numpy(np.stack([nothing if f.stress is None else f.stress for f in frames]))
-        per_atom = np.zeros(len(numbers))
-        if shift is not None:
-            lacking = sorted(set(np.unique(numbers).tolist()) - {int(z) for z in shift})
-            if lacking:
-                raise MdpotError(f"shift must cover all elements of the frames; it lacks Z = {lacking}.")
-            table = np.zeros(numbers.max() + 1)
-            for z in np.unique(numbers):
-                table[z] = shift[int(z)]
-            per_atom = table[numbers]
-        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        self.interaction = self.energy - torch.from_numpy(np.add.reduceat(per_atom, starts))
+        self.set_shift({int(z): 0.0 for z in self.numbers.unique()} if shift is None else shift)
+
+    def set_shift(self, shift: Mapping[int, float]) -> None:
+        """Takes the sum of `shift` (eV by atomic number) over the atoms off the energies, in `Batch.interaction`.
+
+        Raises:
+            MdpotError: `shift` lacks an element of the frames.
+        """
+        numbers = self.numbers.cpu().numpy()
+        found = np.unique(numbers)
+        lacking = sorted(set(found.tolist()) - {int(z) for z in shift})
+        if lacking:
+            raise MdpotError(f"shift must cover all elements of the frames; it lacks Z = {lacking}.")
+        table = np.zeros(found.max() + 1)
+        table[found] = [shift[int(z)] for z in found]
+        starts = _starts(self.n_atoms_per_frame).numpy()
+        per_frame = torch.from_numpy(np.add.reduceat(table[numbers], starts))
+        self.interaction = self.energy - per_frame.to(self.energy.device)
 
     def _set_edges(self, frames: Sequence[Frame], starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Builds the neighbor lists; returns the bonds [2, n_bonds] in atoms of the store, and their
