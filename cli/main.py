@@ -10,6 +10,7 @@ from mdpot.cli.examine import evaluate, info
 from mdpot.cli.export import export
 from mdpot.cli.failure import OneLineErrors
 from mdpot.cli.md import md
+from mdpot.cli.reproduce import reproduce
 from mdpot.cli.train import finetune, pretrain, train
 
 
@@ -31,5 +32,5 @@ def main() -> None:
     """
 
 
-for command in (train, pretrain, finetune, evaluate, info, export, md, data):
+for command in (train, pretrain, finetune, evaluate, info, export, md, data, reproduce):
     main.add_command(command)

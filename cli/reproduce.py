@@ -1,0 +1,136 @@
+"""`mdpot reproduce`: the experiments of the papers, and their tables."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from mdpot.cli.options import PATH, check_device
+from mdpot.errors import MdpotError
+
+FAILED = 1  # exit code: some runs failed; the pages are written all the same
+
+
+def _names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """ "a,b" as ("a", "b")."""
+    names = tuple(dict.fromkeys(part.strip() for part in (value or "").split(",")))
+    if value is not None and "" in names:
+        raise MdpotError(f"--{parameter.name} takes names with commas between them, got {value!r}")
+    return names if value is not None else ()
+
+
+def _frames(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int | None, ...]:
+    """ "10,all" as (10, None)."""
+    numbers = []
+    for name in _names(ctx, parameter, value):
+        if name != "all" and not (name.isdecimal() and int(name) > 0):
+            raise MdpotError(f"--frames takes positive numbers, or all, with commas between them, got {value!r}")
+        numbers.append(None if name == "all" else int(name))
+    return tuple(numbers)
+
+
+@click.command()
+@click.argument("experiment", nargs=-1, required=True)
+@click.option(
+    "--budget",
+    default="small",
+    show_default=True,
+    metavar="NAME",
+    help="small, for two CPU cores; or paper: its epochs and sizes, for a GPU.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Seeds of each run, from 0 on. Default: 1 to 4, by experiment.",
+)
+@click.option("--models", callback=_names, metavar="A,B", help="Networks. Default: those of the paper, and tide.")
+@click.option("--datasets", callback=_names, metavar="A,B", help="Recipes. Default: those of the experiment.")
+@click.option(
+    "--frames",
+    callback=_frames,
+    metavar="N,N",
+    help="Numbers of labeled frames, for learning-curve and objectives.  [default: 10,30,100,300,all; 100]",
+)
+@click.option(
+    "--equal",
+    type=click.Choice(["finetune", "total"]),
+    help="What training from scratch has in common with the others: the finetuning, or the length of both stages "
+    "together. Default: total for learning-curve and objectives, else finetune, as in the paper.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change one key of the recipe in all runs, over the budget. May be given again.",
+)
+@click.option("--data", type=PATH, metavar="PATH", help="File or folder with the frames, where there is one recipe.")
+@click.option(
+    "--out", type=PATH, metavar="FOLDER", help="Folder of the runs and the pages.  [default: runs/reproduce-BUDGET]"
+)
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Runs at a time.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="CPU threads of each run.  [default: the cores, divided by --jobs]",
+)
+@click.option(
+    "--device", metavar="NAME", help="Where to compute, e.g. cpu or cuda:0. Default: a GPU where there is one."
+)
+@click.option("--tables-only", is_flag=True, help="Run nothing; write tables and figures of what there is.")
+def reproduce(
+    experiment: tuple[str, ...],
+    budget: str,
+    seeds: int | None,
+    models: tuple[str, ...],
+    datasets: tuple[str, ...],
+    frames: tuple[int | None, ...],
+    equal: str | None,
+    overrides: tuple[str, ...],
+    data: Path | None,
+    out: Path | None,
+    jobs: int,
+    threads: int | None,
+    device: str | None,
+    tables_only: bool,
+) -> None:
+    """Run an experiment, and set its numbers beside the paper's.
+
+    EXPERIMENT is one or more of: table1, table2, extended-epochs, denoising, masking-ratio, convergence and cost,
+    which the masked-pretraining paper has; learning-curve and objectives, which it lacks.
+
+    What is finished is not run again, and what was stopped goes on: give the same command again. Runs that
+    experiments have in common are done once. Each experiment leaves a table (EXPERIMENT.md), a figure and all its
+    numbers (EXPERIMENT.json) in the folder.
+    """
+    check_device(device)
+    from mdpot.cli.progress import TerminalListener
+    from mdpot.training.reproduce import Settings, Work, reproduce
+
+    settings = Settings(budget, seeds, models, datasets, frames, equal, overrides)  # type: ignore[arg-type]
+    work = Work(jobs, threads or max(_cores() // jobs, 1), device, data)
+    folder = out or Path("runs") / f"reproduce-{budget}"
+    with TerminalListener() as listener:
+        failed = reproduce(
+            experiment,
+            settings,
+            out=folder,
+            work=work,
+            tables_only=tables_only,
+            command=shlex.join(["mdpot", *sys.argv[1:]]),
+            listener=listener,
+        )
+    if failed and not tables_only:
+        click.echo(f"error: {len(failed)} runs failed, e.g. {folder / 'runs' / failed[0].folder}.log", err=True)
+        raise click.exceptions.Exit(FAILED)
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

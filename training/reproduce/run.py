@@ -1,0 +1,85 @@
+"""An experiment from its name to its page: run what is missing, then write what there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mdpot.errors import MdpotError
+from mdpot.files import write_text
+from mdpot.training.folder import write_json
+from mdpot.training.listener import Listener
+from mdpot.training.reproduce.experiments import Cell, Settings, plan
+from mdpot.training.reproduce.figure import draw
+from mdpot.training.reproduce.grid import Launch, Run, Work, check, only_one, run_grid, state_of, with_parents
+from mdpot.training.reproduce.page import numbers, page
+from mdpot.training.reproduce.results import collect
+from mdpot.training.reproduce.worker import launch as launch_worker
+
+__all__ = ["Work", "reproduce"]
+
+SILENT = Listener()
+
+
+def reproduce(
+    names: Sequence[str],
+    settings: Settings,
+    *,
+    out: Path,
+    work: Work | None = None,
+    tables_only: bool = False,
+    command: str = "",
+    listener: Listener = SILENT,
+    launch: Launch = launch_worker,
+) -> list[Run]:
+    """Runs what is missing of some experiments and writes their pages.
+
+    Runs that experiments have in common are done once; so are pretrainings that runs have in common. Called again it
+    goes on where it was; `work` may differ then.
+
+    Args:
+        names: keys of `EXPERIMENTS`.
+        settings: what of them.
+        out: folder; receives for each experiment NAME.md, NAME.png and NAME.json, and the runs in `runs/`.
+        work: how the runs are done; None does them one by one with one thread.
+        tables_only: run nothing; write what there is.
+        command: the command line, for the pages.
+        listener: hears of the progress.
+        launch: starts a run; tests give their own.
+
+    Returns:
+        The runs that failed or wait for one that did; those that diverged are not among them.
+
+    Raises:
+        MdpotError: bad settings, or runs of another specification in `out`; nothing was started then.
+        Stopped: on Ctrl-C or SIGTERM; nothing finished is lost.
+    """
+    work = work or Work()
+    plans = {name: plan(name, settings) for name in dict.fromkeys(names)}
+    datasets = {cell.dataset for cells in plans.values() for cell in cells}
+    if work.data is not None and len(datasets) > 1:
+        raise MdpotError(f"--data is for one recipe; {len(datasets)} are asked for. Name one by --datasets.")
+    trainings = with_parents(run for cells in plans.values() for cell in cells for run in cell.runs)
+    timings = [run for cells in plans.values() for cell in cells for run in cell.timings]
+    for run in trainings:
+        check(run, out)
+    if not tables_only:
+        with only_one(out):
+            run_grid(trainings, out, work, listener, launch)
+            # Alone on the machine, or the times would be those of a crowd.
+            able = [run for run in timings if run.parent and state_of(run.parent, out).status == "finished"]
+            run_grid(able, out, replace(work, jobs=1), listener, launch)
+    elif not (out / "runs").is_dir():
+        raise MdpotError(f"{str(out)!r} holds no runs. Leave --tables-only away to start them, or give their --out.")
+    for name, cells in plans.items():
+        _write(name, settings, cells, out, command)
+        listener.note(f"{name}: {out / name}.md")
+    return [run for run in trainings if state_of(run, out).status not in ("finished", "diverged")]
+
+
+def _write(name: str, settings: Settings, cells: Sequence[Cell], out: Path, command: str) -> None:
+    results = collect(cells, out)
+    draw(out / f"{name}.png", name, results)
+    write_text(out / f"{name}.md", page(name, settings, results, out, command))
+    write_json(out / f"{name}.json", numbers(name, settings, results, out, command))

@@ -1,0 +1,350 @@
+"""The tables of the experiments in Markdown, with the paper's numbers beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mdpot.training.reproduce import paper
+from mdpot.training.reproduce.results import Estimate, Log, Result, baseline, estimate, paired
+
+Column = tuple[str, Callable[[Result], str]]
+NOTHING = "–"
+UNITS = {
+    "force_rmse": "force RMSE (meV/Å)",
+    "force_mae": "force MAE (meV/Å)",
+    "energy_rmse": "energy RMSE (meV/atom)",
+    "energy_rmse_structure": "energy RMSE (meV/structure)",
+    "energy_mae_structure": "energy MAE (meV/structure)",
+}
+
+
+def tables(name: str, results: Sequence[Result]) -> str:
+    """The tables of an experiment.
+
+    Args:
+        name: key of `EXPERIMENTS`.
+        results: its cells, finished or not.
+    """
+    return TABLES[name](results)
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]], n_texts: int = 1) -> str:
+    """A Markdown table whose first columns are text and the others numbers."""
+    head = ["| " + " | ".join(titles) + " |", "|" + "---|" * n_texts + "---:|" * (len(titles) - n_texts)]
+    return "\n".join([*head, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def number(value: Estimate | paper.Value | None, decimals: int | None = None, sign: str = "") -> str:
+    """A mean, ± its standard error where there is one; three digits, unless decimals are given."""
+    if value is None:
+        return NOTHING
+    if decimals is None:
+        decimals = _decimals(value.mean)
+    text = f"{value.mean:{sign},.{decimals}f}"
+    return text if value.standard_error is None else f"{text} ± {value.standard_error:,.{decimals}f}"
+
+
+def error(result: Result, key: str, frames: str = "test") -> str:
+    """An error of a cell, or why there is none."""
+    found = result.mean(key, frames)
+    if found is None:
+        return next((status for status in ("diverged", "failed") if result.count(status)), NOTHING)
+    return number(found)
+
+
+def seeds(result: Result) -> str:
+    """How many seeds are behind a number."""
+    asked, done = len(result.outcomes), len(result.finished)
+    others = [f"{n} {status}" for status in ("diverged", "failed") if (n := result.count(status))]
+    return str(done) if done == asked else f"{done} of {asked}" + (f" ({', '.join(others)})" if others else "")
+
+
+def change(result: Result, base: Result | None, key: str) -> str:
+    """How an error differs from that of another cell: by how much, paired by seed, and by which share of the mean."""
+    if base is None or base is result:
+        return ""
+    difference = paired(result, base, key)
+    before, after = base.mean(key), result.mean(key)
+    if difference is None or before is None or after is None:
+        return NOTHING
+    decimals = _decimals(before.mean)
+    return f"{number(difference, decimals, '+')} ({percent(after.mean, before.mean)})"
+
+
+def percent(after: float, before: float) -> str:
+    """A relative change, "-58.9 %"."""
+    return f"{100 * (after / before - 1):+.1f} %"
+
+
+def paper_row(result: Result) -> paper.Row | None:
+    """What the paper has for a cell, where it used all frames."""
+    cell = result.cell
+    if cell.frames is not None:
+        return None
+    stage = cell.runs[0].parent.recipe.pretrain if cell.runs[0].parent else None
+    return paper.find_row(cell.dataset, cell.model, cell.arm.kind, stage.ratio if stage else None)
+
+
+def _paper_error(what: str) -> Callable[[Result], str]:
+    def text(result: Result) -> str:
+        row = paper_row(result)
+        if row is None:
+            return ""
+        value = row.force if what == "force" else row.energy
+        return "diverges" if row.diverges else number(value, 1)
+
+    return text
+
+
+def _paper_change(what: str) -> Callable[[Result], str]:
+    def text(result: Result) -> str:
+        row, base = paper_row(result), paper.find_row(result.cell.dataset, result.cell.model, "scratch")
+        if row is None or base is None or result.cell.arm.kind in ("scratch", "longer"):
+            return ""
+        after, before = (row.force, base.force) if what == "force" else (row.energy, base.energy)
+        return percent(after.mean, before.mean) if after and before else NOTHING
+
+    return text
+
+
+def _texts(results: Sequence[Result]) -> list[Column]:
+    """What tells the cells of these results apart: always how they are trained, the rest where it differs."""
+    columns: list[Column] = []
+    if len({r.cell.dataset for r in results}) > 1:
+        columns.append(("data", lambda r: r.cell.dataset))
+    if len({r.cell.model for r in results}) > 1:
+        columns.append(("network", lambda r: r.cell.model))
+    if len({r.cell.frames for r in results}) > 1:
+        columns.append(("labeled frames", lambda r: frames_text(r.cell.frames)))
+    return [*columns, ("training", lambda r: r.cell.arm.title)]
+
+
+def frames_text(frames: int | None) -> str:
+    """A number of labeled frames."""
+    return "all" if frames is None else f"{frames:,}"
+
+
+def _by_cell(results: Sequence[Result], columns: Sequence[Column]) -> str:
+    """One row a cell; columns that stay empty are left out."""
+    texts = _texts(results)
+    cells = {title: [make(r) for r in results] for title, make in [*texts, *columns]}
+    filled = [title for title, values in cells.items() if any(values)]
+    return table(
+        [title.split("#")[0] for title in filled],
+        [[cells[title][n] for title in filled] for n in range(len(results))],
+        len(texts),
+    )
+
+
+def _errors(results: Sequence[Result], force: str, energy: str) -> str:
+    """Errors of forces and energies, the paper's beside them, and what pretraining changed."""
+    paper_title, more = "paper", [k for k in ("energy_rmse",) if energy == "energy_rmse_structure"]
+    columns: list[Column] = [
+        (UNITS[force], lambda r: error(r, force)),
+        (f"{paper_title}#1", _paper_error("force")),
+        (UNITS[energy], lambda r: error(r, energy)),
+        (f"{paper_title}#2", _paper_error("energy")),
+        ("change of force error", lambda r: change(r, baseline(results, r), force)),
+        (f"{paper_title}#3", _paper_change("force")),
+        ("change of energy error", lambda r: change(r, baseline(results, r), energy)),
+        (f"{paper_title}#4", _paper_change("energy")),
+        *((UNITS[key], lambda r, key=key: error(r, key)) for key in more),
+        ("seeds", seeds),
+    ]
+    text = _by_cell(results, columns)
+    extra = dict.fromkeys(
+        name
+        for r in results
+        for o in r.finished.values()
+        for name in o.metrics["errors"]
+        if name not in ("train", "validation", "test")
+    )
+    for name in extra:
+        rows = [r for r in results if any(name in o.metrics["errors"] for o in r.finished.values())]
+        keys = [force, *more] if more else [force, energy]
+        columns = [(UNITS[key], lambda r, key=key, name=name: error(r, key, name)) for key in keys]
+        text += f"\n\nOn the frames of `{name}`, which nothing was chosen by:\n\n{_by_cell(rows, columns)}"
+    return text
+
+
+def _water(results: Sequence[Result]) -> str:
+    return _errors(results, "force_rmse", "energy_rmse_structure")
+
+
+def _molecules(results: Sequence[Result]) -> str:
+    return _errors(results, "force_mae", "energy_mae_structure")
+
+
+def _extended(results: Sequence[Result]) -> str:
+    """As figure 2: by how much the pretrained network's error is below that of each training from scratch."""
+    rows = []
+    for group in groups(results):
+        masked = next((r for r in group if r.cell.arm.kind == "mask"), None)
+        for base in (r for r in group if r.cell.arm.kind != "mask" and masked is not None):
+            assert masked is not None
+            cell = base.cell
+            known = paper.find_row(cell.dataset, cell.model, "mask"), paper_row(base)
+            row = [cell.dataset, cell.model, base.cell.arm.title]
+            for key, of in (("force_rmse", "force"), ("energy_rmse_structure", "energy")):
+                row.append(change(masked, base, key))
+                after, before = (getattr(k, of) if k else None for k in known)
+                row.append(percent(after.mean, before.mean) if after and before else "figure only")
+            rows.append(row)
+    titles = [
+        "data",
+        "network",
+        "masked against",
+        "force RMSE (meV/Å)",
+        "paper",
+        "energy RMSE (meV/structure)",
+        "paper",
+    ]
+    return f"{_water(results)}\n\n{table(titles, rows, 3)}"
+
+
+def _learning(results: Sequence[Result]) -> str:
+    """For each network: rows of numbers of frames, columns of ways to train."""
+    parts = []
+    for group in groups(results):
+        first = group[0].cell
+        arms = list(dict.fromkeys(r.cell.arm for r in group))
+        sizes = list(dict.fromkeys(r.cell.frames for r in group))
+        at = {(r.cell.frames, r.cell.arm): r for r in group}
+        parts.append(f"### {first.dataset}, {first.model}")
+        for key in ("force_rmse", "energy_rmse"):
+            rows = [
+                [frames_text(n), *(error(at[n, arm], key) for arm in arms), _fewest([at[n, a] for a in arms])]
+                for n in sizes
+            ]
+            parts.append(f"Test {UNITS[key]}:")
+            parts.append(table(["labeled frames", *(arm.title for arm in arms), "seeds"], rows))
+        rows = [
+            [frames_text(n), *(change(at[n, a], baseline(group, at[n, a]), "force_rmse") for a in arms[1:])]
+            for n in sizes
+        ]
+        parts.append("Change of the force RMSE (meV/Å) by the pretraining, paired by seed:")
+        parts.append(table(["labeled frames", *(arm.title for arm in arms[1:])], rows))
+    return "\n\n".join(parts)
+
+
+def _fewest(results: Sequence[Result]) -> str:
+    """How many seeds are behind the numbers of a row."""
+    counts = [len(r.finished) for r in results]
+    return str(min(counts)) if min(counts) == max(counts) else f"{min(counts)}–{max(counts)}"
+
+
+def _convergence(results: Sequence[Result]) -> str:
+    """When the pretrained network has the lowest validation error that training from scratch ever had."""
+    rows = []
+    for group in groups(results):
+        scratch = next((r for r in group if r.cell.arm.kind in ("scratch", "longer")), None)
+        masked = next((r for r in group if r.cell.arm.kind == "mask"), None)
+        if scratch is None or masked is None:
+            continue
+        pairs = [
+            (scratch.finished[s].finetune, o.finetune) for s, o in masked.finished.items() if s in scratch.finished
+        ]
+        bests = [_best(theirs) for theirs, _ in pairs]
+        reached = [
+            step
+            for (_, goal), (_, ours) in zip(bests, pairs, strict=True)
+            if (step := _first_below(ours, goal)) is not None
+        ]
+        first = masked.steps("pretrain")
+        rows.append([
+            group[0].cell.dataset,
+            group[0].cell.model,
+            number(estimate([goal for _, goal in bests])),
+            number(estimate([step for step, _ in bests]), 0),
+            number(estimate(reached), 0),
+            NOTHING if first is None else f"{first:,}",
+            f"{len(reached)} of {len(pairs)}",
+        ])  # fmt: skip
+    titles = [
+        *("data", "network", "lowest validation force RMSE from scratch (meV/Å)", "at step"),
+        *("pretrained has it at step", "after steps of pretraining", "seeds that have it"),
+    ]
+    return table(titles, rows, 2)
+
+
+def _best(log: Log) -> tuple[float, float]:
+    """The step with the lowest validation error of the forces, and that error."""
+    error, step = min(zip(log["val/force_rmse"], log["step"], strict=True))
+    return step, error
+
+
+def _first_below(log: Log, goal: float) -> float | None:
+    """The first step whose validation error of the forces is not above a goal."""
+    return next((s for s, e in zip(log["step"], log["val/force_rmse"], strict=True) if e <= goal), None)
+
+
+def _cost(results: Sequence[Result]) -> str:
+    """Times of both stages, as in table 1 of the supplement, and of dynamics."""
+    rows, steps = [], []
+    for group in groups(results):
+        cell = group[0].cell
+        masked = next((r for r in group if r.cell.arm.kind == "mask"), None)
+        hours, epochs = paper.HOURS.get((cell.dataset, cell.model)), paper.EPOCHS.get(cell.dataset)
+        for n, (result, stage) in enumerate(((masked, "pretrain"), (baseline(group, group[0]), "finetune"))):
+            spent = result.seconds(stage) if result else None
+            length = result.steps(stage) if result else None
+            row = [cell.dataset, cell.model, ("pretraining", "finetuning from scratch")[n]]
+            if result is None or spent is None or not length:
+                row += [NOTHING] * 4
+            else:
+                an_epoch = _steps_per_epoch(result, stage)
+                row += [f"{length:,}", number(spent), f"{1e3 * spent.mean / length:.3g}"]
+                row.append(NOTHING if an_epoch is None else f"{an_epoch * spent.mean / length:.3g}")
+            row += [f"{3600 * hours[n] / epochs[n]:.3g}", f"{hours[n]:g}"] if hours and epochs else [NOTHING] * 2
+            rows.append(row)
+        timings = [t for r in group for t in r.timings]
+        if timings:
+            mean = number(estimate([t["ms_per_step"] for t in timings]))
+            first = timings[0]
+            steps.append(
+                [cell.dataset, cell.model, first["system"], f"{first['n_atoms']}", mean, f"{first['threads']}"]
+            )
+    titles = ["data", "network", "stage", "steps", "seconds", "ms/step", "s/epoch", "paper, s/epoch", "paper, hours"]
+    text = table(titles, rows, 3)
+    if steps:
+        head = ["data", "network", "system", "atoms", "ms/step of dynamics", "threads"]
+        text += f"\n\nDynamics, velocity Verlet by ASE; mean over the trained potentials:\n\n{table(head, steps, 3)}"
+    return text
+
+
+def _steps_per_epoch(result: Result, stage: str) -> float | None:
+    """Batches that hold the training frames once, about, for batches that are counted in atoms."""
+    counts = next((o.errors("train") for o in result.finished.values()), {})
+    recipe = (
+        result.cell.recipe if stage == "finetune" else result.cell.runs[0].parent and result.cell.runs[0].parent.recipe
+    )
+    if not counts or recipe is None:
+        return None
+    config = recipe.finetune if stage == "finetune" else recipe.pretrain
+    if config.batch_frames:
+        return counts["n_frames"] / config.batch_frames
+    return min(counts["n_frames"], counts["n_atoms"] / config.batch_atoms) if config.batch_atoms else None
+
+
+def groups(results: Sequence[Result]) -> list[list[Result]]:
+    """The results of each network on each data set."""
+    keys = dict.fromkeys((r.cell.dataset, r.cell.model) for r in results)
+    return [[r for r in results if (r.cell.dataset, r.cell.model) == key] for key in keys]
+
+
+def _decimals(value: float) -> int:
+    """Decimals that leave about three digits."""
+    return 0 if abs(value) >= 1000 else 1 if abs(value) >= 10 else 2
+
+
+TABLES: dict[str, Callable[[Sequence[Result]], str]] = {
+    "table1": _water,
+    "table2": _molecules,
+    "extended-epochs": _extended,
+    "denoising": _water,
+    "masking-ratio": _water,
+    "convergence": _convergence,
+    "cost": _cost,
+    "learning-curve": _learning,
+    "objectives": _water,
+}

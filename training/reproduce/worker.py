@@ -1,0 +1,212 @@
+"""One run in a process of its own: `python -m mdpot.training.reproduce.worker`, with the task on its standard input.
+
+The first line is the task, as JSON. Then the input stays open: when it closes, by the parent's will or its death, the
+run saves its state and ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any, TextIO
+
+import mdpot
+from mdpot.errors import MdpotError
+from mdpot.training import folder as files
+from mdpot.training.config import Recipe, recipe_to_dict
+from mdpot.training.listener import Listener
+from mdpot.training.reproduce.grid import RESULTS, Run, Work, folder_of, log_of, outcome_of
+from mdpot.training.stopping import Stopped
+from mdpot.training.trainer import Report
+
+DIVERGED = "training diverged"
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class Worker:
+    """A run in another process; see `mdpot.training.reproduce.grid.Job`."""
+
+    def __init__(self, task: dict[str, Any], log: Path) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        threads = dict.fromkeys(THREADS, str(task["threads"]))
+        with log.open("a", encoding="utf-8") as said:
+            # In a session of its own Ctrl-C does not reach it: it ends when its input closes.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "mdpot.training.reproduce.worker"],
+                stdin=subprocess.PIPE,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+                env={**os.environ, **threads},
+            )
+        assert self._process.stdin is not None
+        self._input = self._process.stdin
+        self._input.write(json.dumps(task) + "\n")
+        self._input.flush()
+
+    def running(self) -> bool:
+        if self._process.poll() is None:
+            return True
+        self._input.close()
+        return False
+
+    def stop(self) -> None:
+        self._input.close()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._input.close()
+
+
+def launch(run: Run, out: Path, work: Work) -> Worker:
+    """Starts a run in a process of its own."""
+    before = None
+    if run.parent is not None:
+        file = files.POTENTIAL if run.kind == "dynamics" else files.PRETRAINED
+        before = str((folder_of(run.parent, out) / file).resolve())
+    task = {
+        "kind": run.kind,
+        "recipe": recipe_to_dict(run.recipe),
+        "seed": run.seed,
+        "data": None if work.data is None else str(work.data.resolve()),
+        "out": str(folder_of(run, out).resolve()),
+        "outcome": str(outcome_of(run, out).resolve()),
+        "from_file": before,
+        "device": work.device,
+        "threads": work.threads,
+    }
+    return Worker(task, log_of(run, out))
+
+
+class LogListener(Listener):
+    """Writes what it hears to a file, a line for each validation."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def note(self, text: str) -> None:
+        self._file.write(text + "\n")
+        self._file.flush()
+
+    def progress(self, stage: str, report: Report) -> None:
+        numbers = {k: v for k, v in report.numbers.items() if k.startswith("val/")}
+        if numbers:
+            self.note(
+                f"{stage} {report.step}/{report.n_steps}, {report.seconds:.0f} s: "
+                + ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
+            )
+
+
+def main() -> None:
+    task = json.loads(sys.stdin.readline())
+    threading.Thread(target=_stop_with_the_parent, daemon=True).start()
+    import torch
+
+    torch.set_num_threads(task["threads"])
+    do(task, LogListener(sys.stdout))
+
+
+def do(task: dict[str, Any], listener: Listener) -> None:
+    """Does a task, and writes beside its folder how it ended."""
+    outcome = Path(task["outcome"])
+    before = json.loads(outcome.read_text()).get("seconds", 0.0) if outcome.is_file() else 0.0
+    began = time.perf_counter()
+    status, message = "finished", ""
+    try:
+        _run(task, listener)
+    except Stopped:
+        status = "stopped"
+    except MdpotError as error:
+        message = str(error)
+        status = "diverged" if message.startswith(DIVERGED) else "failed"
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}"
+        status = "failed"
+        listener.note(traceback.format_exc())
+    if message:
+        listener.note(message)
+    outcome.parent.mkdir(parents=True, exist_ok=True)
+    files.write_json(
+        outcome,
+        {
+            "status": status,
+            "message": without_folders(message),
+            "seconds": round(before + time.perf_counter() - began, 1),
+            "threads": task["threads"],
+            "device": task["device"],
+            "commit": commit(),
+            "versions": files.versions(),
+        },
+    )
+
+
+def commit() -> str:
+    """The commit of the checkout this code is in, "+" where it was changed since; else the version."""
+    root = Path(mdpot.__file__).resolve().parent.parent
+    if not (root / "pyproject.toml").is_file():
+        return f"version {mdpot.__version__}"
+    try:
+        head, changes = (
+            subprocess.run(
+                ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=20
+            ).stdout
+            for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return f"version {mdpot.__version__}"
+    return head.strip() + ("+" if changes.strip() else "")
+
+
+def without_folders(text: str) -> str:
+    """The text with the folders of its absolute paths left out: tables are made to be passed on."""
+    return re.sub(r"(?<![\w.])/(?:[^\s/'\",;]+/)+", "", text)
+
+
+def _run(task: dict[str, Any], listener: Listener) -> None:
+    out, kind = Path(task["out"]), task["kind"]
+    recipe = Recipe.model_validate(task["recipe"])
+    if kind == "dynamics":
+        from mdpot.training.reproduce.dynamics import time_dynamics
+
+        out.mkdir(parents=True, exist_ok=True)
+        files.write_json(out / RESULTS[kind], time_dynamics(Path(task["from_file"]), task["device"], task["threads"]))
+        return
+    from mdpot.training.run import run_finetune, run_pretrain, run_train
+
+    begun = (out / files.RUN).is_file()
+    if not begun:
+        # What a process leaves that is killed just before it writes run.json.
+        (out / files.RECIPE).unlink(missing_ok=True)
+    common: dict[str, Any] = {
+        "data": task["data"] and Path(task["data"]),
+        "out": out,
+        "seed": task["seed"],
+        "device": task["device"],
+        "resume": begun,
+        "listener": listener,
+    }
+    if kind == "pretrain":
+        run_pretrain(recipe, **common)
+    elif kind == "finetune":
+        run_finetune(recipe, from_file=Path(task["from_file"]), **common)
+    else:
+        run_train(recipe, **common)
+
+
+def _stop_with_the_parent() -> None:
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()
