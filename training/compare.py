@@ -39,7 +39,7 @@ def run_compare(
 ) -> dict[str, Any]:
     """Runs a recipe with and without its pretraining, for several seeds, and compares the test errors.
 
-    Both arms of a seed have the same split, the same fresh readout and the same finetuning; the scratch arm only
+    Both arms of a seed have the same split, the same fresh weights and the same finetuning; the scratch arm only
     leaves the pretraining out. Runs that are finished are not run again on resuming.
 
     Args:

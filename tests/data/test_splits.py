@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from mdpot.errors import MdpotError
-from mdpot.training.data.splits import FRACTIONS, limit_frames, load_splits, save_splits, split_by_group
+from mdpot.training.data.splits import FRACTIONS, limit_frames, split_by_group
 
 
 def _groups(kind: str) -> list[str]:
@@ -73,16 +71,3 @@ def test_limits_are_nested_and_spread_over_groups() -> None:
     assert np.array_equal(limit_frames(train, groups, 10**6), train)
     with pytest.raises(MdpotError, match="n_frames must be positive"):
         limit_frames(train, groups, 0)
-
-
-def test_json(tmp_path: Path) -> None:
-    splits = split_by_group(_groups("few"))
-    path = tmp_path / "splits.json"
-    save_splits(path, splits, "abc")
-    loaded = load_splits(path, "abc")
-    assert all(np.array_equal(splits[name], loaded[name]) for name in splits)
-    with pytest.raises(MdpotError, match="belong to the data with fingerprint abc"):
-        load_splits(path, "xyz")
-    path.write_text("[1, 2]")
-    with pytest.raises(MdpotError, match="no splits can be read"):
-        load_splits(path, "abc")

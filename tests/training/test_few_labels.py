@@ -22,6 +22,7 @@ def test_pretraining_has_all_structures_and_finetuning_a_few() -> None:
     recipe = load_recipe("water-rpbe", "quick", ["model.cutoff=2.0", "data.max_train_frames=20"])
     few = prepare(recipe, None, 0, CPU, need_labels=False)
     whole = structures_to_pretrain(recipe, few)
+    assert whole is not None
     assert len(few.train) == len(few.splits["train"]) == 20
     assert set(few.splits["train"]) < set(few.splits["pretrain"])
     np.testing.assert_array_equal(np.sort(few.splits["pretrain"]), everything.splits["train"])
@@ -34,7 +35,9 @@ def test_pretraining_has_all_structures_and_finetuning_a_few() -> None:
     kept = json.loads(json.dumps({name: part.tolist() for name, part in few.splits.items()}))
     again = prepare(recipe, None, 0, CPU, kept, need_labels=False)
     assert len(again.train) == 20
-    assert len(structures_to_pretrain(recipe, again).train) == len(everything.train)
+    once_more = structures_to_pretrain(recipe, again)
+    assert once_more is not None
+    assert len(once_more.train) == len(everything.train)
 
 
 @pytest.mark.parametrize("name", ["water-scan", "water-blypd3"])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -92,34 +90,3 @@ def limit_frames(indices: np.ndarray, groups: Sequence[str], n_frames: int | Non
     for position, group in enumerate(groups[int(index)] for index in shuffled):
         rounds[position] = turn[group] = turn.get(group, -1) + 1
     return np.sort(shuffled[np.argsort(rounds, kind="stable")[:n_frames]])
-
-
-def save_splits(path: Path, splits: Mapping[str, np.ndarray], fingerprint: str) -> None:
-    """Writes splits as JSON, with the fingerprint of the data set whose frames they count."""
-    content = {
-        "fingerprint": fingerprint,
-        "splits": {name: np.asarray(i).tolist() for name, i in splits.items()},
-    }
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content) + "\n")
-    partial.replace(path)
-
-
-def load_splits(path: Path, fingerprint: str) -> dict[str, np.ndarray]:
-    """Reads the splits of `save_splits`.
-
-    Raises:
-        MdpotError: the file cannot be read, or belongs to other data.
-    """
-    try:
-        content = json.loads(path.read_text())
-        splits = {name: np.asarray(i, dtype=np.int64) for name, i in content["splits"].items()}
-        stored = content["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MdpotError(f"{path}: no splits can be read from it ({error}).") from None
-    if stored != fingerprint:
-        raise MdpotError(
-            f"{path}: these splits belong to the data with fingerprint {stored[:12]}, but the data at hand "
-            f"have {fingerprint[:12]}. Give the same data again, or start a new run."
-        )
-    return splits
