@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterable
@@ -51,8 +52,11 @@ def save_restart(path: Path, restart: Restart) -> None:
         name: getattr(restart, name) for name in ("numbers", "masses", "pbc", "start_cell", "start_positions")
     }
     arrays.update({f"engine.{name}": array for name, array in restart.arrays.items()})
+    # In memory first: Ctrl-C inside `savez` would leave a file open.
+    buffer = io.BytesIO()
+    np.savez(buffer, header=np.array(header), **arrays)
     with atomic(path) as temporary:
-        np.savez(temporary, header=np.array(header), **arrays)
+        temporary.write_bytes(buffer.getvalue())
 
 
 def load_restart(path: Path) -> Restart:

@@ -94,6 +94,7 @@ def test_every_weight_learns(potential: Potential) -> None:
 def test_the_wall_is_a_pair_repulsion_inside_its_start() -> None:
     """300 eV (start / d - 1)³, half of it for each atom; nothing at all beyond."""
     plain, walled = (build("egnn", wall=wall) for wall in (False, True))
+    walled.pair.zero_()
     for pair, start in (("HH", 1.7), ("OH", 1.1), ("HO", 1.1), ("CO", 1.6)):
         for d in (0.6 * start, 0.99 * start, start, 1.01 * start, 3.0):
             atoms = Atoms(pair, [[0, 0, 0], [0, d, 0]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -108,6 +109,7 @@ def test_a_platform_that_is_not_there(model: str, skewed: str, tmp_path: Path) -
         run_md(s, tmp_path / "out")
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # between `open` and `with`
 @pytest.mark.parametrize(("engine", "backend"), [("ase", "eager"), ("openmm", "python")])
 def test_ctrl_c_at_any_time(model: str, skewed: str, tmp_path: Path, engine: str, backend: str) -> None:
     """Also while OpenMM calls Python, where the exception is lost on its way through C++."""
@@ -128,6 +130,7 @@ def test_ctrl_c_at_any_time(model: str, skewed: str, tmp_path: Path, engine: str
     s = Settings(skewed, model, engine=engine, backend=backend, steps=10**6, every=10, temperature=1.0)
     limits = Limits(distance=0.0, hot=1e9, temperature=1e9)
     summary = run_md(s, tmp_path / "out", limits=limits, observer=Observer())
+    gc.collect()
     assert summary.interrupted
     assert summary.stopped is not None
     assert summary.stopped.startswith("interrupted after step")
