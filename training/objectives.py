@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +16,9 @@ from mdpot.training.schema import LabelStage, PretrainConfig
 from mdpot.units import MEV
 
 Prediction = dict[str, Tensor]
+
+SECOND_STAGE = 0.75
+"""Share of the steps after which `second_energy_weight` holds."""
 
 
 class Objective(Protocol):
@@ -31,6 +35,10 @@ class Objective(Protocol):
     direct: bool
     derivative: bool
     stress: bool
+
+    def at(self, done: float) -> Objective:
+        """The objective once a share `done` of the steps is made; that at 1 validates."""
+        ...
 
     def prepare(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, Any]:
         """The batch the network sees, and what it is to predict of it."""
@@ -60,6 +68,9 @@ class MaskedAtoms:
         self.config = config
         self.element = atomic_numbers[config.element]
         self.direct, self.derivative = config.vector == "direct", config.vector == "derivative"
+
+    def at(self, done: float) -> MaskedAtoms:
+        return self
 
     def prepare(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, MaskTarget]:
         config = self.config
@@ -103,6 +114,9 @@ class Denoising:
         self.sigma, self.cutoff = config.sigma, cutoff
         self.direct, self.derivative = config.vector == "direct", config.vector == "derivative"
 
+    def at(self, done: float) -> Denoising:
+        return self
+
     def prepare(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, Tensor]:
         noisy, noise = add_noise(batch, self.sigma, self.cutoff, generator)
         return noisy, -noise
@@ -139,6 +153,15 @@ class Labels:
     def __init__(self, config: LabelStage, has_stress: bool = False) -> None:
         self.config = config
         self.stress = has_stress and config.stress_weight > 0
+
+    def at(self, done: float) -> Labels:
+        """These labels, with the weights of the second stage from `SECOND_STAGE` on."""
+        weight = self.config.second_energy_weight
+        if weight is None or done < SECOND_STAGE:
+            return self
+        later = copy(self)
+        later.config = self.config.model_copy(update={"energy_weight": weight})
+        return later
 
     def prepare(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, Batch]:
         return batch, batch

@@ -130,10 +130,10 @@ def new_figure(n_panels: int, height: float = 3.6) -> tuple[Figure, list[Axes]]:
 
 def readable_log(axis: Axes) -> None:
     """Plain numbers on a logarithmic axis that spans less than a decade or two."""
-    from matplotlib.ticker import LogLocator, ScalarFormatter
+    from matplotlib.ticker import LogLocator
 
     axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.yaxis.set_major_formatter(ScalarFormatter())
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.yaxis.set_minor_formatter("")
 
 

@@ -165,6 +165,9 @@ class LabelStage(Stage):
     """Weight of the energy (eV, see energy_per)."""
     energy_per: Literal["atom", "structure"] = "atom"
     """Whether the energy's error is divided by the number of atoms before it is scored."""
+    second_energy_weight: NonNegative | None = None
+    """Weight of the energy in a second stage, the last quarter of the steps, and in all validations; "none": there is
+    no second stage."""
     force_weight: NonNegative = 1.0
     """Weight of the force components (eV/Å)."""
     stress_weight: NonNegative = 0.0

@@ -112,7 +112,8 @@ def fit(
                 group["lr"] = lr
 
             generator.manual_seed(seed * 1_000_003 + progress.step)
-            loss, numbers = _score(potential, objective, train, plan[progress.batch], generator)
+            current = objective.at(progress.step / n_steps)
+            loss, numbers = _score(potential, current, train, plan[progress.batch], generator)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(potential.parameters(), stage.clip_norm or math.inf)
@@ -126,7 +127,7 @@ def fit(
             progress.seconds = time.perf_counter() - began
 
             if progress.step % eval_every == 0 or progress.step == n_steps:
-                values = validate(best, objective, validation, stage)
+                values = validate(best, objective.at(1.0), validation, stage)
                 if not math.isfinite(values.get("loss", 0.0)):
                     raise MdpotError(_diverged("validation loss", progress.step, lr, folder))
                 _keep_best(progress, values.get("loss"), best, folder)

@@ -531,6 +531,24 @@ def test_the_moving_average(tmp_path: Path, frames, stores, decay: float) -> Non
     assert validate(potential, Labels(stage), stores[1], stage)["loss"] == best_loss
 
 
+def test_the_energy_counts_more_in_the_second_stage(tmp_path: Path, frames, stores) -> None:
+    length = {"max_steps": 8, "eval_every": 2, "energy_weight": 1.0, "ema_decay": None}
+    logs = {}
+    for name, weight in (("one", None), ("two", 40.0)):
+        potential, _, _ = run(tmp_path / name, frames, stores, second_energy_weight=weight, **length)
+        logs[name] = read_log(tmp_path / name)
+    for one, two in zip(logs["one"][:3], logs["two"][:3], strict=True):
+        assert two["train/loss"] == one["train/loss"]
+        assert two["val/force_mae"] == one["val/force_mae"]
+        assert two["val/loss"] > one["val/loss"]
+    assert logs["two"][3]["train/loss"] > logs["one"][3]["train/loss"]
+    assert logs["two"][3]["val/force_mae"] != logs["one"][3]["val/force_mae"]
+    # What is validated is the loss of the second stage, so that the best state is chosen by one measure.
+    stage = FinetuneConfig(**{**STAGE, "energy_weight": 40.0})
+    best = min(line["val/loss"] for line in logs["two"])
+    assert validate(potential, Labels(stage), stores[1], stage)["loss"] == best
+
+
 def test_gradients_are_clipped(tmp_path: Path, frames, stores, monkeypatch: pytest.MonkeyPatch) -> None:
     norms: list[tuple[float, float]] = []
     clip = torch.nn.utils.clip_grad_norm_
