@@ -53,7 +53,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--frames", nargs="+", type=int, default=(100, 300), help="fewer frames, each for the longest of --steps")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the recipe")
     add("--jobs", type=int, default=2, help="trainings at a time, each on one thread")
-    add("--device", default=None, help="default: a GPU where there is one")
+    add("--device", default="cpu", help="torch device")
     add("--tables-only", action="store_true", help="train nothing; write the page of what is finished")
     add("--work", type=Path, default=Path("runs/rmd17"), help="folder of the runs; what is there goes on or is kept")
     add("--out", type=Path, required=True, help="markdown file; a JSON file and a picture go beside it")
@@ -68,7 +68,8 @@ def plan(args: argparse.Namespace) -> list[Run]:
 
 
 def folder_of(run: Run, args: argparse.Namespace) -> Path:
-    return args.work / run.molecule / f"{run.frames}frames-{run.steps}steps"
+    changed = "".join(f"-{key}" for key in args.set)
+    return args.work / run.molecule / f"{run.frames}frames-{run.steps}steps{changed}"
 
 
 def read(run: Run, args: argparse.Namespace) -> dict[str, Any] | None:
@@ -79,7 +80,7 @@ def read(run: Run, args: argparse.Namespace) -> dict[str, Any] | None:
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     recipe = json.loads((folder / "run.json").read_text(encoding="utf-8"))["recipe"]
     errors = {name: metrics["errors"][name] for name in ("train", "test")}
-    return {"seconds": metrics["finetune_seconds"], "model": recipe["model"], "errors": errors}
+    return {"seconds": metrics["finetune_seconds"], "recipe": recipe, "errors": errors}
 
 
 def train(runs: list[Run], args: argparse.Namespace) -> None:
@@ -112,10 +113,10 @@ def start(run: Run, args: argparse.Namespace) -> subprocess.Popen[bytes]:
     if run.frames < ALL:
         keys.append(f"data.max_train_frames={run.frames}")
     command = [sys.executable, "-m", "mdpot", "train", f"rmd17-{run.molecule}", "--out", str(folder), "--threads", "1"]
+    command += ["--device", args.device]
     command += [text for key in keys for text in ("--set", key)]
-    command += [] if args.device is None else ["--device", args.device]
     command += ["--resume"] if (folder / "run.json").is_file() else []
-    with folder.with_suffix(".log").open("w") as log:
+    with folder.with_name(f"{folder.name}.log").open("w") as log:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
@@ -161,13 +162,16 @@ def draw(path: Path, results: list[dict[str, Any]]) -> None:
 
 def to_markdown(results: list[dict[str, Any]], args: argparse.Namespace, picture: str) -> str:
     """The page: all errors, and where the curves point."""
-    model = results[0]["model"]
+    recipe = results[0]["recipe"]
+    model, objective = recipe["model"], recipe["pretrain"]["objective"]
+    device = "a CPU" if args.device == "cpu" else args.device
+    started = "from scratch" if objective == "none" else f"after pretraining by `{objective}`"
     size = ", ".join(f"{key} {value}" for key, value in model["hyperparameters"].items())
     about = (
-        f"`mdpot train rmd17-MOLECULE`: `{model['name']}` ({size}, cutoff {model['cutoff']:g} Å), trained from scratch "
-        "on the official training split, tested on the official test split (1,000 frames). One seed, one thread of a "
-        "CPU for each. MACE's errors are those of its paper (Batatia et al., NeurIPS 2022). Forces in meV/Å, energies "
-        "of a molecule in meV."
+        f"`mdpot train rmd17-MOLECULE`: `{model['name']}` ({size}, cutoff {model['cutoff']:g} Å), trained {started} "
+        "on the official training split, tested on the official test split (1,000 frames). One seed; one thread and "
+        f"{device} for each. MACE's errors are those of its paper (Batatia et al., NeurIPS 2022). Forces in meV/Å, "
+        "energies of a molecule in meV."
     )
     lines = ["# Revised MD17", "", fill(about, 118), "", f"![test errors over frames and steps]({picture})", ""]
     lines += [
@@ -197,6 +201,7 @@ def to_markdown(results: list[dict[str, Any]], args: argparse.Namespace, picture
     command = (
         f"python benchmarks/rmd17.py --molecules {' '.join(args.molecules)} --steps {' '.join(map(str, args.steps))}"
     )
+    command += "" if args.device == "cpu" else f" --device {args.device}"
     command += f" --frames {' '.join(map(str, args.frames))}{keys} --out docs/results/rmd17.md"
     return "\n".join([*lines, "", "```bash", command, "```", ""])
 

@@ -23,6 +23,8 @@ from mdpot.neighbors import VerletList
 from mdpot.zoo import find_potential
 
 BACKENDS = ("eager", "torchscript", "compile")
+ARGUMENTS = ("ckpt", "device", "dtype", "skin", "backend")
+ASE_ARGUMENTS = {"atoms", "label", "directory"}
 
 
 class MaskedGNNCalculator(Calculator):
@@ -43,10 +45,11 @@ class MaskedGNNCalculator(Calculator):
             tight relaxations, float32 for dynamics.
         skin: Å, beyond the cutoff, of the neighbor list.
         backend: "eager", "torchscript" (scripted in memory) or "compile" (torch.compile of the backbone).
+        kwargs: atoms, label and directory of ASE's `Calculator`.
 
     Raises:
-        MdpotError: a file that cannot be used, an unknown backend or dtype; on use, an element the potential was not
-            trained for.
+        MdpotError: a file that cannot be used, an unknown argument, backend or dtype; on use, an element the potential
+            was not trained for.
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012
@@ -60,6 +63,8 @@ class MaskedGNNCalculator(Calculator):
         backend: str = "eager",
         **kwargs: Any,
     ) -> None:
+        if strange := sorted(kwargs.keys() - ASE_ARGUMENTS):
+            raise unknown("argument of MaskedGNNCalculator", strange[0], (*ARGUMENTS, *ASE_ARGUMENTS))
         super().__init__(**kwargs)
         if backend not in BACKENDS:
             raise unknown("backend", backend, BACKENDS)

@@ -254,6 +254,9 @@ def test_settings_that_make_no_sense(file: Path, tmp_path: Path) -> None:
         MaskedGNNCalculator(file, dtype="float46")
     with pytest.raises(MdpotError, match="skin must not be negative"):
         MaskedGNNCalculator(file, skin=-1.0)
+    with pytest.raises(MdpotError, match=r"unknown argument of \w+ 'default_dtype'\. Did you mean 'dtype'"):
+        MaskedGNNCalculator(file, default_dtype="float64")
+    assert MaskedGNNCalculator(file, label="water").label == "water"
     with pytest.raises(MdpotError, match="is not there"):
         MaskedGNNCalculator(tmp_path / "nowhere.safetensors")
     (tmp_path / "run").mkdir()

@@ -29,6 +29,14 @@ def test_commands_are_understood(checkout: Path) -> None:
         assert result.exit_code == 0, (command, result.output)
 
 
+def test_links_lead_somewhere(checkout: Path) -> None:
+    pages = [*checkout.glob("*.md"), *(checkout / "docs").rglob("*.md"), checkout / "benchmarks" / "README.md"]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))]
+    local = [(page, link) for page, link in links if "://" not in link]
+    assert len(local) > 5
+    assert [f"{page.name}: {link}" for page, link in local if not (page.parent / link).exists()] == []
+
+
 def test_snippets_run(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The Python blocks, with the shipped potential where they name a run, and a topology where they need one."""
     openmm = pytest.importorskip("openmm")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
 import mdpot
 from mdpot.errors import MdpotError
@@ -59,7 +60,8 @@ def open_folder(path: Path, recipe: Recipe, seed: int, kind: str, resume: bool) 
         raise MdpotError(f"nothing to resume: {str(path)!r} holds no run. Leave --resume away to start it.")
     else:
         run = _read(path / RUN)
-        different = [key for key, value in wanted.items() if run.get(key) != value]
+        there = {**run, "recipe": up_to_date(run.get("recipe"))}
+        different = [key for key, value in wanted.items() if there.get(key) != value]
         if different:
             raise MdpotError(
                 f"output folder {str(path)!r} holds another run: its {', '.join(different)} differs from what was "
@@ -71,6 +73,14 @@ def open_folder(path: Path, recipe: Recipe, seed: int, kind: str, resume: bool) 
     run = {**wanted, "versions": versions()}
     write_json(path / RUN, run)
     return run
+
+
+def up_to_date(recipe: Any) -> Any:
+    """A recipe as run.json has it, with the defaults of the keys that came into the schema since then."""
+    try:
+        return recipe_to_dict(Recipe.model_validate(recipe))
+    except ValidationError:
+        return recipe
 
 
 def versions() -> dict[str, str]:

@@ -25,13 +25,11 @@ class Objective(Protocol):
     """A training objective: any of them works with any model.
 
     Attributes:
-        name: for logs.
         direct: whether the prediction needs the vector head of the backbone.
         derivative: whether it needs -∂E/∂x, whatever the forces of the model are.
         stress: whether it needs the stress.
     """
 
-    name: str
     direct: bool
     derivative: bool
     stress: bool
@@ -61,7 +59,6 @@ class MaskedAtoms:
         config: ratio, unit, element, target, vector and cosine of the recipe's pretraining stage.
     """
 
-    name = "mask"
     stress = False
 
     def __init__(self, config: PretrainConfig) -> None:
@@ -107,7 +104,6 @@ class Denoising:
         cutoff: of the network, Å.
     """
 
-    name = "denoise"
     stress = False
 
     def __init__(self, config: PretrainConfig, cutoff: float) -> None:
@@ -147,7 +143,6 @@ class Labels:
         has_stress: whether any training frame carries a stress.
     """
 
-    name = "labels"
     direct = derivative = False
 
     def __init__(self, config: LabelStage, has_stress: bool = False) -> None:

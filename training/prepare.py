@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from ase.data import atomic_numbers, covalent_radii
+from ase.data.vdw_alvarez import vdw_radii
 
 from mdpot.errors import MdpotError
 from mdpot.files import atomic
@@ -25,10 +26,12 @@ from mdpot.training.data.store import Store, batches
 from mdpot.training.masking import count_maskable
 from mdpot.training.pair import evaluate_pair_energy, fit_pair_energy
 from mdpot.training.schema import DataConfig, ModelConfig, Recipe
+from mdpot.training.stopping import Stopped, StopSignal
 
 LABELS = "labels.npz"
 CHUNK_ATOMS = 5000
 WALL = 0.9
+CONTACT = 0.65
 
 
 @dataclass
@@ -107,7 +110,7 @@ def prepare(
         MdpotError: data that cannot be found, read or used.
     """
     config = recipe.data
-    dataset = load_dataset(config.source, data, allow_download=config.download, need_labels=need_labels)
+    dataset = load_dataset(config.source, data, config.download, need_labels, config.size)
     frames = dataset.frames
     if splits is not None and max((max(v, default=-1) for v in splits.values()), default=-1) >= len(frames):
         raise MdpotError(
@@ -168,6 +171,29 @@ def structures_to_pretrain(recipe: Recipe, prepared: Prepared) -> Prepared | Non
     return prepared
 
 
+def _forcefield_labels(
+    frames: Sequence[Frame], forcefield: str, file: Path, tell: Callable[[int, int], None]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Energies, NaN where a frame is not described, and forces of each frame; see `with_forcefield_labels`."""
+    energies, forces, done = np.full(len(frames), np.nan), [np.full((len(frame), 3), np.nan) for frame in frames], 0
+    if file.is_file():
+        with np.load(file) as kept:
+            energies, done = kept["energies"], int(kept["done"])
+            forces = np.split(kept["forces"], np.cumsum([len(frame) for frame in frames])[:-1])
+    with StopSignal() as stop:
+        while done < len(frames) and not stop.requested:
+            for labelled in _relabel(frames[done], forcefield):
+                energies[done], forces[done] = labelled.energy, np.asarray(labelled.forces)
+            done += 1
+            tell(done, len(frames))
+            if done == len(frames) or stop.requested:
+                with atomic(file) as temporary:
+                    np.savez(temporary, energies=energies, forces=np.concatenate(forces), done=done)
+    if done < len(frames):
+        raise Stopped(f"stopped after {done} of {len(frames)} labels of the force field, which are kept.")
+    return energies, forces
+
+
 def without_labels(prepared: Prepared) -> Prepared:
     """The data for an objective that needs no labels.
 
@@ -186,22 +212,14 @@ def with_forcefield_labels(
     Args:
         recipe: the force field and the cutoff.
         prepared: the frames.
-        file: keeps the labels for a run that goes on; read where it is there.
+        file: keeps the labels, those that are there when it is stopped too, for a run that goes on.
         tell: called with the number of frames labelled, and of all.
+
+    Raises:
+        Stopped: on SIGINT or SIGTERM; the labels so far are kept.
     """
     frames = prepared.frames("train") + prepared.frames("validation")
-    if not file.is_file():
-        energies, forces = np.full(len(frames), np.nan), [np.full((len(frame), 3), np.nan) for frame in frames]
-        for n, frame in enumerate(frames):
-            for labelled in _relabel(frame, recipe.pretrain.forcefield):
-                energies[n], forces[n] = labelled.energy, np.asarray(labelled.forces)
-            tell(n + 1, len(frames))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(file) as temporary:
-            np.savez(temporary, energies=energies, forces=np.concatenate(forces))
-    with np.load(file) as kept:
-        energies = kept["energies"]
-        forces = np.split(kept["forces"], np.cumsum([len(frame) for frame in frames])[:-1])
+    energies, forces = _forcefield_labels(frames, recipe.pretrain.forcefield, file, tell)
     parts: dict[str, list[Frame]] = {"train": [], "validation": []}
     for n, (frame, energy, force) in enumerate(zip(frames, energies, forces, strict=True)):
         if np.isfinite(energy):
@@ -291,12 +309,16 @@ def wall_starts(elements: Sequence[int], smallest: Mapping[tuple[int, int], floa
     """Where the repulsive wall of each pair of elements starts, Å.
 
     At `WALL` of the smallest distance in the training frames, for a network is still good a little beyond its data; and
-    where a pair does not occur there, at `WALL` of the sum of the covalent radii.
+    where a pair does not occur there, at `WALL` of the sum of the covalent radii. Atoms that the frames happened to
+    hold apart may come into contact: the wall starts nowhere beyond `CONTACT` of the sum of the van der Waals radii.
     """
-    return [
-        [round(WALL * smallest.get((min(a, b), max(a, b)), covalent_radii[a] + covalent_radii[b]), 4) for b in elements]
-        for a in elements
-    ]
+
+    def start(a: int, b: int) -> float:
+        seen = WALL * smallest.get((min(a, b), max(a, b)), covalent_radii[a] + covalent_radii[b])
+        contact = CONTACT * (vdw_radii[a] + vdw_radii[b])
+        return round(float(seen if np.isnan(contact) else min(seen, contact)), 4)
+
+    return [[start(a, b) for b in elements] for a in elements]
 
 
 def sample_structures(frames: Sequence[Frame], n_structures: int = 3, n_atoms: int = 200) -> list[dict[str, Any]]:

@@ -138,17 +138,23 @@ def run_evaluate(file: Path, data: Path | str, *, device: str | None = None) -> 
         device: torch device; None takes a GPU where there is one.
 
     Returns:
-        "file", "data", "labels", and for each set of frames a table, keys in `METRICS`.
+        "file", "data", "labels", for each set of frames a table, keys in `METRICS`, and a "note" where the potential
+        was trained on a part of the frames.
 
     Raises:
         MdpotError: a file that cannot be used, or frames with elements the potential does not know.
     """
-    potential, _ = load_potential(file, device=pick_device(device))
+    potential, metadata = load_potential(file, device=pick_device(device))
     named = str(data) in SOURCES and not Path(data).exists()
     dataset = load_dataset(str(data)) if named else load_dataset("custom", Path(data))
     sets = {dataset.name if named else Path(data).name: dataset, **dataset.tests}
     tables = {name: evaluate(potential, store_for(potential, part)).metrics() for name, part in sets.items()}
-    return {"file": str(file), "data": dataset.origin, "labels": dataset.labels, **tables}
+    result = {"file": str(file), "data": dataset.origin, "labels": dataset.labels, **tables}
+    if metadata.get("provenance", {}).get("data", {}).get("fingerprint") == dataset.fingerprint:
+        result["note"] = (
+            f"the potential was trained on a part of {dataset.name}; `mdpot info` has its errors on the test split"
+        )
+    return result
 
 
 def store_for(potential: Potential, dataset: Dataset) -> Store:

@@ -53,6 +53,10 @@ class DataConfig(Section):
 
     source: str
     """Name of the data source (`mdpot data list`), or "custom" for the file given by --data."""
+    size: str | None = None
+    """How much of a source that comes in sizes: "small" or "paper" of water-tip3p, which are computed where they are
+    missing; "official" (950 training frames) or "paper" (50,000, of the full files) of rmd17-MOLECULE. "none": the
+    default."""
     fractions: tuple[float, float, float] = (0.81, 0.09, 0.10)
     """Shares of the frames for training, validation and test; they add up to 1."""
     split_by: Literal["group", "frame"] = "group"

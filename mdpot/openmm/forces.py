@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,9 @@ from mdpot.zoo import find_potential
 if TYPE_CHECKING:
     import openmm
     import openmm.app
+
+BONDS = "mdpot bonds without strength"
+"""Name of the force by which a System of `create_system` knows its molecules."""
 
 
 def create_force(
@@ -112,6 +115,9 @@ def create_system(
 ) -> openmm.System:
     """A System in which a potential does everything: masses and box from the topology, no constraints.
 
+    OpenMM learns from the forces of a System which atoms are a molecule, and a barostat moves molecules as a whole.
+    So the bonds of the topology, where it has any, come along without strength (`BONDS`).
+
     Args:
         topology: OpenMM topology; every atom needs an element.
         ckpt: as in `create_force`.
@@ -131,9 +137,24 @@ def create_system(
     if box is not None:
         system.setDefaultPeriodicBoxVectors(*box)
     system.addForce(force)
+    if topology.getNumBonds():
+        system.addForce(bonds_without_strength((a.index, b.index) for a, b in topology.bonds()))
     if remove_cm_motion:
         system.addForce(openmm.CMMotionRemover())
     return system
+
+
+def bonds_without_strength(bonds: Iterable[tuple[int, int]]) -> openmm.HarmonicBondForce:
+    """A force that is zero, from which OpenMM learns what is a molecule.
+
+    Args:
+        bonds: the two particles of each.
+    """
+    force = import_openmm().HarmonicBondForce()
+    force.setName(BONDS)
+    for i, j in bonds:
+        force.addBond(int(i), int(j), 0.0, 0.0)
+    return force
 
 
 def _model_path(ckpt: Path | str | Potential) -> Path | Potential:

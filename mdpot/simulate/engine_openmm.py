@@ -13,6 +13,7 @@ from ase.data import covalent_radii
 
 from mdpot.errors import MdpotError
 from mdpot.neighbors import neighbor_list
+from mdpot.openmm.forces import bonds_without_strength
 from mdpot.simulate.engine import Dynamics, State, kinetic_energy, rest
 from mdpot.units import AMU_A2_PER_FS2, KJ_PER_MOL, NM
 
@@ -267,7 +268,4 @@ class OpenMMEngine:
         system.addForce(barostat)
         # Bonds without strength tell the barostat what to move as a whole. If it stretched each molecule with
         # the box, only tiny changes of volume would be accepted.
-        bonds = openmm.HarmonicBondForce()
-        for i, j in molecule_bonds(self.atoms):
-            bonds.addBond(int(i), int(j), 0.0, 0.0)
-        system.addForce(bonds)
+        system.addForce(bonds_without_strength(molecule_bonds(self.atoms).tolist()))

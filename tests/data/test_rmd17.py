@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mdpot.errors import MdpotError
+from mdpot.training.data import rmd17
 from mdpot.training.data.rmd17 import read_rmd17
 
 
@@ -58,11 +59,23 @@ def test_without_split_files_frames_are_spread_over_the_file(archive: Path) -> N
 
 def test_bad_splits(archive: Path) -> None:
     _write_splits(archive.parent.parent / "splits", first=4500)
-    with pytest.raises(MdpotError, match="5000 frames, but split 1 names"):
+    with pytest.raises(MdpotError, match="5000 frames, but the official split names"):
         read_rmd17(archive)
     (archive.parent.parent / "splits" / "index_train_01.csv").write_text("row\n")
     with pytest.raises(MdpotError, match="one row number a line"):
         read_rmd17(archive)
+
+
+def test_the_protocol_of_the_paper(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MdpotError, match=r"takes 50,000 training frames, and the file holds 5,000"):
+        read_rmd17(archive, "paper")
+    monkeypatch.setattr(rmd17, "PAPER_TRAIN", 3000)
+    monkeypatch.setattr(rmd17, "PAPER_VALIDATION", 100)
+    frames, splits = read_rmd17(archive, "paper")
+    assert {name: len(indices) for name, indices in splits.items()} == {"train": 3000, "validation": 100, "test": 1900}
+    rows = [int(frames[k].group) for indices in splits.values() for k in indices]
+    assert sorted(rows) == list(range(5000))
+    assert rows != sorted(rows)
 
 
 def test_real_ones(data_folder: Path) -> None:

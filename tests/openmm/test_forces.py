@@ -18,6 +18,8 @@ from mdpot.errors import MdpotError
 from mdpot.export import export_torchscript
 from mdpot.openmm import create_force, create_system
 from mdpot.openmm.backends import crash_warning
+from mdpot.simulate import water_box
+from mdpot.simulate.engine_openmm import molecule_bonds
 
 from .conftest import make_atoms, make_context, make_potential, reference, results, topology_of
 
@@ -66,6 +68,18 @@ def test_system_of_the_topology(backend):
     assert system.getForce(0).getName() == f"mdpot {backend}"
     assert isinstance(system.getForce(1), openmm.CMMotionRemover)
     assert quick_system(topology, make_potential(), backend, remove_cm_motion=False).getNumForces() == 1
+
+
+def test_bonds_of_the_topology_make_molecules(backend):
+    """A barostat moves them as a whole; energies are those without bonds."""
+    atoms = water_box(8, np.random.default_rng(0))
+    topology, bonded = topology_of(atoms), topology_of(atoms)
+    members = list(bonded.atoms())
+    for i, j in molecule_bonds(atoms):
+        bonded.addBond(members[i], members[j])
+    contexts = [make_context(quick_system(t, make_potential(), backend), atoms.positions) for t in (topology, bonded)]
+    assert [len(context.getMolecules()) for context in contexts] == [24, 8]
+    agree(results(contexts[1]), results(contexts[0]), 1e-12, 1e-12)
 
 
 def test_model_may_be_a_potential_a_file_a_folder_or_an_exported_file(tmp_path, backend):

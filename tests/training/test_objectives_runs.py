@@ -216,6 +216,25 @@ def test_the_labels_are_those_of_the_force_field(recipe_of, springs, small_file:
         assert torch.equal(again.stores[split].forces, data.stores[split].forces)
 
 
+def test_labels_go_on_where_they_were_stopped(recipe_of, springs, small_file: Path, tmp_path: Path) -> None:
+    recipe = recipe_of("forcefield", "model.pair=false")
+    prepared = prepare(recipe, small_file, 0, torch.device("cpu"))
+    whole = with_forcefield_labels(recipe, prepared, tmp_path / "whole.npz")
+    n_calls, springs.n_calls = springs.n_calls, 0
+
+    def stop(done: int, n_frames: int) -> None:
+        if done == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Stopped, match="stopped after 3 of"):
+        with_forcefield_labels(recipe, prepared, tmp_path / "labels.npz", stop)
+    assert springs.n_calls == 3
+    again = with_forcefield_labels(recipe, prepared, tmp_path / "labels.npz")
+    assert springs.n_calls == n_calls
+    for split, store in whole.stores.items():
+        assert torch.equal(again.stores[split].forces, store.forces)
+
+
 def test_what_a_run_says_of_free_labels(recipe_of, springs, small_file: Path, tmp_path: Path) -> None:
     notes = Notes()
     run_train(recipe_of("forcefield"), data=small_file, out=tmp_path / "run", listener=notes, **CPU)

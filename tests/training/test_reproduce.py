@@ -217,6 +217,15 @@ def test_what_scratch_has_in_common_with_the_others() -> None:
     }
 
 
+def test_all_frames_are_all_of_them() -> None:
+    """Also where the recipe finetunes on few."""
+    chosen = Settings(seeds=1, datasets=("water-scan",), frames=(10, None))
+    found = [cell.recipe.data.max_train_frames for cell in plan("learning-curve", chosen)]
+    assert set(found[: len(found) // 2]) == {10}
+    assert set(found[len(found) // 2 :]) == {None}
+    assert plan("table1", Settings(seeds=1, datasets=("water-scan",)))[0].recipe.data.max_train_frames == 100
+
+
 def test_paper_budget_counts_in_epochs() -> None:
     """400 epochs from scratch against 100 + 300, as in figure 2; but epochs over fewer frames are no longer alike."""
     paper_like = Settings(budget="paper", seeds=1, models=("egnn",), datasets=("water-rpbe",))

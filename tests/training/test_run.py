@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -282,6 +283,16 @@ def test_a_run_that_died_before_its_data_were_written_down(trained, small_file: 
 
 def files_in(folder: Path) -> dict[str, bytes]:
     return {str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_run_from_before_a_key_came_into_the_schema_goes_on(trained, small_file: Path, tmp_path: Path) -> None:
+    out, metrics, recipe, _ = trained
+    older = tmp_path / "older"
+    shutil.copytree(out, older)
+    run = json.loads((older / "run.json").read_text())
+    del run["recipe"]["finetune"]["second_energy_weight"]
+    (older / "run.json").write_text(json.dumps(run))
+    assert run_train(recipe, data=small_file, out=older, resume=True, **CPU)["errors"] == metrics["errors"]
 
 
 def test_a_folder_that_holds_something_else(trained, small_file: Path, tiny_recipe, tmp_path: Path) -> None:

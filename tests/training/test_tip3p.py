@@ -6,8 +6,11 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -124,10 +127,22 @@ def test_finished_starts_are_kept(tmp_path: Path, computed: list[int], monkeypat
     computed.clear()
     file = generate(tmp_path, "small")
     assert computed == [k for k in range(5) if k not in kept]
-    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == [file.name]
     assert len(read_water_npz([file])) == 10
     generate(tmp_path, "small")
     assert len(computed) == 5 - len(kept)
+
+
+def test_processes_that_want_the_same_compute_it_once(
+    tmp_path: Path, computed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads here: each opens the lock anew, as a process does."""
+    monkeypatch.setitem(SIZES, "small", Size(3, 2, 0))
+    monkeypatch.setattr(tip3p, "StopSignal", lambda: nullcontext(SimpleNamespace(requested=False)))
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: generate(tmp_path, "small"), range(2))
+    assert first == second
+    assert sorted(computed) == [0, 1, 2]
 
 
 def test_a_signal_stops_it(tmp_path: Path, computed: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +166,7 @@ def test_a_signal_stops_it(tmp_path: Path, computed: list[int], monkeypatch: pyt
     assert [path.name for path in (tmp_path / "tip3p-small-starts").iterdir()] == ["000.npz"]
 
 
-def test_the_source_computes_itself_once(computed: list[int], own_cache: Path) -> None:
+def test_the_source_computes_itself_once(computed: list[int], own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {row.name: row for row in list_sources()}
     assert "`mdpot data prepare water-tip3p` computes it" in rows["water-tip3p"].found
     assert not computed
@@ -163,6 +178,11 @@ def test_the_source_computes_itself_once(computed: list[int], own_cache: Path) -
     assert again.fingerprint == dataset.fingerprint
     assert again.notice == ""
     assert len(computed) == SIZES["small"].n_starts
+    monkeypatch.setitem(SIZES, "paper", Size(10, 5, 0))
+    assert len(load_dataset("water-tip3p", size="paper")) == 50
+    assert len(load_dataset("water-tip3p", size="small")) == 400
+    with pytest.raises(MdpotError, match=r"unknown size of water-tip3p 'papers'\. Did you mean 'paper'"):
+        load_dataset("water-tip3p", size="papers")
     rigid = load_dataset("water-tip3p-rigid")
     assert "not fit for dynamics" in rigid.labels
     assert rigid.origin.endswith(str(own_cache / "water-tip3p-rigid" / "tip3p-rigid-small.npz"))

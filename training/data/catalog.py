@@ -13,7 +13,7 @@ from mdpot.training.data.download import Download, unpack_members, unpack_runner
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.npz import read_water_npz
 from mdpot.training.data.readers import is_runner, read_frames
-from mdpot.training.data.rmd17 import MOLECULES, read_rmd17
+from mdpot.training.data.rmd17 import MOLECULES, PROTOCOLS, official_splits, read_rmd17
 from mdpot.training.data.runner import first_comment
 from mdpot.training.data.tip3p import SIZES, generate
 
@@ -29,14 +29,14 @@ class Source:
         labels: takes the files, gives what labelled them.
         folders: where below MDPOT_DATA the files may lie, best first; below other folders also at the top.
         files: patterns of file names; the first pattern that any file fits, counts.
-        read: takes the files, gives the frames and the official splits (None where there are none).
+        read: takes the files and one of `sizes`, gives the frames and the official splits (None where there are none).
         sample: a file inside the package that stands in for the source; None where there is none.
         test: patterns of a file beside the others that is for testing only.
         test_labels: what labelled that one.
         beside: further folders and files to copy along, relative to the folder of the files.
         download: where it can be fetched; None where it cannot.
         generate: where it is computed here: takes the folder in the cache and one of `sizes`, gives the file.
-        sizes: what can be computed; the first takes about a minute.
+        sizes: how much there is to choose from, the default first; what is computed takes about a minute in that.
         by_hand: how a person gets it, where it cannot be fetched.
     """
 
@@ -44,7 +44,7 @@ class Source:
     labels: Callable[[Sequence[Path]], str]
     folders: tuple[str, ...]
     files: tuple[str, ...]
-    read: Callable[[Sequence[Path]], Contents]
+    read: Callable[[Sequence[Path], str], Contents]
     sample: Path | None = None
     test: tuple[str, ...] = ()
     test_labels: str = ""
@@ -85,7 +85,7 @@ def _is_rmd17_file(molecule: str, name: str) -> bool:
     return name.endswith(f"npz_data/rmd17_{molecule}.npz") or ("splits/" in name and name.endswith(".csv"))
 
 
-def _read_one(files: Sequence[Path]) -> Contents:
+def _read_one(files: Sequence[Path], size: str) -> Contents:
     return read_frames(files[0]), None
 
 
@@ -96,13 +96,19 @@ def _water_rpbe_labels(files: Sequence[Path]) -> str:
     return "RPBE-D3 DFT" if "DFT" in comment else "RPBE-D3 DFT as the public set; the file does not say"
 
 
+def _rmd17_labels(files: Sequence[Path]) -> str:
+    missing = "; the files of the official splits are not there, so frames were split at random"
+    return "PBE/def2-SVP DFT (revised MD17)" + (missing if official_splits(files[0]) is None else "")
+
+
 def _rmd17(molecule: str) -> Source:
     return Source(
         description=f"revised MD17, {molecule}: one molecule; 950 frames train, 50 validate, 1,000 test",
-        labels=lambda files: "PBE/def2-SVP DFT (revised MD17)",
+        labels=_rmd17_labels,
         folders=("rmd17/npz_data", "npz_data", "."),
         files=(f"rmd17_{molecule}.npz",),
-        read=lambda files: read_rmd17(files[0]),
+        read=lambda files, size: read_rmd17(files[0], size),
+        sizes=PROTOCOLS,
         beside=(f"../splits/{molecule}/*_01.csv", "../splits/*_01.csv"),
         download=rmd17_download(molecule),
     )
@@ -117,7 +123,7 @@ def _water_tip3p(rigid: bool) -> Source:
         folders=(name, "."),
         # The largest that is there counts.
         files=tuple(f"tip3p-{'rigid-' if rigid else ''}{size}.npz" for size in reversed(SIZES)),
-        read=lambda files: (read_water_npz(files), None),
+        read=lambda files, size: (read_water_npz(files), None),
         generate=partial(generate, rigid=rigid),
         sizes=tuple(SIZES),
         by_hand=f"`mdpot data prepare {name}` computes it.",
@@ -149,7 +155,7 @@ SOURCES: dict[str, Source] = {
         labels=lambda files: "SCAN DFT",
         folders=("water-scan", "."),
         files=("scan_water_*atoms.npz",),
-        read=lambda files: (read_water_npz(files), None),
+        read=lambda files, size: (read_water_npz(files), None),
         by_hand="Put its files scan_water_*atoms.npz into {folder}, or give their folder by --data.",
     ),
     "water-tip3p": _water_tip3p(rigid=False),

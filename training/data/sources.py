@@ -46,7 +46,11 @@ class SourceRow:
 
 
 def load_dataset(
-    name: str, data: Path | str | None = None, allow_download: bool = False, need_labels: bool = True
+    name: str,
+    data: Path | str | None = None,
+    allow_download: bool = False,
+    need_labels: bool = True,
+    size: str | None = None,
 ) -> Dataset:
     """The frames of a source, checked.
 
@@ -60,32 +64,38 @@ def load_dataset(
         allow_download: whether to ask the network when nothing nearer is found. Where that fails, a source
             with a sample gives the sample, and says so in `Dataset.notice`.
         need_labels: whether every frame must have energy and forces.
+        size: how much of a source that comes in `sizes`; None takes the first of them, or the largest that was
+            computed.
 
     Raises:
         MdpotError: an unknown name; nothing found; a file that cannot be read, or frames that cannot be used.
     """
     source = _source(name)
-    place = find(name, data, allow_download)
-    frames, splits = source.read(place.files)
+    if size is not None and size not in source.sizes:
+        raise unknown(f"size of {name}", size, source.sizes)
+    place = find(name, data, allow_download, size)
+    frames, splits = source.read(place.files, size or next(iter(source.sizes), ""))
     validate_frames(frames, str(place.files[0]), need_labels)
     dataset = Dataset(name, frames, source.labels(place.files), place.origin, splits, notice=place.notice)
     for test in _matches(place.files[0].parent, source.test):
-        extra, _ = source.read([test])
+        extra, _ = source.read([test], "")
         validate_frames(extra, str(test))
         dataset.tests[test.name.split(".")[0]] = Dataset(name, extra, source.test_labels, str(test))
     return dataset
 
 
-def find(name: str, data: Path | str | None = None, allow_download: bool = False) -> Place:
+def find(name: str, data: Path | str | None = None, allow_download: bool = False, size: str | None = None) -> Place:
     """Where a source is; arguments and errors as in `load_dataset`."""
     source = _source(name)
     if data is not None:
         return _given(name, source, Path(data))
     place = _nearby(name, source)
+    if source.generate is not None and (
+        place is None or (size is not None and not place.files[0].stem.endswith(f"-{size}"))
+    ):
+        return _generated(name, source, size or source.sizes[0])
     if place is not None:
         return place
-    if source.generate is not None:
-        return _generated(name, source, source.sizes[0])
     notice = ""
     if allow_download and source.download is not None:
         try:
@@ -110,6 +120,8 @@ def list_sources() -> list[SourceRow]:
             found = "needs --data" if not source.files else "not found"
             found += f"; `mdpot data prepare {name}` downloads it" if source.download is not None else ""
             found += f"; `mdpot data prepare {name}` computes it" if source.generate is not None else ""
+            if source.files and source.download is None and source.generate is None:
+                found += f"; {_remedy(name, source)}"
         rows.append(
             SourceRow(name, source.description, place.origin, _count(place.files))
             if place is not None

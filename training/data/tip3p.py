@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mdpot.errors import MdpotError, unknown
-from mdpot.files import atomic
+from mdpot.files import atomic, locked
 from mdpot.training.stopping import Stopped, StopSignal
 from mdpot.units import KJ_PER_MOL, NM
 
@@ -53,10 +53,10 @@ def generate(folder: Path, size: str, rigid: bool = False) -> Path:
     """Computes the data set, or what is missing of it, and writes it as one archive that `read_water_npz` reads.
 
     The trajectories run side by side, one on each core. One that is finished is kept, so that the next call goes on
-    where one was stopped. Each starts from random positions, which are relaxed first. Every frame holds the energy and
-    the forces of the force field: PME, molecules that are flexible (harmonic bonds and angles) or rigid. The forces on
-    rigid ones are those before the constraints act, and hold no bonds and angles: what learns from them cannot hold a
-    molecule together.
+    where one was stopped; a second process waits for the first. Each starts from random positions, which are relaxed
+    first. Every frame holds the energy and the forces of the force field: PME, molecules that are flexible (harmonic
+    bonds and angles) or rigid. The forces on rigid ones are those before the constraints act, and hold no bonds and
+    angles: what learns from them cannot hold a molecule together.
 
     Args:
         folder: where the archive goes; made where it is missing.
@@ -80,8 +80,16 @@ def generate(folder: Path, size: str, rigid: bool = False) -> Path:
         import openmm  # noqa: F401
     except ImportError as error:
         raise MdpotError(f"the TIP3P data are computed by OpenMM ({error}). pip install 'mdpot[openmm]'") from None
-    starts = folder / f"{target.stem}-starts"
-    starts.mkdir(parents=True, exist_ok=True)
+    with locked(folder / f".{target.stem}.lock"):
+        if not target.is_file():
+            _compute(target, plan, rigid)
+    return target
+
+
+def _compute(target: Path, plan: Size, rigid: bool) -> None:
+    """The trajectories that are missing, and the archive of all."""
+    starts = target.with_name(f"{target.stem}-starts")
+    starts.mkdir(exist_ok=True)
     parts = [starts / f"{k:03d}.npz" for k in range(plan.n_starts)]
     missing = [k for k, part in enumerate(parts) if not part.is_file()]
     done = (plan.n_starts - len(missing)) * plan.n_steps
@@ -109,7 +117,6 @@ def generate(folder: Path, size: str, rigid: bool = False) -> Path:
         if stop.requested:
             raise Stopped(f"stopped; the finished starts are kept in {starts}, and the next call goes on.")
     _join(parts, target)
-    return target
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -260,19 +260,30 @@ def plan(name: str, settings: Settings) -> list[Cell]:
                 arms = experiment.arms(dataset)
                 if equal == "total":
                     arms = dict.fromkeys(LONGER if arm == SCRATCH else arm for arm in arms)
+                # Where their number is the question, "all" is all, whatever the recipe has.
+                labeled = [f"data.max_train_frames={frames or 'none'}"] if name in WITH_FRAMES else []
                 for arm in arms:
-                    cells.append(_cell(dataset, model, arm, frames, settings, n_seeds, experiment.dynamics))
+                    cells.append(_cell(dataset, model, arm, frames, labeled, settings, n_seeds, experiment.dynamics))
     return cells
 
 
 def _cell(
-    dataset: str, model: str, arm: Arm, frames: int | None, settings: Settings, n_seeds: int, dynamics: bool
+    dataset: str,
+    model: str,
+    arm: Arm,
+    frames: int | None,
+    labeled: Sequence[str],
+    settings: Settings,
+    n_seeds: int,
+    dynamics: bool,
 ) -> Cell:
-    """The runs of a way to train; those with the same pretraining share it, by its folder."""
+    """The runs of a way to train; those with the same pretraining share it, by its folder.
+
+    The keys in `labeled` are for the finetuning alone.
+    """
     budget = find_budget(settings.budget)
     base = [*budget.overrides(dataset, model), *settings.overrides]
     base += [f"pretrain.{text}" for text in arm.pretrain]
-    labeled = [] if frames is None else [f"data.max_train_frames={frames}"]
     suffix = "" if frames is None else f"-{frames}frames"
     recipe = load_recipe(dataset, budget.preset, [*base, *labeled], model)
     home = f"{dataset}/{model}"

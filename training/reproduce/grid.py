@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TextIO
-
-from pydantic import ValidationError
+from typing import Any, Literal, Protocol
 
 from mdpot.errors import MdpotError
+from mdpot.files import locked
 from mdpot.training import folder as files
 from mdpot.training.config import Recipe, recipe_to_dict
 from mdpot.training.listener import Listener
@@ -155,12 +154,7 @@ def check(run: Run, out: Path) -> None:
         for key, value in (("kind", run.kind), ("seed", run.seed))
         if there.get(key) != value
     ]
-    try:
-        # Keys that came into the schema since then had their defaults.
-        old = recipe_to_dict(Recipe.model_validate(there.get("recipe", {})))
-    except ValidationError:
-        old = there.get("recipe", {})
-    different += list(_differences(old, recipe_to_dict(run.recipe)))
+    different += list(_differences(files.up_to_date(there.get("recipe", {})), recipe_to_dict(run.recipe)))
     if different:
         raise MdpotError(
             f"{str(path.parent)!r} holds a run with another specification ({'; '.join(different[:4])}). "
@@ -262,24 +256,10 @@ def only_one(out: Path) -> Iterator[None]:
     Raises:
         MdpotError: another one does.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as file:
-        if not _lock(file):
+    with locked(out / ".lock", wait=False) as ours:
+        if not ours:
             raise MdpotError(f"another process does runs in {str(out)!r}. Wait for it, or choose another --out.")
         yield
-
-
-def _lock(file: TextIO) -> bool:
-    """Takes the lock of a file for as long as it is open; where the system has none, there is none."""
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _may_start(run: Run, out: Path, pending: set[str], refused: set[str]) -> Literal["yes", "wait", "no"]:

@@ -165,7 +165,10 @@ def _finite(tables: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, fl
 def _spread(n_seeds: int) -> str:
     if n_seeds == 1:
         return "one seed, hence no standard error"
-    return f"mean ± standard error of {n_seeds} seeds, which split, weights and batches depend on"
+    return (
+        f"mean ± standard error of {n_seeds} seeds, on which weights, batches and, without an official one, the split "
+        "depend"
+    )
 
 
 def _setup(settings: Settings, results: Sequence[Result]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -103,9 +103,10 @@ class Result:
         found = {seed: o.errors(frames).get(key) for seed, o in self.finished.items()}
         return {seed: value for seed, value in found.items() if value is not None}
 
-    def mean(self, key: str, frames: str = "test") -> Estimate | None:
-        """The mean of an error over the finished seeds."""
-        return estimate(list(self.values(key, frames).values()))
+    def mean(self, key: str, frames: str = "test", seeds: Container[int] | None = None) -> Estimate | None:
+        """The mean of an error over the finished seeds, or over those of them that are in `seeds`."""
+        found = self.values(key, frames)
+        return estimate([value for seed, value in found.items() if seeds is None or seed in seeds])
 
     def seconds(self, stage: str) -> Estimate | None:
         """Seconds of a stage, "pretrain" or "finetune", validations included, over the finished seeds."""

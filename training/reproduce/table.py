@@ -63,12 +63,11 @@ def change(result: Result, base: Result | None, key: str) -> str:
     """How an error differs from that of another cell: by how much, paired by seed, and by which share of the mean."""
     if base is None or base is result:
         return ""
-    difference = paired(result, base, key)
-    before, after = base.mean(key), result.mean(key)
-    if difference is None or before is None or after is None:
+    difference, before = paired(result, base, key), base.mean(key, seeds=result.values(key))
+    if difference is None or before is None:
         return NOTHING
     decimals = _decimals(before.mean)
-    return f"{number(difference, decimals, '+')} ({percent(after.mean, before.mean)})"
+    return f"{number(difference, decimals, '+')} ({percent(before.mean + difference.mean, before.mean)})"
 
 
 def percent(after: float, before: float) -> str:

@@ -1,0 +1,45 @@
+"""The potentials that come with the package are those of their reports, and fit for dynamics."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import units
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
+
+from mdpot import MaskedGNNCalculator, load_potential
+from mdpot.simulate import water_box
+from mdpot.simulate.engine import maxwell_boltzmann
+from mdpot.training.data.catalog import SAMPLE
+from mdpot.training.run import run_evaluate
+from mdpot.zoo import ZOO, find_potential
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_it_is_the_one_of_its_report(name: str) -> None:
+    _, metadata = load_potential(find_potential(name))
+    reported = metadata["provenance"]["metrics"]
+    report = find_potential(name).with_suffix(".md").read_text(encoding="utf-8")
+    assert f"| {reported['test']['force_rmse']:.1f} |" in report
+    # The sample holds frames of every split.
+    found = next(t for t in run_evaluate(find_potential(name), SAMPLE, device="cpu").values() if isinstance(t, dict))
+    for key in ("force_rmse", "energy_rmse"):
+        assert 0.7 * reported["train"][key] < found[key] < 1.3 * reported["test"][key]
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_dynamics_conserve_energy(name: str) -> None:
+    """0.1 ps near a minimum: the total energy stays within 0.05 meV/atom."""
+    rng = np.random.default_rng(1)
+    atoms = water_box(32, rng)
+    atoms.calc = MaskedGNNCalculator(name, device="cpu")
+    BFGS(atoms, logfile=None).run(fmax=1.0, steps=40)
+    atoms.set_velocities(maxwell_boltzmann(atoms.get_masses(), 300.0, rng) / units.fs)
+    energies: list[float] = []
+    dynamics = VelocityVerlet(atoms, 0.25 * units.fs)
+    dynamics.attach(lambda: energies.append(atoms.get_total_energy()), interval=4)
+    dynamics.run(400)
+    kinetic = atoms.get_kinetic_energy() / len(atoms)
+    assert kinetic > 0.02
+    assert 1e3 * np.std(energies[2:]) / len(atoms) < 0.05
