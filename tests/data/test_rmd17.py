@@ -9,7 +9,7 @@ import pytest
 
 from mdpot.errors import MdpotError
 from mdpot.training.data import rmd17
-from mdpot.training.data.rmd17 import read_rmd17
+from mdpot.training.data.rmd17 import read_all_rmd17, read_rmd17
 
 
 @pytest.fixture
@@ -64,6 +64,19 @@ def test_bad_splits(archive: Path) -> None:
     (archive.parent.parent / "splits" / "index_train_01.csv").write_text("row\n")
     with pytest.raises(MdpotError, match="one row number a line"):
         read_rmd17(archive)
+
+
+def test_all_molecules_together_are_split_as_each_by_itself(data_folder: Path) -> None:
+    files = [data_folder / "rmd17" / "npz_data" / f"rmd17_{name}.npz" for name in ("ethanol", "uracil")]
+    frames, splits = read_all_rmd17(files)
+    assert {name: len(indices) for name, indices in splits.items()} == {"train": 1900, "validation": 100, "test": 2000}
+    for n, file in enumerate(files):
+        alone, parts = read_rmd17(file)
+        for name, indices in parts.items():
+            mine = splits[name][n * len(indices) : (n + 1) * len(indices)]
+            assert all(
+                np.array_equal(frames[i].positions, alone[j].positions) for i, j in zip(mine, indices, strict=True)
+            )
 
 
 def test_the_protocol_of_the_paper(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -226,6 +226,15 @@ def test_all_frames_are_all_of_them() -> None:
     assert plan("table1", Settings(seeds=1, datasets=("water-scan",)))[0].recipe.data.max_train_frames == 100
 
 
+def test_molecules_share_the_pretraining_of_all() -> None:
+    cells = plan("table2", Settings(seeds=1, datasets=("rmd17-ethanol", "rmd17-aspirin")))
+    masked = [cell.runs[0] for cell in cells if cell.arm.kind == "mask"]
+    parents = [run.parent for run in masked if run.parent]
+    assert [run.recipe.data.source for run in masked] == ["rmd17-ethanol", "rmd17-aspirin"]
+    assert [p.recipe.data.source for p in parents] == ["rmd17-all"] * 2
+    assert len(with_parents(masked)) == 3
+
+
 def test_paper_budget_counts_in_epochs() -> None:
     """400 epochs from scratch against 100 + 300, as in figure 2; but epochs over fewer frames are no longer alike."""
     paper_like = Settings(budget="paper", seeds=1, models=("egnn",), datasets=("water-rpbe",))

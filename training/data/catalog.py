@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from mdpot.training.data.download import Download, unpack_members, unpack_runner
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.npz import read_water_npz
 from mdpot.training.data.readers import is_runner, read_frames
-from mdpot.training.data.rmd17 import MOLECULES, PROTOCOLS, official_splits, read_rmd17
+from mdpot.training.data.rmd17 import ALL, MOLECULES, PROTOCOLS, official_splits, read_all_rmd17
 from mdpot.training.data.runner import first_comment
 from mdpot.training.data.tip3p import SIZES, generate
 
@@ -82,7 +83,11 @@ def rmd17_download(molecule: str) -> Download:
 
 
 def _is_rmd17_file(molecule: str, name: str) -> bool:
-    return name.endswith(f"npz_data/rmd17_{molecule}.npz") or ("splits/" in name and name.endswith(".csv"))
+    return fnmatch(name, f"*npz_data/rmd17_{_rmd17_pattern(molecule)}.npz") or fnmatch(name, "*splits/*.csv")
+
+
+def _rmd17_pattern(molecule: str) -> str:
+    return "*" if molecule == ALL else molecule
 
 
 def _read_one(files: Sequence[Path], size: str) -> Contents:
@@ -102,14 +107,15 @@ def _rmd17_labels(files: Sequence[Path]) -> str:
 
 
 def _rmd17(molecule: str) -> Source:
+    what = "all ten molecules; of each" if molecule == ALL else f"{molecule}: one molecule;"
     return Source(
-        description=f"revised MD17, {molecule}: one molecule; 950 frames train, 50 validate, 1,000 test",
+        description=f"revised MD17, {what} 950 frames train, 50 validate, 1,000 test",
         labels=_rmd17_labels,
         folders=("rmd17/npz_data", "npz_data", "."),
-        files=(f"rmd17_{molecule}.npz",),
-        read=lambda files, size: read_rmd17(files[0], size),
+        files=(f"rmd17_{_rmd17_pattern(molecule)}.npz",),
+        read=read_all_rmd17,
         sizes=PROTOCOLS,
-        beside=(f"../splits/{molecule}/*_01.csv", "../splits/*_01.csv"),
+        beside=(f"../splits/{_rmd17_pattern(molecule)}/*_01.csv", "../splits/*_01.csv"),
         download=rmd17_download(molecule),
     )
 
@@ -160,7 +166,7 @@ SOURCES: dict[str, Source] = {
     ),
     "water-tip3p": _water_tip3p(rigid=False),
     "water-tip3p-rigid": _water_tip3p(rigid=True),
-    **{f"rmd17-{molecule}": _rmd17(molecule) for molecule in MOLECULES},
+    **{f"rmd17-{molecule}": _rmd17(molecule) for molecule in (*MOLECULES, ALL)},
     "custom": Source(
         description="your own frames: --data FILE, in any format that ASE reads, with energies and forces",
         labels=lambda files: f"as in {files[0].name}",

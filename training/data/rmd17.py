@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.npz import load_arrays, rmd17_frames
 
+ALL = "all"
 MOLECULES = (
     "aspirin",
     "azobenzene",
@@ -84,6 +86,18 @@ def read_rmd17(path: Path | str, protocol: str = "official") -> tuple[list[Frame
     parts = np.split(np.arange(ends[-1]), ends[:-1])
     frames = rmd17_frames(arrays, np.concatenate([learn, test]).tolist())
     return frames, dict(zip(SPLITS, parts, strict=True))
+
+
+def read_all_rmd17(files: Sequence[Path], protocol: str = "official") -> tuple[list[Frame], dict[str, np.ndarray]]:
+    """The frames of several molecules together, each split as by itself; arguments as `read_rmd17`."""
+    frames: list[Frame] = []
+    splits: dict[str, list[np.ndarray]] = {name: [] for name in SPLITS}
+    for file in files:
+        more, parts = read_rmd17(file, protocol)
+        for name, indices in parts.items():
+            splits[name].append(indices + len(frames))
+        frames += more
+    return frames, {name: np.concatenate(parts) for name, parts in splits.items()}
 
 
 def official_splits(path: Path) -> tuple[np.ndarray, np.ndarray] | None:

@@ -83,6 +83,7 @@ class Experiment:
         equal: what scratch shares with the others by default: the finetuning alone, as in the paper, or the length of
             pretraining and finetuning together.
         dynamics: whether dynamics are timed too.
+        pretrain_on: the recipe for the pretraining of all data sets, where it is one for all.
     """
 
     title: str
@@ -95,6 +96,7 @@ class Experiment:
     frames: tuple[int | None, ...] = (None,)
     equal: Equal = "finetune"
     dynamics: bool = False
+    pretrain_on: str | None = None
 
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -112,6 +114,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         datasets=MOLECULES,
         models=("egnn",),
         seeds=2,
+        pretrain_on="rmd17-all",
     ),
     "extended-epochs": Experiment(
         "Pretraining against a longer training",
@@ -263,11 +266,12 @@ def plan(name: str, settings: Settings) -> list[Cell]:
                 # Where their number is the question, "all" is all, whatever the recipe has.
                 labeled = [f"data.max_train_frames={frames or 'none'}"] if name in WITH_FRAMES else []
                 for arm in arms:
-                    cells.append(_cell(dataset, model, arm, frames, labeled, settings, n_seeds, experiment.dynamics))
+                    cells.append(_cell(experiment, dataset, model, arm, frames, labeled, settings, n_seeds))
     return cells
 
 
 def _cell(
+    experiment: Experiment,
     dataset: str,
     model: str,
     arm: Arm,
@@ -275,7 +279,6 @@ def _cell(
     labeled: Sequence[str],
     settings: Settings,
     n_seeds: int,
-    dynamics: bool,
 ) -> Cell:
     """The runs of a way to train; those with the same pretraining share it, by its folder.
 
@@ -297,14 +300,17 @@ def _cell(
         runs = [Run(f"{home}/{name}/seed{seed}", "train", recipe, seed) for seed in range(n_seeds)]
     else:
         # The pretraining sees all training structures, and does not depend on the finetuning.
-        first = load_recipe(dataset, budget.preset, [t for t in base if not t.startswith("finetune.")], model)
-        name = _pretraining(first.pretrain) + suffix
+        source = experiment.pretrain_on or dataset
+        first = load_recipe(source, budget.preset, [t for t in base if not t.startswith("finetune.")], model)
+        name = _pretraining(first.pretrain) + (f"-on-{source}" if source != dataset else "") + suffix
         runs = []
         for seed in range(n_seeds):
-            parent = Run(f"{home}/pretrain-{_pretraining(first.pretrain)}/seed{seed}", "pretrain", first, seed)
+            parent = Run(
+                f"{source}/{model}/pretrain-{_pretraining(first.pretrain)}/seed{seed}", "pretrain", first, seed
+            )
             runs.append(Run(f"{home}/{name}/seed{seed}", "finetune", recipe, seed, parent))
     timings = [Run(f"{home}/{name}/dynamics-seed{run.seed}", "dynamics", recipe, run.seed, run) for run in runs]
-    return Cell(dataset, model, arm, frames, tuple(runs), tuple(timings) if dynamics else ())
+    return Cell(dataset, model, arm, frames, tuple(runs), tuple(timings) if experiment.dynamics else ())
 
 
 def _lengthened(recipe: Recipe, frames: int | None) -> tuple[Recipe, str]:
