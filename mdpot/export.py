@@ -10,7 +10,6 @@ import json
 import warnings
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import mdpot
 from mdpot.checkpoint import load_potential
 from mdpot.errors import MdpotError, unknown
 from mdpot.evaluator import Evaluator, ForASE, ForOpenMM
+from mdpot.export_check import ExportReport, compare
 from mdpot.files import atomic
 from mdpot.models.potential import Potential
 from mdpot.zoo import find_potential
@@ -33,30 +33,6 @@ UNITS = {
 }
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 SKIN = 0.5  # Å
-
-
-@dataclass(frozen=True)
-class ExportReport:
-    """How well an exported file agrees with the potential it came from.
-
-    Attributes:
-        path: the file.
-        units: "openmm" or "ase".
-        dtype: "float32" or "float64".
-        n_frames: number of structures compared; 0 where the check was switched off.
-        energy_error: largest difference in energy, relative to the sum of the atoms' interaction energies.
-        force_error: largest difference in a force component, relative to the largest force.
-        gradient_error: largest difference of the forces from finite differences of the energy, relative to
-            the largest force; None for potentials whose forces are not a gradient.
-    """
-
-    path: Path
-    units: str
-    dtype: str
-    n_frames: int = 0
-    energy_error: float = 0.0
-    force_error: float = 0.0
-    gradient_error: float | None = None
 
 
 def export_torchscript(
@@ -118,8 +94,6 @@ def export_torchscript(
     with atomic(out) as temporary:
         save_module(module, temporary, header)
         if check:
-            from mdpot.export_check import compare
-
             report = compare(temporary, report, potential, frames or kept)
     return report
 

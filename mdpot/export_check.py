@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +20,34 @@ from mdpot.units import KJ_PER_MOL, NM
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from mdpot.export import ExportReport
-
 PARITY = {"float32": 1e-5, "float64": 1e-10}  # relative
 GRADIENT = {"float32": 1e-3, "float64": 1e-6}  # relative
 STEP = 5e-4  # Å, of the finite differences
 MOVE = 0.05  # Å, so that the file's neighbor list is used once fresh and once kept
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """How well an exported file agrees with the potential it came from.
+
+    Attributes:
+        path: the file.
+        units: "openmm" or "ase".
+        dtype: "float32" or "float64".
+        n_frames: number of structures compared; 0 where the check was switched off.
+        energy_error: largest difference in energy, relative to the sum of the atoms' interaction energies.
+        force_error: largest difference in a force component, relative to the largest force.
+        gradient_error: largest difference of the forces from finite differences of the energy, relative to
+            the largest force; None for potentials whose forces are not a gradient.
+    """
+
+    path: Path
+    units: str
+    dtype: str
+    n_frames: int = 0
+    energy_error: float = 0.0
+    force_error: float = 0.0
+    gradient_error: float | None = None
 
 
 def compare(path: Path, report: ExportReport, potential: Potential, frames: Sequence[Atoms] = ()) -> ExportReport:
