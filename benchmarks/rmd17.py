@@ -150,7 +150,7 @@ def draw(path: Path, results: list[dict[str, Any]]) -> None:
             axis.axhline(MACE[molecule], ls="--", lw=1, color=f"C{n}")
         axis.set_xscale("log")
         axis.set_yscale("log")
-        readable_log(axis)
+        readable_log(axis.yaxis)
         ticks = sorted({r[key] for r in results if key == "frames" or r["frames"] == ALL})
         axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         axis.minorticks_off()

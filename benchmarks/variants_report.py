@@ -13,14 +13,18 @@ def draw(path: Path, results: dict[str, dict[str, dict[str, Any]]]) -> None:
 
     figure, axes = new_figure(len(results))
     for axis, (recipe, found) in zip([axes] if len(results) == 1 else axes, results.items(), strict=True):
-        for name, result in found.items():
-            x, y = result["cpu_ms"], result["errors"]["force_mae"]
+        points = {name: (result["cpu_ms"], result["errors"]["force_mae"]) for name, result in found.items()}
+        for name, (x, y) in points.items():
             chosen = name in ("small", "medium")
             axis.plot(x, y, "o", color="tab:red" if chosen else "tab:blue" if name != "EGNN" else "tab:gray")
-            axis.annotate(name, (x, y), textcoords="offset points", xytext=(5, 3), fontsize=7)
+            # Below the point where the label would run into the next one.
+            near = any(
+                other != name and 0.92 < a / x < 1.4 and 0.99 <= b / y < 1.04 for other, (a, b) in points.items()
+            )
+            axis.annotate(name, (x, y), textcoords="offset points", xytext=(5, -9 if near else 3), fontsize=7)
         axis.set_xscale("log")
         axis.set_yscale("log")
-        readable_log(axis)
+        readable_log(axis.xaxis, axis.yaxis)
         axis.set_title(recipe, fontsize=9)
         axis.set_xlabel("energy and forces of 192 atoms (CPU ms, one thread)")
         axis.set_ylabel("test force MAE (meV/Å)")

@@ -130,7 +130,7 @@ def draw(path: Path, out: Path, seeds: Sequence[int]) -> None:
                 axis.plot(steps, curves.T, color=color, linewidth=0.6, alpha=0.5)
             axis.plot(steps, curves.mean(0), color=color, linewidth=2, label=arm)
         axis.set_yscale("log")
-        readable_log(axis)
+        readable_log(axis.yaxis)
         axis.set_xlabel("step of finetuning")
         axis.set_ylabel(f"validation {label}")
         axis.legend(frameon=False)

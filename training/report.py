@@ -15,6 +15,7 @@ from mdpot.training.trainer import LOG
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 CURVES, PARITY, REPORT = "learning_curves.png", "parity.png", "report.md"
@@ -81,7 +82,7 @@ def draw_curves(path: Path, logs: Mapping[str, Mapping[str, Sequence[float]]]) -
                 axis.plot(log["step"], log[f"{split}/{key}"], style, marker=".", label=name)
         if logarithmic:
             axis.set_yscale("log")
-            readable_log(axis)
+            readable_log(axis.yaxis)
         axis.set_xlabel(f"step of {'pretraining' if stage == 'pretrain' else 'finetuning'}")
         axis.set_ylabel(label)
         axis.legend(frameon=False)
@@ -128,13 +129,14 @@ def new_figure(n_panels: int, height: float = 3.6) -> tuple[Figure, list[Axes]]:
     return figure, list(np.atleast_1d(figure.subplots(1, n_panels)))
 
 
-def readable_log(axis: Axes) -> None:
-    """Plain numbers on a logarithmic axis that spans less than a decade or two."""
+def readable_log(*axes: Axis) -> None:
+    """Plain numbers on logarithmic axes that span less than a decade or two."""
     from matplotlib.ticker import LogLocator
 
-    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.yaxis.set_minor_formatter("")
+    for axis in axes:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_minor_formatter("")
 
 
 def save(figure: Figure, path: Path) -> None:

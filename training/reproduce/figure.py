@@ -73,7 +73,7 @@ def _bar_panel(axis: Axes, results: Sequence[Result], key: str, what: str) -> No
                               markerfacecolor="w", zorder=3)  # fmt: skip
     if heights and max(heights) > WIDE * min(heights):
         axis.set_yscale("log")
-        readable_log(axis)
+        readable_log(axis.yaxis)
     several = len({r.cell.dataset for r in results}) > 1
     names = [_name(group[0], several) for group in groups(results)]
     axis.set_xticks(range(len(names)), names, rotation=20 if len(names) > 4 else 0,
@@ -145,7 +145,7 @@ def _curves(axis: Axes, group: Sequence[Result], shades: bool = False) -> None:
         axis.plot(steps, np.exp(np.log(curves).mean(0)), color=color, linewidth=2, label=result.cell.arm.title)
     if axis.lines:
         axis.set_yscale("log")
-        readable_log(axis)
+        readable_log(axis.yaxis)
         axis.legend(frameon=False, fontsize="small")
     axis.set_xlabel("step of finetuning")
     axis.set_ylabel(f"validation {UNITS['force_rmse']}", fontsize="small")
@@ -165,7 +165,7 @@ def _learning(results: Sequence[Result]) -> Figure:
             axis.set_xscale("log")
             if axis.lines:
                 axis.set_yscale("log")
-                readable_log(axis)
+                readable_log(axis.yaxis)
                 sizes = {_n_frames(r): "all" if r.cell.frames is None else f"{r.cell.frames}" for r in group}
                 axis.set_xticks(list(sizes), list(sizes.values()))
                 axis.set_xticks([], minor=True)
