@@ -50,7 +50,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     some = ("aspirin", "ethanol", "malonaldehyde")
     add("--molecules", nargs="+", default=some, choices=tuple(MACE), metavar="NAME", help=", ".join(MACE))
     add("--steps", nargs="+", type=int, default=(2000, 8000), help=f"lengths of the trainings on {ALL} frames")
-    add("--frames", nargs="+", type=int, default=(100, 300), help="fewer frames, each for the longest of --steps")
+    add("--frames", nargs="*", type=int, default=(100, 300), help="fewer frames, each for the longest of --steps")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the recipe")
     add("--jobs", type=int, default=2, help="trainings at a time, each on one thread")
     add("--device", default="cpu", help="torch device")
