@@ -46,4 +46,4 @@ def test_recipes_of_few_labels_pretrain(name: str, preset: str) -> None:
     recipe = load_recipe(name, preset)
     assert recipe.data.source == name
     assert recipe.data.max_train_frames == 100
-    assert recipe.pretrain.objective == "forcefield"
+    assert recipe.pretrain.objective == "denoise"
