@@ -142,8 +142,10 @@ def draw(path: Path, results: list[dict[str, Any]]) -> None:
     """Test error over training frames and over steps, with MACE's error as a dashed line."""
     from mdpot.training.report import new_figure, readable_log, save
 
-    figure, axes = new_figure(2)
-    for axis, key, title in zip(axes, ("frames", "steps"), ("training frames", f"steps, {ALL} frames"), strict=True):
+    titles = {"frames": "training frames", "steps": f"steps, {ALL} frames"}
+    keys = [key for key in titles if len({r[key] for r in results}) > 1] or ["steps"]
+    figure, axes = new_figure(len(keys))
+    for axis, key in zip(axes, keys, strict=True):
         for n, molecule in enumerate(dict.fromkeys(r["molecule"] for r in results)):
             x, y = curve(results, molecule, key)
             axis.plot(x, y, "o-", color=f"C{n}", label=molecule)
@@ -154,7 +156,7 @@ def draw(path: Path, results: list[dict[str, Any]]) -> None:
         ticks = sorted({r[key] for r in results if key == "frames" or r["frames"] == ALL})
         axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         axis.minorticks_off()
-        axis.set_xlabel(title)
+        axis.set_xlabel(titles[key])
         axis.set_ylabel("test force MAE (meV/Å)")
     axes[0].legend(fontsize=8, title="dashed: MACE, 950 frames", title_fontsize=7)
     save(figure, path)
@@ -195,14 +197,14 @@ def to_markdown(results: list[dict[str, Any]], args: argparse.Namespace, picture
                 needed = (MACE[molecule] / a) ** (1 / b) if b < 0 else float("inf")
                 lines.append(
                     f"- {molecule}, over {key}: MAE ∝ {key}^{b:.2f} ({len(x)} points); MACE's {MACE[molecule]:g} meV/Å "
-                    f"would come at {needed:,.0f} {key}."
+                    f"would come at {float(f'{needed:.1g}'):,.0f} {key}, if it went on like that."
                 )
     keys = "".join(f" --set {key}" for key in args.set)
     command = (
         f"python benchmarks/rmd17.py --molecules {' '.join(args.molecules)} --steps {' '.join(map(str, args.steps))}"
     )
     command += "" if args.device == "cpu" else f" --device {args.device}"
-    command += f" --frames {' '.join(map(str, args.frames))}{keys} --out docs/results/rmd17.md"
+    command += f" {' '.join(['--frames', *map(str, args.frames)])}{keys} --out docs/results/rmd17.md"
     return "\n".join([*lines, "", "```bash", command, "```", ""])
 
 
