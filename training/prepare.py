@@ -110,7 +110,9 @@ def prepare(
         MdpotError: data that cannot be found, read or used.
     """
     config = recipe.data
-    dataset = load_dataset(config.source, data, config.download, need_labels, config.size)
+    dataset = load_dataset(
+        config.source, data, allow_download=config.download, need_labels=need_labels, size=config.size
+    )
     frames = dataset.frames
     if splits is not None and max((max(v, default=-1) for v in splits.values()), default=-1) >= len(frames):
         raise MdpotError(

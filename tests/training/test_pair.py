@@ -39,7 +39,7 @@ def test_it_finds_the_pair_energy_that_made_the_forces(frames: list[Frame], fitt
     again = fit_pair_energy(Store(made, CUTOFF), ELEMENTS, CUTOFF, smallest_distances(store))
     found = evaluate_pair_energy(store, ELEMENTS, again, CUTOFF)
     # The anchors and the ridge pull a little; they are the same in both fits.
-    assert np.std(found[1] - forces) < 0.02 * np.std(forces)
+    assert np.abs(found[1] - forces).max() < 0.02 * np.abs(forces).max()
     assert np.std(found[0] - energies) < 0.02 * np.std(energies)
 
 

@@ -177,7 +177,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         equal="total",
     ),
 }
-WITH_FRAMES = ("learning-curve", "objectives")
+WITH_FRAMES = tuple(name for name, experiment in EXPERIMENTS.items() if experiment.frames != (None,))
 """The experiments that take numbers of labeled frames."""
 
 
@@ -263,10 +263,8 @@ def plan(name: str, settings: Settings) -> list[Cell]:
                 arms = experiment.arms(dataset)
                 if equal == "total":
                     arms = dict.fromkeys(LONGER if arm == SCRATCH else arm for arm in arms)
-                # Where their number is the question, "all" is all, whatever the recipe has.
-                labeled = [f"data.max_train_frames={frames or 'none'}"] if name in WITH_FRAMES else []
                 for arm in arms:
-                    cells.append(_cell(experiment, dataset, model, arm, frames, labeled, settings, n_seeds))
+                    cells.append(_cell(experiment, dataset, model, arm, frames, settings, n_seeds))
     return cells
 
 
@@ -276,18 +274,16 @@ def _cell(
     model: str,
     arm: Arm,
     frames: int | None,
-    labeled: Sequence[str],
     settings: Settings,
     n_seeds: int,
 ) -> Cell:
-    """The runs of a way to train; those with the same pretraining share it, by its folder.
-
-    The keys in `labeled` are for the finetuning alone.
-    """
+    """The runs of a way to train; those with the same pretraining share it, by its folder."""
     budget = find_budget(settings.budget)
     base = [*budget.overrides(dataset, model), *settings.overrides]
     base += [f"pretrain.{text}" for text in arm.pretrain]
     suffix = "" if frames is None else f"-{frames}frames"
+    # Where their number is the question, "all" is all, whatever the recipe has.
+    labeled = [] if experiment.frames == (None,) else [f"data.max_train_frames={frames or 'none'}"]
     recipe = load_recipe(dataset, budget.preset, [*base, *labeled], model)
     home = f"{dataset}/{model}"
     if not arm.pretrain:
