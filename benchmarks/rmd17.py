@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
-import time
 from pathlib import Path
 from textwrap import fill
 from typing import Any, NamedTuple
+
+from mdpot.training import folder as files
+from mdpot.training.config import load_recipe, recipe_to_dict
+from mdpot.training.listener import Listener
+from mdpot.training.reproduce import grid
+from mdpot.training.reproduce.worker import launch
 
 # Test MAE of the forces, meV/Å, after 950 training frames: Batatia et al., MACE, NeurIPS 2022.
 MACE = {
@@ -18,6 +21,7 @@ MACE = {
     "paracetamol": 4.1, "salicylic": 3.8, "toluene": 1.5, "uracil": 2.8,
 }  # fmt: skip
 ALL = 950
+OUT_OF_REACH = 1e8
 
 
 class Run(NamedTuple):
@@ -30,10 +34,11 @@ class Run(NamedTuple):
 
 def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
-    runs = plan(args)
+    runs = [(run, grid_run(run, args)) for run in plan(args)]
     if not args.tables_only:
-        train([run for run in runs if read(run, args) is None], args)
-    results = [{**run._asdict(), **found} for run in runs if (found := read(run, args)) is not None]
+        work = grid.Work(args.jobs, threads=1, device=args.device)
+        grid.run_grid([run for _, run in runs], args.work, work, ToStderr(), launch)
+    results = [{**run._asdict(), **found} for run, in_grid in runs if (found := read(in_grid, args)) is not None]
     if not results:
         raise SystemExit(f"nothing is finished in {args.work}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -67,58 +72,31 @@ def plan(args: argparse.Namespace) -> list[Run]:
     return lengths + [Run(m, frames, longest) for frames in sorted(args.frames) for m in args.molecules]
 
 
-def folder_of(run: Run, args: argparse.Namespace) -> Path:
-    changed = "".join(f"-{key}" for key in args.set)
-    return args.work / run.molecule / f"{run.frames}frames-{run.steps}steps{changed}"
-
-
-def read(run: Run, args: argparse.Namespace) -> dict[str, Any] | None:
-    """What a finished run left."""
-    folder = folder_of(run, args)
-    if not (folder / "metrics.json").is_file():
-        return None
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    recipe = json.loads((folder / "run.json").read_text(encoding="utf-8"))["recipe"]
-    errors = {name: metrics["errors"][name] for name in ("train", "test")}
-    return {"seconds": metrics["finetune_seconds"], "recipe": recipe, "errors": errors}
-
-
-def train(runs: list[Run], args: argparse.Namespace) -> None:
-    """Does the runs, `args.jobs` at a time; one that was stopped goes on."""
-    waiting, at_work = list(runs), {}
-    try:
-        while waiting or at_work:
-            while waiting and len(at_work) < args.jobs:
-                run = waiting.pop(0)
-                at_work[run] = start(run, args)
-            for run, process in list(at_work.items()):
-                if process.poll() is not None:
-                    del at_work[run]
-                    found = read(run, args)
-                    said = (
-                        "failed, see its log" if found is None else f"{found['errors']['test']['force_mae']:.1f} meV/Å"
-                    )
-                    sys.stderr.write(f"{run.molecule}, {run.frames} frames, {run.steps} steps: {said}\n")
-            time.sleep(0.5)
-    finally:
-        for process in at_work.values():
-            process.terminate()
-
-
-def start(run: Run, args: argparse.Namespace) -> subprocess.Popen[bytes]:
-    """`mdpot train` in a process of its own."""
-    folder = folder_of(run, args)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+def grid_run(run: Run, args: argparse.Namespace) -> grid.Run:
+    """The training as a run in a folder."""
     keys = [f"finetune.max_steps={run.steps}", f"finetune.eval_every={max(1, run.steps // 8)}", *args.set]
     if run.frames < ALL:
         keys.append(f"data.max_train_frames={run.frames}")
-    command = [sys.executable, "-m", "mdpot", "train", f"rmd17-{run.molecule}", "--out", str(folder), "--threads", "1"]
-    command += ["--device", args.device]
-    command += [text for key in keys for text in ("--set", key)]
-    command += ["--resume"] if (folder / "run.json").is_file() else []
-    with folder.with_name(f"{folder.name}.log").open("w") as log:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+    changed = "".join(f"-{key}" for key in args.set)
+    folder = f"{run.molecule}/{run.frames}frames-{run.steps}steps{changed}"
+    return grid.Run(folder, "train", load_recipe(f"rmd17-{run.molecule}", "full", keys), seed=0)
+
+
+def read(run: grid.Run, args: argparse.Namespace) -> dict[str, Any] | None:
+    """What a finished run left."""
+    folder = grid.folder_of(run, args.work)
+    if not (folder / files.METRICS).is_file():
+        return None
+    metrics = json.loads((folder / files.METRICS).read_text(encoding="utf-8"))
+    errors = {name: metrics["errors"][name] for name in ("train", "test")}
+    return {"seconds": metrics["finetune_seconds"], "recipe": recipe_to_dict(run.recipe), "errors": errors}
+
+
+class ToStderr(Listener):
+    """Says what begins and ends."""
+
+    def note(self, text: str) -> None:
+        sys.stderr.write(text + "\n")
 
 
 def power_law(x: list[float], y: list[float]) -> tuple[float, float]:
@@ -195,9 +173,10 @@ def to_markdown(results: list[dict[str, Any]], args: argparse.Namespace, picture
             if len(x) > 1:
                 a, b = power_law(x, y)
                 needed = (MACE[molecule] / a) ** (1 / b) if b < 0 else float("inf")
+                said = f"at {float(f'{needed:.1g}'):,.0f} {key}" if needed < OUT_OF_REACH else f"at no number of {key}"
                 lines.append(
                     f"- {molecule}, over {key}: MAE ∝ {key}^{b:.2f} ({len(x)} points); MACE's {MACE[molecule]:g} meV/Å "
-                    f"would come at {float(f'{needed:.1g}'):,.0f} {key}, if it went on like that."
+                    f"would come {said}, if it went on like that."
                 )
     keys = "".join(f" --set {key}" for key in args.set)
     command = (
