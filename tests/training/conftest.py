@@ -1,18 +1,31 @@
-"""Frames and recipes small enough to train on within seconds."""
+"""Frames and recipes small enough to train on within seconds; a whole run and fits of one network that tests share."""
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from mdpot.training.config import Recipe, load_recipe
+from mdpot import load_potential
+from mdpot.models import Potential, build_potential
+from mdpot.training import trainer
+from mdpot.training.config import FinetuneConfig, Recipe, load_recipe
 from mdpot.training.data.catalog import SAMPLE
 from mdpot.training.data.frames import Frame
+from mdpot.training.data.reference import fit_reference, rms_force
 from mdpot.training.data.runner import read_runner
+from mdpot.training.data.store import Store
+from mdpot.training.listener import Listener
+from mdpot.training.objectives import Labels
+from mdpot.training.run import run_train
+from mdpot.training.trainer import LOG, fit
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -88,3 +101,118 @@ def tiny_recipe() -> Callable[..., Recipe]:
         return load_recipe(name, "plain", [*QUICK, *small, "data.download=false", *overrides], model)
 
     return make
+
+
+# ---- whole runs ------------------------------------------------------------------------
+
+
+CPU: dict[str, Any] = {"device": "cpu"}
+
+
+class Notes(Listener):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.stages: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def progress(self, stage, report) -> None:
+        self.stages.append(stage)
+
+
+class StopAfter(Listener):
+    """Stops the run as Ctrl-C would, at the nth report of a stage."""
+
+    def __init__(self, stage: str, n: int) -> None:
+        self.stage, self.n = stage, n
+
+    def progress(self, stage, report) -> None:
+        self.n -= stage == self.stage
+        if self.n == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, small_file: Path, tiny_recipe):
+    """A run that pretrained and finetuned: its folder, what it returned, its recipe, and what it said."""
+    out, recipe, listener = tmp_path_factory.mktemp("runs") / "first", tiny_recipe(), Notes()
+    metrics = run_train(recipe, data=small_file, out=out, listener=listener, **CPU)
+    return out, metrics, recipe, listener
+
+
+def without_clock(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in metrics.items() if key != "finetune_seconds"}
+
+
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    return load_potential(path)[0].state_dict()
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    first, second = weights_of(a), weights_of(b)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+# ---- the training loop by itself -------------------------------------------------------
+
+
+CUTOFF = 3.4
+STAGE: dict[str, Any] = {
+    "max_steps": 14,
+    "batch_frames": 3,
+    "eval_every": 4,
+    "lr": 1e-2,
+    "warmup_steps": 2,
+    "clip_norm": 5.0,
+}
+
+
+@pytest.fixture(scope="module")
+def frames(small_frames: list[Frame]) -> list[Frame]:
+    return small_frames[2:15]
+
+
+@pytest.fixture(scope="module")
+def stores(frames: list[Frame]) -> tuple[Store, Store]:
+    elements, shift = fit_reference(frames)
+    table = dict(zip(elements, shift.tolist(), strict=True))
+    return Store(frames[:8], CUTOFF, table, "H2O"), Store(frames[8:], CUTOFF, table, "H2O")
+
+
+def new_potential(frames: list[Frame], width: int = 8) -> Potential:
+    elements, shift = fit_reference(frames)
+    torch.manual_seed(0)
+    hyperparameters = {"cutoff": CUTOFF, "width": width, "layers": 2}
+    return build_potential("egnn", hyperparameters, elements, shift.tolist(), rms_force(frames))
+
+
+class Hooked(Labels):
+    """The labels, and something that happens when a batch is prepared for training."""
+
+    def __init__(self, config: FinetuneConfig, happens: Any = None) -> None:
+        super().__init__(config)
+        self.happens, self.n_prepared, self.seen = happens, 0, []
+
+    def prepare(self, batch, generator):
+        if generator.initial_seed() != trainer.EVALUATION_SEED:
+            self.n_prepared += 1
+            self.seen.append(batch.graph.positions.sum().item())
+            if self.happens is not None:
+                self.happens(self.n_prepared)
+        return super().prepare(batch, generator)
+
+
+def run(folder: Path, frames, stores, happens=None, seed: int = 0, listen=lambda report: None, **changes: Any):
+    """Fits a new potential in a folder; returns it and the progress."""
+    stage = FinetuneConfig(**{**STAGE, **changes})
+    potential, objective = new_potential(frames), Hooked(stage, happens)
+    progress = fit(potential, objective, stores[0], stores[1], stage, folder, seed, listen)
+    return potential, progress, objective
+
+
+def read_log(folder: Path) -> list[dict[str, float]]:
+    """The lines of the log without the clock."""
+    lines = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]

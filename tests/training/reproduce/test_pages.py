@@ -1,0 +1,106 @@
+"""What tables and pages say of fake trainings."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from mdpot import MdpotError
+from mdpot.training.reproduce import EXPERIMENTS, Settings, Work
+from mdpot.training.reproduce.experiments import plan
+from mdpot.training.reproduce.results import collect
+
+from .conftest import ONE, Fake, write
+
+
+def test_tables_only_needs_runs(tmp_path: Path) -> None:
+    with pytest.raises(MdpotError, match="holds no runs"):
+        write("table1", tmp_path / "nothing", tables_only=True)
+
+
+def test_means_errors_and_the_papers_numbers(tmp_path: Path) -> None:
+    write("table1", tmp_path)
+    text = (tmp_path / "table1.md").read_text()
+    scratch, masked = (line for line in text.splitlines() if line.startswith(("| from scratch", "| masked")))
+    cells = [cell.strip() for cell in masked.strip("|").split("|")]
+    # Two seeds, 100 and 104: a mean of 102 and a standard error of 2; the difference is the same for both.
+    assert cells[1:3] == ["102.0 ± 2.0", "90.9 ± 8.3"]
+    assert cells[3:5] == ["510.0 ± 10.0", "907.6 ± 96.1"]
+    assert cells[5:7] == ["-60.0 ± 0.0 (-37.0 %)", "-58.9 %"]
+    assert "162.0 ± 2.0 | 221.0 ± 81.3" in scratch
+    assert "labeled by the RPBE-D3 network potential (not DFT)" in text
+    assert "6 runs, 0.1 h in all; threads of each: 1; device: default; torch 2; commit abc." in text
+    content = json.loads((tmp_path / "table1.json").read_text())
+    ours = next(cell for cell in content["cells"] if cell["kind"] == "mask")
+    assert ours["test"]["force_rmse"] == {"mean": 102.0, "standard_error": pytest.approx(2.0), "n": 2}
+    assert ours["paper"]["force"] == {"mean": 90.9, "standard_error": 8.3}
+    assert [run["errors"]["test"]["force_rmse"] for run in ours["runs"]] == [100.0, 104.0]
+    assert content["command"] == "mdpot reproduce table1"
+    for part in (text, (tmp_path / "table1.json").read_text()):
+        assert str(tmp_path) not in part
+
+
+def test_convergence_finds_the_step(tmp_path: Path) -> None:
+    """Scratch ends at 160 · 4/3 = 213; the pretrained one, 100 · (1 + 500/step), is at 200 from step 500 on."""
+    write("convergence", tmp_path)
+    row = (tmp_path / "convergence.md").read_text().split("---:|\n")[1].splitlines()[0]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[:2] == ["water-rpbe", "egnn"]
+    assert cells[2].startswith("216.0 ±")
+    assert cells[3:] == ["1,500 ± 0", "500 ± 0", "600", "2 of 2"]
+
+
+def test_cost_times_dynamics_after_all_else(tmp_path: Path) -> None:
+    fake = Fake(turns=2)
+    write("cost", tmp_path, Settings(seeds=1, models=("egnn",), datasets=("water-rpbe",)), fake, work=Work(jobs=2))
+    kinds = ["dynamics" in folder for folder in fake.begun]
+    assert kinds == sorted(kinds)
+    assert kinds.count(True) == 2
+    text = (tmp_path / "cost.md").read_text()
+    # 600 steps in 30 s, 40 steps to an epoch of 8,000 atoms by 200; the paper: 0.57 h for 100 epochs.
+    assert "| water-rpbe | egnn | pretraining | 600 | 30.0 | 50 | 2 | 20.5 | 0.57 |" in text
+    assert "| water-rpbe | egnn | 64 waters | 192 | 8.00 ± 0.00 | 1 |" in text
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_page_is_written_whole_and_in_part(name: str, tmp_path: Path) -> None:
+    """With all runs, and with only the first: no number, no error."""
+    frames = (10, None) if name == "learning-curve" else ()
+    settings = Settings(seeds=2, models=("egnn", "tide"), datasets=("water-rpbe",), frames=frames)
+    fake = Fake(status=lambda run: "finished" if run.folder.endswith("scratch/seed0") else "failed")
+    write(name, tmp_path, settings, fake)
+    for whole in (False, True):
+        if whole:
+            write(name, tmp_path, settings)
+        text = (tmp_path / f"{name}.md").read_text()
+        assert ("Unfinished" in text) != whole
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        tables = re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE)
+        assert tables
+        for block in tables:
+            assert len({row.count("|") for row in block.strip().splitlines()}) == 1
+        cells = json.loads((tmp_path / f"{name}.json").read_text())["cells"]
+        assert {(cell["data"], cell["model"]) for cell in cells} == {("water-rpbe", "egnn"), ("water-rpbe", "tide")}
+
+
+def test_runs_of_other_data_are_pointed_out(tmp_path: Path) -> None:
+    write("table1", tmp_path)
+    assert "differ in their data" not in (tmp_path / "table1.md").read_text()
+    path = next(tmp_path.glob("runs/*/egnn/scratch/seed0/run.json"))
+    path.write_text(path.read_text().replace("f" * 64, "e" * 64))
+    write("table1", tmp_path, tables_only=True)
+    assert "differ in their data" in (tmp_path / "table1.md").read_text()
+
+
+def test_errors_that_are_no_numbers_count_as_diverged(tmp_path: Path) -> None:
+    write("table1", tmp_path)
+    path = next(tmp_path.glob("runs/*/egnn/scratch/seed0/metrics.json"))
+    path.write_text(path.read_text().replace("160.0", "NaN"))
+    scratch = collect(plan("table1", ONE), tmp_path)[0]
+    assert [o.status for o in scratch.outcomes] == ["diverged", "finished"]
+    mean = scratch.mean("force_rmse")
+    assert mean
+    assert (mean.mean, mean.standard_error, mean.n) == (164.0, None, 1)
