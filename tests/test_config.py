@@ -78,6 +78,7 @@ def test_paper_preset_has_the_numbers_of_the_paper() -> None:
         1,
         500,
     )
+    assert recipe.finetune.second_energy_weight is None
 
 
 def test_quick_preset_never_asks_the_network_for_data() -> None:
