@@ -141,7 +141,7 @@ def structures_to_pretrain(recipe: Recipe, prepared: Prepared) -> Prepared | Non
     Pretraining takes them all, for it reads no labels of theirs.
 
     Returns:
-        None where there is no pretraining stage; "auto" decides by whether there are molecules to mask.
+        None where there is no pretraining stage.
 
     Raises:
         MdpotError: a recipe that masks, and no molecule to mask; or a force field that describes no frame.
@@ -163,9 +163,7 @@ def structures_to_pretrain(recipe: Recipe, prepared: Prepared) -> Prepared | Non
                     f"the force field {stage.forcefield} describes none of the {split} frames of "
                     f"{prepared.dataset.origin}. Choose another by pretrain.forcefield, or set pretrain.objective=none."
                 )
-    elif stage.objective in ("mask", "auto") and count_maskable(prepared.train, atomic_numbers[stage.element]) == 0:
-        if stage.objective == "auto":
-            return None
+    elif stage.objective == "mask" and count_maskable(prepared.train, atomic_numbers[stage.element]) == 0:
         raise MdpotError(
             f"masking needs molecules{' ' + recipe.data.molecule if recipe.data.molecule else ''} with "
             f"{stage.element}, and the training frames hold none. Set pretrain.objective=none, or data.molecule=none."

@@ -73,7 +73,7 @@ def run_train(
     where = pick_device(device)
     prepared = _open(recipe, data, out, seed, where, "train", resume, listener)
     network = new_potential(recipe.model, prepared, seed)
-    if _pretrains(recipe, prepared, listener):
+    if prepared.structures is not None:
         pretrained = _pretrain(recipe, prepared, where, out, seed, listener)
         with_readout = recipe.pretrain.objective == "forcefield"
         _transfer(pretrained, network, "the pretrained network", listener, with_readout)
@@ -202,7 +202,7 @@ def _open(
         # Before there is a folder: what cannot be pretrained raises here.
         prepared.structures = structures_to_pretrain(recipe, prepared)
     if kind == "pretrain" and prepared.structures is None:
-        raise MdpotError("there is nothing to pretrain: no frame holds a molecule with the element to mask.")
+        raise MdpotError('there is nothing to pretrain: pretrain.objective is "none".')
     dataset = prepared.dataset
     facts = {
         "name": dataset.name,
@@ -232,13 +232,6 @@ def _open(
     listener.note(f"data: {len(dataset)} frames from {dataset.origin} ({counts}), {time.perf_counter() - began:.1f} s")
     listener.note(f"labels: {dataset.labels}")
     return prepared
-
-
-def _pretrains(recipe: Recipe, prepared: Prepared, listener: Listener) -> bool:
-    """Whether there is a pretraining stage; says why not where the recipe left it open."""
-    if prepared.structures is None and recipe.pretrain.objective == "auto":
-        listener.note("no pretraining: the frames hold no molecules to mask.")
-    return prepared.structures is not None
 
 
 def _pretrain(

@@ -190,10 +190,9 @@ class PretrainConfig(LabelStage):
     The keys of the loss on labels, `loss` to `stress_weight`, are for the objective "forcefield" alone.
     """
 
-    objective: Literal["mask", "denoise", "forcefield", "auto", "none"] = "none"
+    objective: Literal["mask", "denoise", "forcefield", "none"] = "none"
     """"mask": predict where removed atoms were; "denoise": predict the noise added to the positions; "forcefield":
-    learn the energies and forces of a cheap force field; "auto": "mask" where the data hold molecules with the
-    element, else nothing; "none": no pretraining."""
+    learn the energies and forces of a cheap force field; "none": no pretraining."""
     element: str = "H"
     """Symbol of the element that is masked."""
     ratio: Share = 0.25

@@ -84,8 +84,7 @@ def pretraining_of(path: Path) -> str:
     provenance = read_metadata(path).get("provenance", {})
     if provenance.get("stage") != "pretrain":
         return "labels"
-    objective = provenance["recipe"]["pretrain"]["objective"]
-    return "mask" if objective == "auto" else objective
+    return provenance["recipe"]["pretrain"]["objective"]
 
 
 def load_pretrained(path: Path, device: torch.device) -> Potential:

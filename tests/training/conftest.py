@@ -94,10 +94,11 @@ def small_file(small_frames: list[Frame], tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="session")
 def tiny_recipe() -> Callable[..., Recipe]:
-    """The recipe water-rpbe (or another) cut down to seconds; further keys as text."""
+    """The recipe water-rpbe, masking, or another as it is, cut down to seconds; further keys as text."""
 
     def make(*overrides: str, name: str = "water-rpbe", model: str = "tide") -> Recipe:
         small = [f"model.hyperparameters.{text}" for text in SMALL[model]]
+        small += ["pretrain.objective=mask"] if name == "water-rpbe" else []
         return load_recipe(name, "plain", [*QUICK, *small, "data.download=false", *overrides], model)
 
     return make

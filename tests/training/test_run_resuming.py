@@ -71,7 +71,7 @@ def test_a_run_from_before_a_key_came_into_the_schema_goes_on(trained, small_fil
     older = tmp_path / "older"
     shutil.copytree(out, older)
     run = json.loads((older / "run.json").read_text())
-    del run["recipe"]["finetune"]["second_energy_weight"]
+    del run["recipe"]["finetune"]["huber_delta"]
     (older / "run.json").write_text(json.dumps(run))
     assert run_train(recipe, data=small_file, out=older, resume=True, **CPU)["errors"] == metrics["errors"]
 

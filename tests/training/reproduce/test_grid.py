@@ -39,7 +39,7 @@ def test_only_what_is_missing_runs(tmp_path: Path) -> None:
     # Experiments share runs: only the longer ones are new.
     more = Fake()
     write("extended-epochs", tmp_path, fake=more)
-    assert [folder.split("/")[2] for folder in more.begun] == ["scratch+600steps"] * 2
+    assert [folder.split("/")[2] for folder in more.begun] == ["scratch+500steps"] * 2
     write("table1", tmp_path, Settings(seeds=3, models=("egnn",), datasets=("water-rpbe",)), fake=again)
     assert all(folder.endswith("seed2") for folder in again.begun)
 
