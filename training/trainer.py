@@ -29,6 +29,10 @@ OPTIMIZERS = {"adamw": torch.optim.AdamW, "soap": SOAP}
 LAST, BEST, LOG = "last.pt", "best.pt", "metrics.jsonl"
 
 
+class Diverged(MdpotError):
+    """A loss or a gradient that is not finite."""
+
+
 @dataclass
 class Progress:
     """Where a stage stands; saved with the weights."""
@@ -86,7 +90,8 @@ def fit(
 
     Raises:
         Stopped: on SIGINT or SIGTERM, after the state was saved.
-        MdpotError: the loss is not a number, with what to change; or a saved state that is damaged.
+        Diverged: the loss is not a number, with what to change.
+        MdpotError: a saved state that is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     optimizer = OPTIMIZERS[stage.optimizer](potential.parameters(), lr=stage.lr, weight_decay=stage.weight_decay)
@@ -118,7 +123,7 @@ def fit(
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(potential.parameters(), stage.clip_norm or math.inf)
             if not bool(torch.isfinite(norm)):
-                raise MdpotError(_diverged("gradient", progress.step, lr, folder))
+                raise Diverged(_diverged("gradient", progress.step, lr, folder))
             optimizer.step()
             if average is not None:
                 average.update_parameters(potential)
@@ -129,7 +134,7 @@ def fit(
             if progress.step % eval_every == 0 or progress.step == n_steps:
                 values = validate(best, objective.at(1.0), validation, stage)
                 if not math.isfinite(values.get("loss", 0.0)):
-                    raise MdpotError(_diverged("validation loss", progress.step, lr, folder))
+                    raise Diverged(_diverged("validation loss", progress.step, lr, folder))
                 _keep_best(progress, values.get("loss"), best, folder)
                 progress.finished = progress.step == n_steps or (
                     stage.patience is not None and progress.stale >= stage.patience

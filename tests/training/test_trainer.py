@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from mdpot.errors import MdpotError
 from mdpot.training import trainer
 from mdpot.training.config import FinetuneConfig, PretrainConfig
 from mdpot.training.data.frames import Frame
@@ -22,7 +21,7 @@ from mdpot.training.data.store import Store
 from mdpot.training.evaluate import evaluate
 from mdpot.training.objectives import Labels, MaskedAtoms
 from mdpot.training.stopping import Stopped
-from mdpot.training.trainer import BEST, LAST, LOG, Means, Report, fit, validate
+from mdpot.training.trainer import BEST, LAST, LOG, Diverged, Means, Report, fit, validate
 
 from .conftest import CUTOFF, STAGE, new_potential, read_log, run
 
@@ -166,7 +165,7 @@ def test_early_stop(tmp_path: Path, frames, stores) -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_no_number(tmp_path: Path, frames, stores, bad: float) -> None:
-    with pytest.raises(MdpotError, match=r"diverged at step 5.*Lower lr") as error:
+    with pytest.raises(Diverged, match=r"diverged at step 5.*Lower lr") as error:
         fit_scripted(tmp_path, frames, stores, [5, 4, 3, 2, 1], lambda n: bad if n == 6 else 1.0)
     assert str(tmp_path) in str(error.value)
     assert "\n" not in str(error.value)
@@ -183,13 +182,13 @@ def test_a_loss_that_is_no_number(tmp_path: Path, frames, stores, bad: float) ->
 
 def test_a_validation_that_is_no_number(tmp_path: Path, frames, stores) -> None:
     for bad in (math.nan, math.inf):
-        with pytest.raises(MdpotError, match=r"diverged at step 2: the validation loss.*best state so far is kept"):
+        with pytest.raises(Diverged, match=r"diverged at step 2: the validation loss.*best state so far is kept"):
             fit_scripted(tmp_path / str(bad), frames, stores, [5, bad, 3])
         assert (tmp_path / str(bad) / BEST).exists()
 
 
 def test_a_first_validation_that_is_no_number(tmp_path: Path, frames, stores) -> None:
-    with pytest.raises(MdpotError, match="diverged at step 1") as error:
+    with pytest.raises(Diverged, match="diverged at step 1") as error:
         fit_scripted(tmp_path, frames, stores, [math.nan] * 9)
     assert "kept" not in str(error.value)
 

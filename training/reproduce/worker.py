@@ -25,9 +25,8 @@ from mdpot.training.config import Recipe, recipe_to_dict
 from mdpot.training.listener import Listener
 from mdpot.training.reproduce.grid import RESULTS, Run, Work, folder_of, log_of, outcome_of
 from mdpot.training.stopping import Stopped
-from mdpot.training.trainer import Report
+from mdpot.training.trainer import Diverged, Report
 
-DIVERGED = "training diverged"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -126,9 +125,10 @@ def do(task: dict[str, Any], listener: Listener) -> None:
         _run(task, listener)
     except Stopped:
         status = "stopped"
+    except Diverged as error:
+        status, message = "diverged", str(error)
     except MdpotError as error:
-        message = str(error)
-        status = "diverged" if message.startswith(DIVERGED) else "failed"
+        status, message = "failed", str(error)
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
         status = "failed"

@@ -22,7 +22,7 @@ from mdpot.training.reproduce.experiments import plan
 from mdpot.training.reproduce.grid import Run, folder_of, outcome_of, run_grid, state_of, with_parents
 from mdpot.training.reproduce.worker import without_folders
 from mdpot.training.stopping import Stopped
-from mdpot.training.trainer import Report
+from mdpot.training.trainer import Diverged, Report
 
 from .conftest import ONE, SILENT, Fake, leave, write
 
@@ -161,7 +161,7 @@ def task_of(run: Run, out: Path, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("error", "status", "message"),
     [
-        (MdpotError("training diverged at step 7: the loss is not finite"), "diverged", "training diverged at step 7"),
+        (Diverged("training diverged at step 7: the loss is not finite"), "diverged", "training diverged at step 7"),
         (MdpotError("no data in '/somewhere/else/input.data'"), "failed", "no data in 'input.data'"),
         (RuntimeError("out of memory"), "failed", "RuntimeError: out of memory"),
         (Stopped("stopped at step 5"), "stopped", ""),
