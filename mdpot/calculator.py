@@ -15,7 +15,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from mdpot.checkpoint import load_potential
+from mdpot.checkpoint import cautions, load_potential
 from mdpot.errors import MdpotError, unknown
 from mdpot.export import DTYPES, is_exported, load_exported
 from mdpot.models import Potential
@@ -73,12 +73,8 @@ class MaskedGNNCalculator(Calculator):
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.dtype = _dtype(dtype)
         self._load()
-        if not self.metadata["conservative"]:
-            warnings.warn(
-                f"{self.path}: the forces of this {self.metadata['model']!r} potential are predicted directly, not the "
-                "gradient of its energy. Energy is not conserved in dynamics, and there is no stress.",
-                stacklevel=2,
-            )
+        for caution in cautions(self.metadata):
+            warnings.warn(f"{self.path}: {caution}", stacklevel=2)
 
     def calculate(
         self,

@@ -40,7 +40,8 @@ def save_potential(path: Path | str, potential: Potential, metadata: Mapping[str
     Args:
         path: file to write, `*.safetensors` by custom.
         potential: made by `build_potential`.
-        metadata: JSON-like; what the trainer knows of its provenance.
+        metadata: JSON-like; what the trainer knows of its provenance, and `caution`, a sentence for whoever runs it,
+            where there is one to say.
     """
     dtype = str(next(potential.parameters()).dtype).removeprefix("torch.")
     header = {
@@ -68,6 +69,23 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
         MdpotError: no such file, not a potential file, damaged, or written by a newer mdpot.
     """
     return _upgrade(_read_header(find_potential(path)), {})
+
+
+def cautions(header: Mapping[str, Any]) -> list[str]:
+    """What a user should know before dynamics with a potential, a sentence each.
+
+    Args:
+        header: of a potential file or an exported one; its `caution` is what the trainer had to say.
+    """
+    found = []
+    if not header["conservative"]:
+        found.append(
+            "the forces of this potential are predicted directly, not the gradient of its energy. Energy is not "
+            "conserved in dynamics, there is no stress, and a Monte Carlo barostat does not give the right volume."
+        )
+    if header.get("caution"):
+        found.append(header["caution"])
+    return found
 
 
 def _read_header(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import torch
 from ase import Atoms
 
 import mdpot
-from mdpot.checkpoint import load_potential
+from mdpot.checkpoint import cautions, load_potential
 from mdpot.errors import MdpotError, unknown
 from mdpot.evaluator import Evaluator, ForASE, ForOpenMM
 from mdpot.export_check import ExportReport, compare
@@ -77,12 +77,8 @@ def export_torchscript(
     if numbers is not None and units != "openmm":
         raise MdpotError("numbers: a file for ASE takes them in every call; leave them out, or export for OpenMM.")
     potential, header = as_potential(ckpt, DTYPES[dtype])
-    if not potential.conservative:
-        warnings.warn(
-            f"the forces of this {potential.model!r} potential are predicted directly, not the gradient of its energy: "
-            "dynamics does not conserve energy, and there is no stress.",
-            stacklevel=2,
-        )
+    for caution in cautions(header):
+        warnings.warn(caution, stacklevel=2)
     if numbers is not None:
         require_elements(numbers, potential.elements)
     kept = [Atoms(**structure) for structure in header.pop("structures", [])]

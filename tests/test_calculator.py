@@ -27,12 +27,14 @@ from mdpot.models.activation import SiLU
 CUTOFF = 3.4
 
 
-def save(path: Path, model: str = "egnn", seed: int = 0, elements: tuple[int, ...] = (1, 6, 8)) -> Path:
+def save(
+    path: Path, model: str = "egnn", seed: int = 0, elements: tuple[int, ...] = (1, 6, 8), **metadata: Any
+) -> Path:
     torch.manual_seed(seed)
     sizes = {"width": 16, "layers": 2} if model in ("egnn", "gns", "forcenet") else {}
     shift = [-100.0 * z for z in elements]
     potential = build_potential(model, {"cutoff": CUTOFF, **sizes}, elements, shift, 1.0)
-    save_potential(path, potential, {"provenance": {"seed": seed}})
+    save_potential(path, potential, {"provenance": {"seed": seed}, **metadata})
     return path
 
 
@@ -291,7 +293,7 @@ def test_force_centric_potentials_warn_once_and_have_no_stress(
 ) -> None:
     monkeypatch.setitem(MODELS, "direct", Direct)  # type: ignore[arg-type]
     file = save(tmp_path / "potential.safetensors", "direct")
-    with pytest.warns(UserWarning, match=r"'direct' potential are predicted directly.*not conserved") as seen:
+    with pytest.warns(UserWarning, match=r"predicted directly.*not conserved") as seen:
         atoms = attach(liquid, file, dtype="float64")
     assert len(seen) == 1
     assert seen[0].filename == __file__
@@ -303,6 +305,13 @@ def test_force_centric_potentials_warn_once_and_have_no_stress(
     again = copy.deepcopy(atoms)  # without a second warning, which would be an error here
     again.positions[0] += 0.1
     assert np.isfinite(again.get_forces()).all()
+
+
+def test_what_the_trainer_had_to_say_is_a_warning(tmp_path: Path, liquid: Atoms) -> None:
+    file = save(tmp_path / "potential.safetensors", caution="it learned rigid molecules.")
+    with pytest.warns(UserWarning, match="it learned rigid molecules") as seen:
+        attach(liquid, file)
+    assert len(seen) == 1
 
 
 # ---- copies and company ----------------------------------------------------------------

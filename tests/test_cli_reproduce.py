@@ -60,6 +60,18 @@ def test_defaults(calls: list, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
+    ("cores", "device", "jobs", "threads"), [(2, "cpu", 2, 1), (64, "cpu", 8, 8), (16, "cuda:0", 1, 16)]
+)
+def test_as_many_runs_at_a_time_as_cores(
+    calls: list, monkeypatch: pytest.MonkeyPatch, cores: int, device: str, jobs: int, threads: int
+) -> None:
+    monkeypatch.setattr("mdpot.cli.reproduce._cores", lambda: cores)
+    monkeypatch.setattr("mdpot.cli.reproduce.check_device", lambda device: None)
+    assert run("table1", "--device", device).exit_code == 0
+    assert calls[0][2]["work"] == Work(jobs, threads, device)
+
+
+@pytest.mark.parametrize(
     ("args", "message"),
     [
         ((), "Missing argument"),

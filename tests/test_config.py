@@ -78,7 +78,15 @@ def test_paper_preset_has_the_numbers_of_the_paper() -> None:
         1,
         500,
     )
-    assert recipe.finetune.second_energy_weight is None
+    assert (recipe.finetune.second_energy_weight, recipe.finetune.energy_per) == (None, "structure")
+    assert recipe.pretrain.eval_every is recipe.finetune.eval_every is None
+
+
+@pytest.mark.parametrize("model", ["gns", "forcenet"])
+@pytest.mark.parametrize("name", ["water-rpbe", "water-tip3p", "rmd17-uracil"])
+def test_paper_preset_masks_half_by_the_vector_head_of_force_centric_networks(name: str, model: str) -> None:
+    stage = load_recipe(name, "paper", model=model).pretrain
+    assert (stage.objective, stage.ratio, stage.vector) == ("mask", 0.5, "direct")
 
 
 def test_quick_preset_never_asks_the_network_for_data() -> None:

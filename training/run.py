@@ -311,6 +311,8 @@ def _finetune(
     tables = {name: result.metrics() for name, result in results.items()}
     metadata = _provenance(recipe, prepared, seed, "finetune", progress)
     metadata["provenance"] |= {"metrics": tables, "pretrained_from": from_file and str(from_file)}
+    if prepared.dataset.caution:
+        metadata["caution"] = prepared.dataset.caution
     metadata["min_distances"] = {
         f"{chemical_symbols[a]}-{chemical_symbols[b]}": round(distance, 4)
         for (a, b), distance in prepared.smallest_distances.items()

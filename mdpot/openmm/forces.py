@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mdpot.checkpoint import read_metadata, save_potential
+from mdpot.checkpoint import cautions, read_metadata, save_potential
 from mdpot.errors import MdpotError, unknown
 from mdpot.export import DTYPES, SKIN, export_torchscript, is_exported, load_exported, require_elements
 from mdpot.models.potential import Potential
@@ -77,12 +77,8 @@ def create_force(
     numbers, chosen, n_particles = _choose_atoms(topology_or_numbers, atoms, header["elements"])
     if exported and header["export"]["numbers"] not in (None, numbers):
         raise MdpotError(f"{str(ckpt)!r} was exported for other atoms than the topology's, or in another order.")
-    if not header["conservative"]:
-        warnings.warn(
-            "the forces of this potential are predicted directly, not the gradient of its energy: dynamics does not "
-            "conserve energy, and a Monte Carlo barostat does not give the right volume.",
-            stacklevel=2,
-        )
+    for caution in cautions(header):
+        warnings.warn(caution, stacklevel=2)
     periodic = _is_periodic(topology_or_numbers, periodic)
     backend = choose_backend(backend)
     if backend == "torchforce":

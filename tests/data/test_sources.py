@@ -11,6 +11,7 @@ from ase.io import write
 
 from mdpot.errors import MdpotError
 from mdpot.training.data import sources
+from mdpot.training.data.rmd17 import MOLECULES
 from mdpot.training.data.sources import find, list_sources, load_dataset, prepare
 
 
@@ -92,24 +93,43 @@ def test_prepare_copies_into_the_cache(tmp_path: Path, own_cache: Path, runner_t
     assert prepare("water-rpbe")["fingerprint"] == summary["fingerprint"]
 
 
-def test_prepare_copies_rmd17_with_its_splits(tmp_path: Path, own_cache: Path) -> None:
-    root = tmp_path / "rmd17"
+def write_rmd17(root: Path, *molecules: str) -> None:
+    """Files of molecules with 2,500 frames, and splits for all."""
     (root / "npz_data").mkdir(parents=True)
     (root / "splits").mkdir()
     coords = np.random.default_rng(0).normal(size=(2500, 2, 3)) * 5
     coords[:, 1, 0] = coords[:, 0, 0] + 1.4
-    np.savez(
-        root / "npz_data" / "rmd17_uracil.npz",
-        nuclear_charges=np.array([6, 8]), coords=coords, energies=np.zeros(2500), forces=coords,
-    )  # fmt: skip
+    for molecule in molecules:
+        np.savez(
+            root / "npz_data" / f"rmd17_{molecule}.npz",
+            nuclear_charges=np.array([6, 8]), coords=coords, energies=np.zeros(2500), forces=coords,
+        )  # fmt: skip
     for kind, start in (("train", 0), ("test", 1000)):
         np.savetxt(root / "splits" / f"index_{kind}_01.csv", np.arange(start, start + 1000), fmt="%d")
+
+
+def test_prepare_copies_rmd17_with_its_splits(tmp_path: Path, own_cache: Path) -> None:
+    write_rmd17(tmp_path / "rmd17", "uracil")
     summary = prepare("rmd17-uracil", tmp_path)
     assert summary["splits"] == {"train": 950, "validation": 50, "test": 1000}
     assert (own_cache / "rmd17" / "splits" / "index_train_01.csv").is_file()
     dataset = load_dataset("rmd17-uracil")
     assert dataset.splits is not None
     assert dataset.fingerprint == summary["fingerprint"]
+
+
+def test_all_molecules_of_rmd17_are_ten(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with some of them, or one file, does not pass for all."""
+    write_rmd17(tmp_path / "some" / "rmd17", *MOLECULES[:9])
+    write_rmd17(tmp_path / "all" / "rmd17", *MOLECULES)
+    for data in (tmp_path / "some", tmp_path / "some" / "rmd17" / "npz_data" / "rmd17_aspirin.npz"):
+        with pytest.raises(MdpotError, match=r"must be, or hold, 10 files rmd17_\*\.npz"):
+            load_dataset("rmd17-all", data)
+    monkeypatch.setenv("MDPOT_DATA", str(tmp_path / "some"))
+    with pytest.raises(MdpotError, match="rmd17-all: not found"):
+        load_dataset("rmd17-all")
+    monkeypatch.setenv("MDPOT_DATA", str(tmp_path / "all"))
+    assert {k: len(v) for k, v in (load_dataset("rmd17-all").splits or {}).items()}["train"] == 9500
 
 
 def test_custom_files(tmp_path: Path) -> None:

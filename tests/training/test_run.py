@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from mdpot import MaskedGNNCalculator, MdpotError, load_potential
+from mdpot.checkpoint import read_metadata
 from mdpot.neighbors import neighbor_list
 from mdpot.training import run as runs
 from mdpot.training.config import load_recipe, recipe_to_dict
+from mdpot.training.data.catalog import SOURCES
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.readers import read_frames
 from mdpot.training.data.splits import split_by_group
@@ -245,6 +248,17 @@ def test_stress_that_is_not_trained_is_still_tested(tiny_recipe, copper: Path, t
     recipe = tiny_recipe("data.split_by=frame", "data.fractions=[0.7, 0.15, 0.15]", name="custom")
     metrics = run_train(recipe, data=copper, out=tmp_path / "run", **CPU)
     assert math.isfinite(metrics["errors"]["train"]["stress_mae"])
+
+
+def test_the_caution_of_the_data_is_in_the_potential(
+    tiny_recipe, copper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SOURCES, "custom", replace(SOURCES["custom"], caution="half of the forces are missing."))
+    recipe = tiny_recipe(
+        "data.split_by=frame", "data.fractions=[0.7, 0.15, 0.15]", "pretrain.objective=none", name="custom"
+    )
+    run_train(recipe, data=copper, out=tmp_path / "run", **CPU)
+    assert read_metadata(tmp_path / "run")["caution"] == "half of the forces are missing."
 
 
 def test_too_few_frames(tiny_recipe, tmp_path: Path) -> None:

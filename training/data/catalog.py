@@ -30,6 +30,7 @@ class Source:
         labels: takes the files, gives what labelled them.
         folders: where below MDPOT_DATA the files may lie, best first; below other folders also at the top.
         files: patterns of file names; the first pattern that any file fits, counts.
+        n_files: how many files make it whole; with fewer of them it is not there.
         read: takes the files and one of `sizes`, gives the frames and the official splits (None where there are none).
         sample: a file inside the package that stands in for the source; None where there is none.
         test: patterns of a file beside the others that is for testing only.
@@ -39,6 +40,7 @@ class Source:
         generate: where it is computed here: takes the folder in the cache and one of `sizes`, gives the file.
         sizes: how much there is to choose from, the default first; what is computed takes about a minute in that.
         by_hand: how a person gets it, where it cannot be fetched.
+        caution: for whoever runs a potential that learned its labels.
     """
 
     description: str
@@ -46,6 +48,7 @@ class Source:
     folders: tuple[str, ...]
     files: tuple[str, ...]
     read: Callable[[Sequence[Path], str], Contents]
+    n_files: int = 1
     sample: Path | None = None
     test: tuple[str, ...] = ()
     test_labels: str = ""
@@ -54,6 +57,7 @@ class Source:
     generate: Callable[[Path, str], Path] | None = None
     sizes: tuple[str, ...] = ()
     by_hand: str = ""
+    caution: str = ""
 
 
 RUNNER_FILES = ("input.data.gz", "input.data")
@@ -114,10 +118,17 @@ def _rmd17(molecule: str) -> Source:
         folders=("rmd17/npz_data", "npz_data", "."),
         files=(f"rmd17_{_rmd17_pattern(molecule)}.npz",),
         read=read_all_rmd17,
+        n_files=len(MOLECULES) if molecule == ALL else 1,
         sizes=PROTOCOLS,
         beside=(f"../splits/{_rmd17_pattern(molecule)}/*_01.csv", "../splits/*_01.csv"),
         download=rmd17_download(molecule),
     )
+
+
+RIGID = (
+    "it learned the forces of rigid molecules, in which there are no bonds and angles: nothing holds its molecules "
+    "together in dynamics."
+)
 
 
 def _water_tip3p(rigid: bool) -> Source:
@@ -133,6 +144,7 @@ def _water_tip3p(rigid: bool) -> Source:
         generate=partial(generate, rigid=rigid),
         sizes=tuple(SIZES),
         by_hand=f"`mdpot data prepare {name}` computes it.",
+        caution=RIGID if rigid else "",
     )
 
 

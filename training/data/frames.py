@@ -55,6 +55,7 @@ class Dataset:
         splits: the official split, frame indices by split name; None where there is none.
         tests: further sets, for testing only, by name.
         notice: one line that the user should see, e.g. why a download was given up; empty where all is well.
+        caution: what whoever runs a potential that learned the labels should know; empty where there is nothing.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Dataset:
     splits: dict[str, np.ndarray] | None = None
     tests: dict[str, Dataset] = field(default_factory=dict)
     notice: str = ""
+    caution: str = ""
 
     def __len__(self) -> int:
         return len(self.frames)

@@ -66,8 +66,8 @@ def read_rmd17(path: Path | str, protocol: str = "official") -> tuple[list[Frame
         if n_frames <= PAPER_TRAIN + PAPER_VALIDATION:
             raise MdpotError(
                 f"{path}: the paper's protocol takes {PAPER_TRAIN:,} training frames, and the file holds {n_frames:,} "
-                "in all. Get the full file (`mdpot data prepare` downloads it), or take the official split: "
-                "--set data.size=official."
+                "in all. Get the full file (`mdpot data prepare` downloads it where neither MDPOT_DATA nor the cache "
+                "has a smaller one), or take the official split: --set data.size=official."
             )
         ends = PAPER_TRAIN, PAPER_TRAIN + PAPER_VALIDATION
         parts = np.split(np.arange(n_frames), ends)

@@ -76,7 +76,9 @@ def load_dataset(
     place = find(name, data, allow_download, size)
     frames, splits = source.read(place.files, size or next(iter(source.sizes), ""))
     validate_frames(frames, str(place.files[0]), need_labels)
-    dataset = Dataset(name, frames, source.labels(place.files), place.origin, splits, notice=place.notice)
+    dataset = Dataset(
+        name, frames, source.labels(place.files), place.origin, splits, notice=place.notice, caution=source.caution
+    )
     for test in _matches(place.files[0].parent, source.test):
         extra, _ = source.read([test], "")
         validate_frames(extra, str(test))
@@ -189,11 +191,13 @@ def _given(name: str, source: Source, data: Path) -> Place:
     """The place that the user named."""
     if not data.exists():
         raise MdpotError(f"{data}: no such file or folder.")
-    if data.is_file():
+    if data.is_file() and source.n_files == 1:
         return Place((data,), str(data))
-    files = _locate((*source.folders, "."), source.files, data)
+    files = _locate(source, data, at_the_top=True)
     if not files:
         wanted = " or ".join(source.files) or "a file, not a folder"
+        if source.n_files > 1:
+            wanted = f"{source.n_files} files {wanted}"
         raise MdpotError(f"{data}: --data for {name} must be, or hold, {wanted}; it does not.")
     return Place(files, str(files[0] if len(files) == 1 else files[0].parent))
 
@@ -205,11 +209,11 @@ def _nearby(name: str, source: Source) -> Place | None:
         folder = Path(named)
         if not folder.is_dir():
             raise MdpotError(f"MDPOT_DATA must name a folder; got {named!r}. Mend it, or unset it.")
-        files = _locate(source.folders, source.files, folder)
+        files = _locate(source, folder)
         if files:
             return Place(files, f"MDPOT_DATA: {files[0] if len(files) == 1 else files[0].parent}")
     cache = _cache(name, source)
-    files = _locate((*source.folders, "."), source.files, cache) if cache is not None else ()
+    files = _locate(source, cache, at_the_top=True) if cache is not None else ()
     return Place(files, f"the cache: {files[0] if len(files) == 1 else files[0].parent}") if files else None
 
 
@@ -226,9 +230,9 @@ def _fetched(name: str, source: Source) -> Place:
     if cache is None or source.download is None:
         raise MdpotError(f"{name}: downloading needs pooch. pip install pooch")
     fetch(name, source.download, cache)
-    files = _locate((*source.folders, "."), source.files, cache)
+    files = _locate(source, cache, at_the_top=True)
     if not files:
-        raise MdpotError(f"{name}: the download does not hold {' or '.join(source.files)}.")
+        raise MdpotError(f"{name}: the download does not hold all of {' or '.join(source.files)}.")
     return Place(files, f"downloaded from {source.download.page}")
 
 
@@ -242,9 +246,11 @@ def _generated(name: str, source: Source, size: str) -> Place:
     return Place((file,), f"computed by OpenMM: {file}", f"{name}: computed in the size {size}; another by {larger}.")
 
 
-def _locate(folders: Sequence[str], patterns: Sequence[str], root: Path) -> tuple[Path, ...]:
-    """The files of a source in the first of some folders below a root that has any; () where none has."""
-    return next((found for folder in folders if (found := _matches(root / folder, patterns))), ())
+def _locate(source: Source, root: Path, at_the_top: bool = False) -> tuple[Path, ...]:
+    """The files of a source in the first of its folders below a root that has them all; () where none has."""
+    folders = (*source.folders, ".") if at_the_top else source.folders
+    places = (_matches(root / folder, source.files) for folder in folders)
+    return next((found for found in places if len(found) >= source.n_files), ())
 
 
 def _matches(folder: Path, patterns: Sequence[str]) -> tuple[Path, ...]:

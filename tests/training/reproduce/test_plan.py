@@ -126,6 +126,10 @@ def test_molecules_share_the_pretraining_of_all() -> None:
     assert [run.recipe.data.source for run in masked] == ["rmd17-ethanol", "rmd17-aspirin"]
     assert [p.recipe.data.source for p in parents] == ["rmd17-all"] * 2
     assert len(with_parents(masked)) == 3
+    for name in ("masking-ratio", "cost"):
+        cells = plan(name, Settings(seeds=1, models=("egnn",), datasets=("rmd17-uracil",)))
+        parents = [run.parent for cell in cells for run in cell.runs if run.parent]
+        assert {p.recipe.data.source for p in parents} == {"rmd17-all"}
 
 
 def test_paper_budget_counts_in_epochs() -> None:
