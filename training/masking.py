@@ -47,8 +47,9 @@ def mask_molecules(
     the two that are left. A mark on the former neighbors of a removed atom alone would give away where it was.
 
     Where a molecule lost several, each marked atom points to the nearest of those that were bonded to it (bonds as in
-    `mdpot.training.data.molecules`) or, where none was, to the nearest ("nearest") or the farthest ("farthest", as in
-    the code of the paper's authors) of all. All of it is tensor operations on the device of the batch.
+    `mdpot.training.data.molecules`) or, where none was, to the nearest ("nearest") or the farthest ("farthest") of all;
+    the code of the paper's authors takes the farthest in any case. All of it is tensor operations on the device of
+    the batch.
 
     Args:
         batch: structures with neighbor lists, molecules and whole-molecule positions.

@@ -172,6 +172,7 @@ class Labels:
         loss = loss + config.force_weight * self._penalty(force_error).mean()
         logs = {
             "energy_mae": _mean(per_atom.detach().abs().sum() / MEV, per_atom.numel()),
+            "energy_mse": _mean(per_atom.detach().square().sum() / MEV**2, per_atom.numel()),
             "force_mae": _mean(force_error.detach().abs().sum() / MEV, force_error.numel()),
             "force_mse": _mean(force_error.detach().square().sum() / MEV**2, force_error.numel()),
         }

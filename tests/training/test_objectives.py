@@ -103,6 +103,7 @@ def test_the_loss(potential: Potential, frames: list[Frame], loss: str, per: str
     assert float(found.detach()) == pytest.approx(expected, rel=1e-9)
     assert means["loss"] == pytest.approx(expected, rel=1e-9)
     assert means["energy_mae"] == pytest.approx(1e3 * np.abs(energies / sizes).mean())
+    assert means["energy_mse"] == pytest.approx(1e6 * np.square(energies / sizes).mean())
     assert means["force_mae"] == pytest.approx(1e3 * np.abs(forces).mean())
     assert means["force_mse"] == pytest.approx(1e6 * (forces**2).mean())
     found.backward()

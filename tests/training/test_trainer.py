@@ -106,7 +106,8 @@ def test_the_log(tmp_path: Path, frames, stores) -> None:
     log = read_log(tmp_path)
     assert [line["step"] for line in log] == [4, 8, 12, 14]
     assert progress.step == 14
-    keys = {f"{split}/{key}" for split in ("train", "val") for key in ("loss", "energy_mae", "force_mae", "force_rmse")}
+    numbers = ("loss", "energy_mae", "energy_rmse", "force_mae", "force_rmse")
+    keys = {f"{split}/{key}" for split in ("train", "val") for key in numbers}
     assert all(set(line) == {"step", "epoch", "lr", *keys} for line in log)
     validations = [r for r in reports if "val/loss" in r.numbers]
     assert [(r.step, r.n_steps) for r in validations] == [(4, 14), (8, 14), (12, 14), (14, 14)]

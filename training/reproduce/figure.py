@@ -91,8 +91,8 @@ def _name(result: Result, several: bool) -> str:
 def _ratios(results: Sequence[Result]) -> Figure:
     """Test errors over the masking ratio with that from scratch as a band, and the validation curves."""
     parts = groups(results)
-    made, axes = _panels(len(parts), 2, width=4.6, height=3.2)
-    for (left, right), group in zip(axes, parts, strict=True):
+    made, axes = _panels(len(parts), 3, width=4.4, height=3.2)
+    for (left, middle, right), group in zip(axes, parts, strict=True):
         masked = [r for r in group if r.cell.arm.kind == "mask"]
         points = [(_pretrain(r).ratio, found) for r in masked if (found := r.mean("force_rmse"))]
         _line(left, points, "C0", "masked")
@@ -108,37 +108,39 @@ def _ratios(results: Sequence[Result]) -> Figure:
         left.set_xticks([_pretrain(r).ratio for r in masked])
         left.set_ylabel(f"test {UNITS['force_rmse']}", fontsize="small")
         left.legend(frameon=False, fontsize="small")
-        _curves(right, group, shades=True)
+        _curves(middle, group, shades=True)
+        _curves(right, group, "energy_rmse", shades=True)
         left.set_title(f"{group[0].cell.dataset}, {group[0].cell.model}", fontsize="medium")
     return made
 
 
 def _convergence(results: Sequence[Result]) -> Figure:
-    """The validation curves of each network, a row a data set."""
+    """The validation curves of each network, two rows a data set: forces and energies."""
     datasets = list(dict.fromkeys(r.cell.dataset for r in results))
     models = list(dict.fromkeys(r.cell.model for r in results))
-    made, axes = _panels(len(datasets), len(models), width=4.0, height=3.0)
+    made, axes = _panels(2 * len(datasets), len(models), width=4.0, height=3.0)
     for group in groups(results):
-        axis = axes[datasets.index(group[0].cell.dataset)][models.index(group[0].cell.model)]
-        _curves(axis, group)
-        axis.set_title(f"{group[0].cell.dataset}, {group[0].cell.model}", fontsize="medium")
+        row, column = 2 * datasets.index(group[0].cell.dataset), models.index(group[0].cell.model)
+        _curves(axes[row][column], group)
+        _curves(axes[row + 1][column], group, "energy_rmse")
+        axes[row][column].set_title(f"{group[0].cell.dataset}, {group[0].cell.model}", fontsize="medium")
     return made
 
 
-def _curves(axis: Axes, group: Sequence[Result], shades: bool = False) -> None:
+def _curves(axis: Axes, group: Sequence[Result], key: str = "force_rmse", shades: bool = False) -> None:
     """Validation errors over the steps of the finetuning: a thin line a seed, a thick one for their geometric mean."""
     from matplotlib import colormaps
 
     masked = [r for r in group if r.cell.arm.kind == "mask"]
     for result in group:
-        logs = [log for o in result.outcomes if len((log := o.finetune).get("val/force_rmse", ())) > 0]
+        logs = [log for o in result.outcomes if len((log := o.finetune).get(f"val/{key}", ())) > 0]
         if not logs:
             continue
         color: Any = COLORS[result.cell.arm.kind]
         if shades and result in masked:
             color = colormaps["viridis"](masked.index(result) / max(len(masked), 1))
         length = min(len(log["step"]) for log in logs)
-        curves = np.array([log["val/force_rmse"][:length] for log in logs])
+        curves = np.array([log[f"val/{key}"][:length] for log in logs])
         steps = logs[0]["step"][:length]
         if len(logs) > 1 and not shades:
             axis.plot(steps, curves.T, color=color, linewidth=0.6, alpha=0.5)
@@ -148,7 +150,7 @@ def _curves(axis: Axes, group: Sequence[Result], shades: bool = False) -> None:
         readable_log(axis.yaxis)
         axis.legend(frameon=False, fontsize="small")
     axis.set_xlabel("step of finetuning")
-    axis.set_ylabel(f"validation {UNITS['force_rmse']}", fontsize="small")
+    axis.set_ylabel(f"validation {UNITS[key]}", fontsize="small")
 
 
 def _learning(results: Sequence[Result]) -> Figure:

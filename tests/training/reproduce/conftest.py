@@ -94,7 +94,10 @@ def leave(run: Run, out: Path, status: str) -> None:
         metrics: dict[str, Any] = {"ms_per_step": 8.0, "n_atoms": 192, "system": "64 waters", "threads": 1}
     else:
         force = ERRORS[run.kind] + 4 * run.seed
-        lines = [{"step": s, "seconds": s / 10, "val/force_rmse": force * (1 + 500 / s)} for s in (500, 1000, 1500)]
+        lines = [
+            {"step": s, "seconds": s / 10, "val/force_rmse": force * (1 + 500 / s), "val/energy_rmse": 8.0 + 500 / s}
+            for s in (500, 1000, 1500)
+        ]
         (folder / "finetune" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         errors = {
             "n_frames": 100.0, "n_atoms": 8000.0, "force_rmse": force, "force_mae": force / 2, "energy_rmse": 8.0,
