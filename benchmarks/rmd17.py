@@ -14,6 +14,7 @@ from mdpot.training.config import load_recipe, recipe_to_dict
 from mdpot.training.listener import Listener
 from mdpot.training.reproduce import grid
 from mdpot.training.reproduce.worker import launch
+from mdpot.training.stopping import Stopped
 
 # Test MAE of the forces, meV/Å, after 950 training frames: Batatia et al., MACE, NeurIPS 2022.
 MACE = {
@@ -37,7 +38,10 @@ def main(arguments: list[str] | None = None) -> None:
     runs = [(run, grid_run(run, args)) for run in plan(args)]
     if not args.tables_only:
         work = grid.Work(args.jobs, threads=1, device=args.device)
-        grid.run_grid([run for _, run in runs], args.work, work, ToStderr(), launch)
+        try:
+            grid.run_grid([run for _, run in runs], args.work, work, ToStderr(), launch)
+        except Stopped as stop:
+            raise SystemExit(str(stop)) from None
     results = [{**run._asdict(), **found} for run, in_grid in runs if (found := read(in_grid, args)) is not None]
     if not results:
         raise SystemExit(f"nothing is finished in {args.work}")
