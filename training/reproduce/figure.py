@@ -10,7 +10,7 @@ import numpy as np
 
 from mdpot.training.report import readable_log, save
 from mdpot.training.reproduce.results import Estimate, Result, baseline
-from mdpot.training.reproduce.table import UNITS, groups, paper_row
+from mdpot.training.reproduce.table import UNITS, errors_of_the_paper, groups, paper_row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,10 +94,11 @@ def _ratios(results: Sequence[Result]) -> Figure:
     made, axes = _panels(len(parts), 3, width=4.4, height=3.2)
     for (left, middle, right), group in zip(axes, parts, strict=True):
         masked = [r for r in group if r.cell.arm.kind == "mask"]
-        points = [(_pretrain(r).ratio, found) for r in masked if (found := r.mean("force_rmse"))]
+        key, _ = errors_of_the_paper(group)
+        points = [(_pretrain(r).ratio, found) for r in masked if (found := r.mean(key))]
         _line(left, points, "C0", "masked")
         base = baseline(group, group[0])
-        if base and (found := base.mean("force_rmse")):
+        if base and (found := base.mean(key)):
             _band(left.axhline, left.axhspan, found, base.cell.arm.title)
         for result in group:
             row = paper_row(result)
@@ -106,7 +107,7 @@ def _ratios(results: Sequence[Result]) -> Figure:
                               markerfacecolor="w", markersize=5, label="paper, masked")  # fmt: skip
         left.set_xlabel("masking ratio")
         left.set_xticks([_pretrain(r).ratio for r in masked])
-        left.set_ylabel(f"test {UNITS['force_rmse']}", fontsize="small")
+        left.set_ylabel(f"test {UNITS[key]}", fontsize="small")
         left.legend(frameon=False, fontsize="small")
         _curves(middle, group, shades=True)
         _curves(right, group, "energy_rmse", shades=True)

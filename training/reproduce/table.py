@@ -174,9 +174,8 @@ def _molecules(results: Sequence[Result]) -> str:
     return _errors(results, "force_mae", "energy_mae_structure")
 
 
-def _either(results: Sequence[Result]) -> str:
-    """The errors that the paper has for the data."""
-    return (_molecules if all(r.cell.dataset.startswith("rmd17-") for r in results) else _water)(results)
+def _ratios(results: Sequence[Result]) -> str:
+    return _errors(results, *errors_of_the_paper(results))
 
 
 def _extended(results: Sequence[Result]) -> str:
@@ -335,6 +334,13 @@ def _steps_per_epoch(result: Result, stage: str) -> float | None:
     return min(counts["n_frames"], counts["n_atoms"] / config.batch_atoms) if config.batch_atoms else None
 
 
+def errors_of_the_paper(results: Sequence[Result]) -> tuple[str, str]:
+    """The keys of the force and energy errors that the paper has for the data: mean absolute ones for molecules."""
+    if all(r.cell.dataset.startswith("rmd17-") for r in results):
+        return "force_mae", "energy_mae_structure"
+    return "force_rmse", "energy_rmse_structure"
+
+
 def groups(results: Sequence[Result]) -> list[list[Result]]:
     """The results of each network on each data set."""
     keys = dict.fromkeys((r.cell.dataset, r.cell.model) for r in results)
@@ -351,7 +357,7 @@ TABLES: dict[str, Callable[[Sequence[Result]], str]] = {
     "table2": _molecules,
     "extended-epochs": _extended,
     "denoising": _water,
-    "masking-ratio": _either,
+    "masking-ratio": _ratios,
     "convergence": _convergence,
     "cost": _cost,
     "learning-curve": _learning,

@@ -104,3 +104,12 @@ def test_errors_that_are_no_numbers_count_as_diverged(tmp_path: Path) -> None:
     mean = scratch.mean("force_rmse")
     assert mean
     assert (mean.mean, mean.standard_error, mean.n) == (164.0, None, 1)
+
+
+def test_molecules_are_compared_by_the_errors_that_the_paper_has(tmp_path: Path) -> None:
+    write("masking-ratio", tmp_path, Settings(seeds=1, models=("egnn",), datasets=("rmd17-uracil",)))
+    text = (tmp_path / "masking-ratio.md").read_text()
+    assert "force MAE (meV/Å)" in text
+    assert "force RMSE" not in text
+    row = next(line for line in text.splitlines() if line.startswith("| masked, ratio 0.5 "))
+    assert "| 19.0 |" in row
