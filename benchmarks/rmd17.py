@@ -9,9 +9,10 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any, NamedTuple
 
+from mdpot.cli.progress import TerminalListener
+from mdpot.errors import MdpotError
 from mdpot.training import folder as files
 from mdpot.training.config import load_recipe, recipe_to_dict
-from mdpot.training.listener import Listener
 from mdpot.training.reproduce import grid
 from mdpot.training.reproduce.worker import launch
 from mdpot.training.stopping import Stopped
@@ -39,9 +40,10 @@ def main(arguments: list[str] | None = None) -> None:
     if not args.tables_only:
         work = grid.Work(args.jobs, threads=1, device=args.device)
         try:
-            grid.run_grid([run for _, run in runs], args.work, work, ToStderr(), launch)
-        except Stopped as stop:
-            raise SystemExit(str(stop)) from None
+            with TerminalListener() as listener:
+                grid.run_grid([run for _, run in runs], args.work, work, listener, launch)
+        except (MdpotError, Stopped) as error:
+            raise SystemExit(str(error)) from None
     results = [{**run._asdict(), **found} for run, in_grid in runs if (found := read(in_grid, args)) is not None]
     if not results:
         raise SystemExit(f"nothing is finished in {args.work}")
@@ -94,13 +96,6 @@ def read(run: grid.Run, args: argparse.Namespace) -> dict[str, Any] | None:
     metrics = json.loads((folder / files.METRICS).read_text(encoding="utf-8"))
     errors = {name: metrics["errors"][name] for name in ("train", "test")}
     return {"seconds": metrics["finetune_seconds"], "recipe": recipe_to_dict(run.recipe), "errors": errors}
-
-
-class ToStderr(Listener):
-    """Says what begins and ends."""
-
-    def note(self, text: str) -> None:
-        sys.stderr.write(text + "\n")
 
 
 def power_law(x: list[float], y: list[float]) -> tuple[float, float]:
