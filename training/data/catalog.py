@@ -133,10 +133,10 @@ RIGID = (
 
 def _water_tip3p(rigid: bool) -> Source:
     name, kind = ("water-tip3p-rigid", "rigid") if rigid else ("water-tip3p", "flexible")
-    lacking = "; the forces hold no bonds and angles, so a potential learned from them is not fit for dynamics"
+    lacking = " (its forces hold no bonds and angles)" if rigid else ""
     return Source(
-        description=f"liquid water, TIP3P with {kind} molecules, computed here by OpenMM{lacking if rigid else ''}",
-        labels=lambda files: f"the classical force field TIP3P, {kind} molecules{lacking if rigid else ''}",
+        description=f"liquid water, TIP3P with {kind} molecules, computed here by OpenMM{lacking}",
+        labels=lambda files: f"the classical force field TIP3P, {kind} molecules{lacking}",
         folders=(name, "."),
         # The largest that is there counts.
         files=tuple(f"tip3p-{'rigid-' if rigid else ''}{size}.npz" for size in reversed(SIZES)),

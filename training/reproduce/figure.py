@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,18 @@ import numpy as np
 
 from mdpot.training.report import readable_log, save
 from mdpot.training.reproduce.results import Estimate, Result, baseline
-from mdpot.training.reproduce.table import UNITS, errors_of_the_paper, groups, paper_row
+from mdpot.training.reproduce.table import (
+    UNITS,
+    errors_of_the_paper,
+    groups,
+    masked_against,
+    paper_change,
+    paper_row,
+    paper_seconds_per_epoch,
+    relative_change,
+    seconds_per_epoch,
+    stages,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,24 +42,20 @@ def draw(path: Path, name: str, results: Sequence[Result]) -> None:
     save(FIGURES[name](results), path)
 
 
-def _bars(force: str, energy: str) -> Callable[[Sequence[Result]], Figure]:
+def _bars(results: Sequence[Result]) -> Figure:
     """A column of panels for each data set or, for many, all in one: forces above, energies below."""
-
-    def figure(results: Sequence[Result]) -> Figure:
-        datasets = list(dict.fromkeys(r.cell.dataset for r in results))
-        parts = [[d] for d in datasets] if len(datasets) <= 2 else [datasets]
-        n_groups = max(len(groups([r for r in results if r.cell.dataset in part])) for part in parts)
-        made, axes = _panels(2, len(parts), width=max(3.6, 1.15 * n_groups + 1.4), height=2.7)
-        for column, part in enumerate(parts):
-            chosen = [r for r in results if r.cell.dataset in part]
-            for row, key in enumerate((force, energy)):
-                _bar_panel(axes[row][column], chosen, key, "force" if row == 0 else "energy")
-            if len(part) == 1 and len(datasets) > 1:
-                axes[0][column].set_title(part[0], fontsize="medium")
-        _legend(made, axes, results)
-        return made
-
-    return figure
+    datasets = list(dict.fromkeys(r.cell.dataset for r in results))
+    parts = [[d] for d in datasets] if len(datasets) <= 2 else [datasets]
+    n_groups = max(len(groups([r for r in results if r.cell.dataset in part])) for part in parts)
+    made, axes = _panels(2, len(parts), width=max(3.6, 1.15 * n_groups + 1.4), height=2.7)
+    for column, part in enumerate(parts):
+        chosen = [r for r in results if r.cell.dataset in part]
+        for row, key in enumerate(errors_of_the_paper(results)):
+            _bar_panel(axes[row][column], chosen, key, "force" if row == 0 else "energy")
+        if len(part) == 1 and len(datasets) > 1:
+            axes[0][column].set_title(part[0], fontsize="medium")
+    _legend(made, axes, results)
+    return made
 
 
 def _bar_panel(axis: Axes, results: Sequence[Result], key: str, what: str) -> None:
@@ -112,6 +119,37 @@ def _ratios(results: Sequence[Result]) -> Figure:
         _curves(middle, group, shades=True)
         _curves(right, group, "energy_rmse", shades=True)
         left.set_title(f"{group[0].cell.dataset}, {group[0].cell.model}", fontsize="medium")
+    return made
+
+
+def _extended(results: Sequence[Result]) -> Figure:
+    """As figure 2 of the paper: how far the masked network's error is from that of each training from scratch."""
+    datasets = list(dict.fromkeys(r.cell.dataset for r in results))
+    models = list(dict.fromkeys(r.cell.model for r in results))
+    made, axes = _panels(2, len(datasets), width=max(3.6, 1.15 * len(models) + 1.4), height=2.7)
+    for masked, base in masked_against(results):
+        column, center = datasets.index(base.cell.dataset), models.index(base.cell.model)
+        longer = base.cell.arm.kind == "longer"
+        keys = dict(zip(("force", "energy"), errors_of_the_paper(results), strict=True))
+        for axis, (what, key) in zip(axes[:, column], keys.items(), strict=True):
+            x, share = center + (0.2 if longer else -0.2), relative_change(masked, base, key)
+            if share is not None:
+                axis.bar(
+                    x,
+                    100 * share,
+                    0.37,
+                    color=COLORS[base.cell.arm.kind],
+                    label=f"against {base.cell.arm.title.removeprefix('from ')}",
+                )
+            theirs = None if longer else paper_change(masked, what)
+            if theirs is not None:
+                axis.plot(x, 100 * theirs, "D", color="k", markerfacecolor="w", markersize=5, label="paper, table 1")
+            axis.axhline(0.0, color="k", linewidth=0.8)
+            axis.set_xticks(range(len(models)), models)
+            axis.set_xlim(-0.6, len(models) - 0.4)
+            axis.set_ylabel(f"change of {UNITS[key].split(' (')[0]} (%)", fontsize="small")
+        axes[0][column].set_title(base.cell.dataset, fontsize="medium")
+    _labels(made, axes.flat, columns=3 if len(datasets) > 1 else 1)
     return made
 
 
@@ -203,33 +241,33 @@ def _objectives(results: Sequence[Result]) -> Figure:
 
 
 def _cost(results: Sequence[Result]) -> Figure:
-    """Milliseconds of a step of each stage, and of dynamics."""
+    """Seconds of an epoch of each stage beside the paper's, and milliseconds of a step of dynamics."""
     parts = groups(results)
-    bars: dict[str, list[float]] = {"pretraining": [], "finetuning": [], "dynamics": []}
-    for group in parts:
-        masked = next((r for r in group if r.cell.arm.kind == "mask"), None)
-        for title, result, stage in (
-            ("pretraining", masked, "pretrain"),
-            ("finetuning", baseline(group, group[0]), "finetune"),
-        ):
-            spent, steps = (result.seconds(stage), result.steps(stage)) if result else (None, None)
-            bars[title].append(1e3 * spent.mean / steps if spent and steps else np.nan)
-        times = [t["ms_per_step"] for r in group for t in r.timings]
-        bars["dynamics"].append(float(np.mean(times)) if times else np.nan)
     made, ((left, right),) = _panels(1, 2, width=4.6, height=0.9 + 0.42 * len(parts))
-    lines = np.arange(len(parts))
-    for offset, title, color in ((-0.19, "pretraining", "C0"), (0.19, "finetuning", "0.6")):
-        left.barh(lines + offset, bars[title], 0.36, color=color, label=title)
-    right.barh(lines, bars["dynamics"], 0.5, color="C2")
-    names = [f"{g[0].cell.dataset}, {g[0].cell.model}" for g in parts]
-    for axis, label in ((left, "ms per step of training"), (right, "ms per step of dynamics")):
-        axis.set_yticks(lines, names if axis is left else [])
+    lines = {(group[0].cell.dataset, group[0].cell.model): line for line, group in enumerate(parts)}
+    looks = {"pretrain": ("C0", -0.19), "finetune": ("0.6", 0.19)}
+    values: dict[Axes, list[float]] = {left: [], right: []}
+    for result, stage, title in stages(results):
+        color, offset = looks[stage]
+        line = lines[result.cell.dataset, result.cell.model] + offset
+        if ours := seconds_per_epoch(result, stage):
+            left.barh(line, ours, 0.36, color=color, label=title)
+            values[left].append(ours)
+        if theirs := paper_seconds_per_epoch(result, stage):
+            left.plot(theirs, line, "D", color="k", markerfacecolor="w", markersize=5, label="paper, RTX 4090")
+            values[left].append(theirs)
+    for line, group in enumerate(parts):
+        if times := [t["ms_per_step"] for r in group for t in r.timings]:
+            values[right].append(float(np.mean(times)))
+            right.barh(line, values[right][-1], 0.5, color="C2")
+    names = [f"{dataset}, {model}" for dataset, model in lines]
+    for axis, label in ((left, "seconds per epoch of training"), (right, "ms per step of dynamics")):
+        axis.set_yticks(list(lines.values()), names if axis is left else [])
         axis.set_ylim(len(parts) - 0.4, -0.6)
         axis.set_xlabel(label)
-        values = [v for title in bars for v in bars[title] if (title == "dynamics") == (axis is right) and v > 0]
-        if values and max(values) > WIDE * min(values):
+        if values[axis] and max(values[axis]) > WIDE * min(values[axis]):
             axis.set_xscale("log")
-    made.legend(*left.get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False, fontsize="small")
+    _labels(made, [left], columns=3)
     return made
 
 
@@ -273,6 +311,14 @@ def _legend(made: Figure, axes: Any, results: Sequence[Result]) -> None:
     made.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize="small")
 
 
+def _labels(made: Figure, axes: Iterable[Axes], columns: int) -> None:
+    """One legend above all panels, of the labels in some."""
+    pairs = (pair for axis in axes for pair in zip(*axis.get_legend_handles_labels(), strict=True))
+    handles = {label: handle for handle, label in pairs}
+    made.legend(list(handles.values()), list(handles), loc="outside upper center", ncols=columns, frameon=False,
+                fontsize="small")  # fmt: skip
+
+
 def _title(result: Result) -> str:
     title = result.cell.arm.title
     return f"{title} (diverged)" if result.count("diverged") and not result.finished else title
@@ -291,10 +337,10 @@ def _pretrain(result: Result) -> Any:
 
 
 FIGURES: dict[str, Callable[[Sequence[Result]], Figure]] = {
-    "table1": _bars("force_rmse", "energy_rmse_structure"),
-    "table2": _bars("force_mae", "energy_mae_structure"),
-    "extended-epochs": _bars("force_rmse", "energy_rmse_structure"),
-    "denoising": _bars("force_rmse", "energy_rmse_structure"),
+    "table1": _bars,
+    "table2": _bars,
+    "extended-epochs": _extended,
+    "denoising": _bars,
     "masking-ratio": _ratios,
     "convergence": _convergence,
     "cost": _cost,

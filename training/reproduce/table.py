@@ -63,16 +63,34 @@ def change(result: Result, base: Result | None, key: str) -> str:
     """How an error differs from that of another cell: by how much, paired by seed, and by which share of the mean."""
     if base is None or base is result:
         return ""
-    difference, before = paired(result, base, key), base.mean(key, seeds=result.values(key))
-    if difference is None or before is None:
+    difference, share = paired(result, base, key), relative_change(result, base, key)
+    before = base.mean(key, seeds=result.values(key))
+    if difference is None or share is None or before is None:
         return NOTHING
-    decimals = _decimals(before.mean)
-    return f"{number(difference, decimals, '+')} ({percent(before.mean + difference.mean, before.mean)})"
+    return f"{number(difference, _decimals(before.mean), '+')} ({percent(share)})"
 
 
-def percent(after: float, before: float) -> str:
+def relative_change(result: Result, base: Result, key: str) -> float | None:
+    """By which share of its mean an error differs from that of another cell, over the seeds that both have."""
+    difference, before = paired(result, base, key), base.mean(key, seeds=result.values(key))
+    return None if difference is None or before is None else difference.mean / before.mean
+
+
+def paper_change(result: Result, what: str) -> float | None:
+    """By which share a pretraining lowered the paper's error; None where the paper lacks one of the two numbers.
+
+    Args:
+        result: a pretrained cell.
+        what: "force" or "energy".
+    """
+    rows = paper_row(result), paper.find_row(result.cell.dataset, result.cell.model, "scratch")
+    after, before = (getattr(row, what) if row else None for row in rows)
+    return after.mean / before.mean - 1 if after and before else None
+
+
+def percent(share: float) -> str:
     """A relative change, "-58.9 %"."""
-    return f"{100 * (after / before - 1):+.1f} %"
+    return f"{100 * share:+.1f} %"
 
 
 def paper_row(result: Result) -> paper.Row | None:
@@ -97,11 +115,10 @@ def _paper_error(what: str) -> Callable[[Result], str]:
 
 def _paper_change(what: str) -> Callable[[Result], str]:
     def text(result: Result) -> str:
-        row, base = paper_row(result), paper.find_row(result.cell.dataset, result.cell.model, "scratch")
-        if row is None or base is None or result.cell.arm.kind in ("scratch", "longer"):
+        if paper_row(result) is None or result.cell.arm.kind in ("scratch", "longer"):
             return ""
-        after, before = (row.force, base.force) if what == "force" else (row.energy, base.energy)
-        return percent(after.mean, before.mean) if after and before else NOTHING
+        share = paper_change(result, what)
+        return NOTHING if share is None else percent(share)
 
     return text
 
@@ -166,33 +183,29 @@ def _errors(results: Sequence[Result], force: str, energy: str) -> str:
     return text
 
 
-def _water(results: Sequence[Result]) -> str:
-    return _errors(results, "force_rmse", "energy_rmse_structure")
-
-
-def _molecules(results: Sequence[Result]) -> str:
-    return _errors(results, "force_mae", "energy_mae_structure")
-
-
-def _ratios(results: Sequence[Result]) -> str:
+def _as_in_the_paper(results: Sequence[Result]) -> str:
     return _errors(results, *errors_of_the_paper(results))
+
+
+def masked_against(results: Sequence[Result]) -> list[tuple[Result, Result]]:
+    """The pairs of figure 2: the masked cell of each network and data set with each of those from scratch."""
+    found = []
+    for group in groups(results):
+        masked = next((r for r in group if r.cell.arm.kind == "mask"), None)
+        others = [r for r in group if r.cell.arm.kind != "mask"]
+        found += [(masked, base) for base in others if masked is not None]
+    return found
 
 
 def _extended(results: Sequence[Result]) -> str:
     """As figure 2: by how much the pretrained network's error is below that of each training from scratch."""
     rows = []
-    for group in groups(results):
-        masked = next((r for r in group if r.cell.arm.kind == "mask"), None)
-        for base in (r for r in group if r.cell.arm.kind != "mask" and masked is not None):
-            assert masked is not None
-            cell = base.cell
-            known = paper.find_row(cell.dataset, cell.model, "mask"), paper_row(base)
-            row = [cell.dataset, cell.model, base.cell.arm.title]
-            for key, of in (("force_rmse", "force"), ("energy_rmse_structure", "energy")):
-                row.append(change(masked, base, key))
-                after, before = (getattr(k, of) if k else None for k in known)
-                row.append(percent(after.mean, before.mean) if after and before else "figure only")
-            rows.append(row)
+    for masked, base in masked_against(results):
+        row = [base.cell.dataset, base.cell.model, base.cell.arm.title]
+        for key, what in (("force_rmse", "force"), ("energy_rmse_structure", "energy")):
+            share = paper_change(masked, what) if base.cell.arm.kind == "scratch" else None
+            row += [change(masked, base, key), "figure only" if share is None else percent(share)]
+        rows.append(row)
     titles = [
         "data",
         "network",
@@ -202,7 +215,7 @@ def _extended(results: Sequence[Result]) -> str:
         "energy RMSE (meV/structure)",
         "paper",
     ]
-    return f"{_water(results)}\n\n{table(titles, rows, 3)}"
+    return f"{_as_in_the_paper(results)}\n\n{table(titles, rows, 3)}"
 
 
 def _learning(results: Sequence[Result]) -> str:
@@ -281,57 +294,80 @@ def _first_below(log: Log, goal: float) -> float | None:
     return next((s for s, e in zip(log["step"], log["val/force_rmse"], strict=True) if e <= goal), None)
 
 
+def stages(results: Sequence[Result]) -> list[tuple[Result, str, str]]:
+    """The lines of the supplement's table 1: for each network and data set a cell, a stage of it, and its title."""
+    found = []
+    for group in groups(results):
+        masked = next((r for r in group if r.cell.arm.kind == "mask"), None)
+        for result, stage, title in (
+            (masked, "pretrain", "pretraining"),
+            (baseline(group, group[0]), "finetune", "finetuning from scratch"),
+        ):
+            found += [(result, stage, title)] if result is not None else []
+    return found
+
+
 def _cost(results: Sequence[Result]) -> str:
     """Times of both stages, as in table 1 of the supplement, and of dynamics."""
-    rows, steps = [], []
+    rows = []
+    for result, stage, title in stages(results):
+        cell, spent, length = result.cell, result.seconds(stage), result.steps(stage)
+        row = [cell.dataset, cell.model, title]
+        row += [f"{length:,}", number(spent), f"{1e3 * spent.mean / length:.3g}"] if spent and length else [NOTHING] * 3
+        for value in (
+            seconds_per_epoch(result, stage),
+            paper_seconds_per_epoch(result, stage),
+            paper.HOURS.get((cell.dataset, cell.model), (None, None))[stage == "finetune"],
+        ):
+            row.append(NOTHING if value is None else f"{value:.3g}")
+        rows.append(row)
+    titles = ["data", "network", "stage", "steps", "seconds", "ms/step", "s/epoch", "paper, s/epoch", "paper, hours"]
+    text = table(titles, rows, 3)
+    steps = []
     for group in groups(results):
-        cell = group[0].cell
-        masked = next((r for r in group if r.cell.arm.kind == "mask"), None)
-        hours, epochs = paper.HOURS.get((cell.dataset, cell.model)), paper.EPOCHS.get(cell.dataset)
-        for n, (result, stage) in enumerate(((masked, "pretrain"), (baseline(group, group[0]), "finetune"))):
-            spent = result.seconds(stage) if result else None
-            length = result.steps(stage) if result else None
-            row = [cell.dataset, cell.model, ("pretraining", "finetuning from scratch")[n]]
-            if result is None or spent is None or not length:
-                row += [NOTHING] * 4
-            else:
-                an_epoch = _steps_per_epoch(result, stage)
-                row += [f"{length:,}", number(spent), f"{1e3 * spent.mean / length:.3g}"]
-                row.append(NOTHING if an_epoch is None else f"{an_epoch * spent.mean / length:.3g}")
-            theirs = hours[n] if hours else None
-            row += [NOTHING] * 2 if theirs is None or epochs is None else _paper_times(theirs, epochs[n])
-            rows.append(row)
         timings = [t for r in group for t in r.timings]
         if timings:
             mean = number(estimate([t["ms_per_step"] for t in timings]))
-            first = timings[0]
+            first, cell = timings[0], group[0].cell
             steps.append(
                 [cell.dataset, cell.model, first["system"], f"{first['n_atoms']}", mean, f"{first['threads']}"]
             )
-    titles = ["data", "network", "stage", "steps", "seconds", "ms/step", "s/epoch", "paper, s/epoch", "paper, hours"]
-    text = table(titles, rows, 3)
     if steps:
         head = ["data", "network", "system", "atoms", "ms/step of dynamics", "threads"]
         text += f"\n\nDynamics, velocity Verlet by ASE; mean over the trained potentials:\n\n{table(head, steps, 3)}"
     return text
 
 
-def _paper_times(hours: float, epochs: int) -> list[str]:
-    return [f"{3600 * hours / epochs:.3g}", f"{hours:g}"]
+def seconds_per_epoch(result: Result, stage: str) -> float | None:
+    """How long a stage takes for all training frames once; None where that is not known yet.
 
-
-def _steps_per_epoch(result: Result, stage: str) -> float | None:
-    """Batches that hold the training frames once, about, for batches that are counted in atoms."""
+    Args:
+        result: a cell.
+        stage: "pretrain" or "finetune".
+    """
+    spent, length = result.seconds(stage), result.steps(stage)
     counts = next((o.errors("train") for o in result.finished.values()), {})
-    recipe = (
-        result.cell.recipe if stage == "finetune" else result.cell.runs[0].parent and result.cell.runs[0].parent.recipe
-    )
-    if not counts or recipe is None:
+    parent = result.cell.runs[0].parent
+    recipe = result.cell.recipe if stage == "finetune" else parent and parent.recipe
+    if not counts or recipe is None or spent is None or not length:
         return None
     config = recipe.finetune if stage == "finetune" else recipe.pretrain
     if config.batch_frames:
-        return counts["n_frames"] / config.batch_frames
-    return min(counts["n_frames"], counts["n_atoms"] / config.batch_atoms) if config.batch_atoms else None
+        steps = counts["n_frames"] / config.batch_frames
+    elif config.batch_atoms:
+        # About: a batch holds one frame at least.
+        steps = min(counts["n_frames"], counts["n_atoms"] / config.batch_atoms)
+    else:
+        return None
+    return steps * spent.mean / length
+
+
+def paper_seconds_per_epoch(result: Result, stage: str) -> float | None:
+    """The same of the paper, from table 1 of its supplement; for "finetune" from scratch."""
+    key = result.cell.dataset, result.cell.model
+    n = ("pretrain", "finetune").index(stage)
+    hours, epochs = paper.HOURS.get(key, (None, None))[n], paper.EPOCHS.get(result.cell.dataset)
+    return None if hours is None or epochs is None else 3600 * hours / epochs[n]
 
 
 def errors_of_the_paper(results: Sequence[Result]) -> tuple[str, str]:
@@ -353,13 +389,13 @@ def _decimals(value: float) -> int:
 
 
 TABLES: dict[str, Callable[[Sequence[Result]], str]] = {
-    "table1": _water,
-    "table2": _molecules,
+    "table1": _as_in_the_paper,
+    "table2": _as_in_the_paper,
     "extended-epochs": _extended,
-    "denoising": _water,
-    "masking-ratio": _ratios,
+    "denoising": _as_in_the_paper,
+    "masking-ratio": _as_in_the_paper,
     "convergence": _convergence,
     "cost": _cost,
     "learning-curve": _learning,
-    "objectives": _water,
+    "objectives": _as_in_the_paper,
 }
