@@ -54,7 +54,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
     add("--recipes", nargs="+", default=RECIPES, choices=RECIPES, metavar="NAME", help=", ".join(RECIPES))
-    add("--steps", type=int, default=1000, help="optimizer steps of about 200 atoms")
+    add("--steps", type=int, default=600, help="optimizer steps of about 200 atoms")
     add("--tables-only", action="store_true", help="train nothing; write the page of what is finished")
     add("--work", type=Path, default=Path("runs/variants"), help="folder of the runs; finished ones are kept")
     add("--out", type=Path, required=True, help="markdown file; a JSON file and a picture go beside it")
@@ -76,8 +76,9 @@ def run(recipe: str, name: str, args: argparse.Namespace) -> None:
     import torch
 
     from mdpot import load_potential
-    from mdpot.training.config import load_recipe
+    from mdpot.training.config import load_recipe, recipe_to_dict
     from mdpot.training.data.catalog import SAMPLE
+    from mdpot.training.reproduce.worker import commit
     from mdpot.training.run import run_train
 
     folder = folder_of(recipe, name, args)
@@ -106,6 +107,8 @@ def run(recipe: str, name: str, args: argparse.Namespace) -> None:
         "errors": metrics["errors"]["test"],
         "labels": metrics["labels"],
         "steps": args.steps,
+        "recipe": recipe_to_dict(loaded),
+        "commit": commit(),
         "cpu_seconds": round(seconds, 1),
         "cpu_ms": cost(potential, recipe, data),
         "parameters": sum(p.numel() for p in potential.parameters()),

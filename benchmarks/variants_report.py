@@ -37,15 +37,21 @@ def to_markdown(results: dict[str, dict[str, dict[str, Any]]], picture: str) -> 
         f"Each trained from scratch for {', '.join(map(str, sorted(steps)))} steps of about 200 atoms on the training "
         "split, one seed, by SOAP where it does not say otherwise. The name of a variant is what differs from `small` "
         "at a cutoff of 4 Å. Cost: CPU time on one thread for energy and forces of 192 atoms (21 ethanols), "
-        "neighbor lists ready. `python benchmarks/variants.py` writes this page."
+        f"neighbor lists ready. `python benchmarks/variants.py --steps {max(steps)}` writes this page; commit "
+        f"{', '.join(sorted({result['commit'] for found in results.values() for result in found.values()}))}."
     )
     lines = ["# Variants of the default network", "", fill(about, 118), "", f"![error against cost]({picture})", ""]
     for recipe, found in results.items():
-        labels = next(iter(found.values()))["labels"]
+        first = next(iter(found.values()))
+        stage = first["recipe"]["finetune"]
+        about = (
+            f"Labels: {first['labels']}. {stage['loss'].upper()}, energy weight {stage['energy_weight']:g}, then "
+            f"{stage['second_energy_weight']:g}. Forces in meV/Å, energies in meV/atom, on the test split."
+        )
         lines += [
             f"## {recipe}",
             "",
-            f"Labels: {labels}. Forces in meV/Å, energies in meV/atom, on the test split.",
+            fill(about, 118),
             "",
             "| variant | force MAE | force RMSE | energy RMSE | cost (CPU ms) | training (CPU s) | parameters |",
             "|---|---:|---:|---:|---:|---:|---:|",

@@ -88,12 +88,13 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """The network."""
 
-    name: str = "egnn"
+    name: str = "tide"
     """Architecture, a key of `mdpot.MODELS`."""
-    cutoff: Positive = 3.4
+    cutoff: Positive = 4.0
     """Range of the messages, Å."""
     repulsion: bool = True
-    """Add a pair repulsion a little inside the smallest distances of the training frames; it is zero on all of them."""
+    """Add a pair repulsion a little inside the smallest distances of the training frames; it is zero on all of them.
+    For conservative models."""
     pair: bool = True
     """Start from a pair energy that is fitted to the forces of the training frames; the network learns the rest.
     For conservative models."""

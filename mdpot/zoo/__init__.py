@@ -9,7 +9,7 @@ from mdpot.errors import MdpotError
 
 ZOO: dict[str, str] = {
     "water-rpbe-small": "Liquid water and ice, taught by the RPBE-D3 network potential (not DFT); the fastest",
-    "water-rpbe-medium": "The same, half the error at three times the cost",
+    "water-rpbe-medium": "The same, half the error at 2.6 times the cost",
 }
 """Name to what it is for."""
 

@@ -16,7 +16,7 @@ PAPER: tuple[Rule, ...] = (
     ("water-tip3p", "*", ("pretrain.ratio=0.9",)),
     ("*", "gns", ("pretrain.ratio=0.5", "pretrain.vector=direct")),
     ("*", "forcenet", ("pretrain.ratio=0.5", "pretrain.vector=direct")),
-    ("rmd17-*", "*", ("pretrain.ratio=0.5", "pretrain.unit=atom", "pretrain.forcefield=gfn2-xtb")),
+    ("rmd17-*", "*", ("pretrain.ratio=0.5", "pretrain.unit=atom")),
 )
 # For recipes that pretrain nothing by themselves.
 MOLECULES = ("optimizer=soap", "batch_atoms=150", "lr=4e-3", "warmup_steps=50", "clip_norm=10.0", "ema_decay=0.998")
