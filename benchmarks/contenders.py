@@ -126,7 +126,8 @@ def through_calculator(calculator: BaseCalculator, start: Start) -> Callable[[in
     def run(n: int) -> None:
         for _ in range(n):
             atoms.positions = start.frames[next(order)].positions
-            calculator.calculate(atoms, ["energy", "forces"], ["positions"])
+            calculator.get_property("energy", atoms)
+            calculator.get_property("forces", atoms)
 
     return run
 

@@ -139,9 +139,9 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--out",
             type=PATH,
             metavar="FOLDER",
-            help="Folder of the run.  [default: runs/RECIPE-PRESET-seedN]",
+            help="Folder of the run.  [default: below runs/, by recipe, preset, model, command and seed]",
         ),
-        click.option("--resume", is_flag=True, help="Go on with the run that the folder holds."),
+        click.option("--resume", is_flag=True, help="Go on with the run that the folder holds, or begin it."),
         click.option("--tensorboard", is_flag=True, help="Also write the curves for TensorBoard."),
         click.option(
             "--print-recipe",

@@ -58,10 +58,11 @@ class TerminalListener(Listener):
         """Moves the bar; after a validation also prints its numbers as a line that stays."""
         pace, numbers = _pace(report), _numbers(report, "train")
         if stage not in self._tasks:
-            for other in self._tasks.values():
-                self._bar.update(other, visible=False)
             self._tasks[stage] = self._bar.add_task(stage, total=report.n_steps, pace="", numbers="")
-        self._bar.update(self._tasks[stage], completed=report.step, pace=pace, numbers=numbers)
+        for name, task in self._tasks.items():
+            self._bar.update(task, visible=name == stage)
+        task = self._tasks[stage]
+        self._bar.update(task, completed=report.step, total=report.n_steps, pace=pace, numbers=numbers)
         if validated := _numbers(report, "val"):
             self.note(f"{stage:9}{report.step:>7,} of {report.n_steps:,}  {validated}  {pace}")
 

@@ -83,10 +83,7 @@ class MaskedGNNCalculator(Calculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         """Computes energy, energies and forces, and the stress where asked; see `ase.calculators.calculator`."""
-        if atoms is not None and self.atoms is not None and list(system_changes) == ["positions"]:
-            self.atoms.positions[:] = atoms.positions  # the copy that ASE makes of all the rest would be the same
-        else:
-            super().calculate(atoms, list(properties), list(system_changes))
+        super().calculate(atoms, list(properties), list(system_changes))
         atoms = cast(Atoms, self.atoms)
         self._check_elements(atoms.numbers)
         wants_stress = "stress" in properties

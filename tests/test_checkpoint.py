@@ -135,6 +135,8 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_a_folder(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     both_refuse(tmp_path / "run", r"holds no potential\.safetensors; is the run finished\?")
+    (tmp_path / "run" / "pretrained.safetensors").touch()
+    both_refuse(tmp_path / "run", r"its pretraining is .*pretrained\.safetensors'")
     save_potential(tmp_path / "run" / "potential.safetensors", make(), METADATA)
     assert load_potential(tmp_path / "run")[0].elements == ELEMENTS
 

@@ -82,6 +82,16 @@ def test_paper_preset_has_the_numbers_of_the_paper() -> None:
     assert recipe.pretrain.eval_every is recipe.finetune.eval_every is None
 
 
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("name", "preset"), SHIPPED)
+def test_shipped_recipes_take_every_model(name: str, preset: str, model: str) -> None:
+    recipe = load_recipe(name, preset, model=model)
+    assert recipe.model.name == model
+    if not MODELS[model].conservative:
+        assert recipe.finetune.stress_weight == 0
+        assert recipe.pretrain.vector == "direct" or recipe.pretrain.objective == "none"
+
+
 @pytest.mark.parametrize("model", ["gns", "forcenet"])
 @pytest.mark.parametrize("name", ["water-rpbe", "water-tip3p", "rmd17-uracil"])
 def test_paper_preset_masks_half_by_the_vector_head_of_force_centric_networks(name: str, model: str) -> None:

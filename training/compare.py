@@ -63,7 +63,7 @@ def run_compare(
         raise MdpotError(f"--compare-scratch needs pretraining, and recipe {recipe.name!r} has none.")
     nothing = recipe.pretrain.model_copy(update={"objective": "none"})
     arms = {"pretrained": recipe, "scratch": recipe.model_copy(update={"pretrain": nothing})}
-    files.open_folder(out, recipe, seed, "compare", resume and (out / files.RUN).is_file())
+    files.open_folder(out, recipe, seed, "compare", resume)
     chosen = list(range(seed, seed + seeds))
     tables: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
     labels = ""
@@ -77,7 +77,7 @@ def run_compare(
                 out=folder,
                 seed=number,
                 device=device,
-                resume=(folder / files.RUN).is_file(),
+                resume=True,
                 listener=listener,
             )
             errors = metrics["errors"]

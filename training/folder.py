@@ -45,19 +45,17 @@ def open_folder(path: Path, recipe: Recipe, seed: int, kind: str, resume: bool) 
         recipe: of the run.
         seed: of the run.
         kind: train, pretrain, finetune or compare.
-        resume: whether to go on with what the folder holds.
+        resume: whether to go on with what the folder holds; where that is nothing, the run begins.
 
     Returns:
         What run.json holds: empty of data for a new run.
 
     Raises:
-        MdpotError: the folder holds another run or other files, or there is nothing to resume.
+        MdpotError: the folder holds another run or other files.
     """
     wanted = {"kind": kind, "seed": seed, "recipe": recipe_to_dict(recipe)}
-    if not resume:
+    if not resume or not (path / RUN).is_file():
         check_new(path)
-    elif not (path / RUN).is_file():
-        raise MdpotError(f"nothing to resume: {str(path)!r} holds no run. Leave --resume away to start it.")
     else:
         run = _read(path / RUN)
         there = {**run, "recipe": up_to_date(run.get("recipe"))}

@@ -12,4 +12,4 @@ class Listener:
         """One line worth knowing."""
 
     def progress(self, stage: str, report: Report) -> None:
-        """Where a stage ("pretrain" or "finetune") stands: after each validation and every few seconds between."""
+        """Where a stage ("label", "pretrain", "finetune") stands: after validations and every few seconds between."""

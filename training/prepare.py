@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,6 +30,7 @@ from mdpot.training.schema import DataConfig, ModelConfig, Recipe
 from mdpot.training.stopping import Stopped, StopSignal
 
 LABELS = "labels.npz"
+SAVE_EVERY = 30.0  # seconds between two savings of the labels of a force field
 CHUNK_ATOMS = 5000
 WALL = 0.9
 CONTACT = 0.65
@@ -180,16 +182,18 @@ def _forcefield_labels(
         with np.load(file) as kept:
             energies, done = kept["energies"], int(kept["done"])
             forces = np.split(kept["forces"], np.cumsum([len(frame) for frame in frames])[:-1])
+    saved = time.monotonic()
     with StopSignal() as stop:
         while done < len(frames) and not stop.requested:
             for labelled in _relabel(frames[done], forcefield):
                 energies[done], forces[done] = labelled.energy, np.asarray(labelled.forces)
             done += 1
             tell(done, len(frames))
-            if done == len(frames) or stop.requested:
+            if done == len(frames) or stop.requested or time.monotonic() - saved > SAVE_EVERY:
                 with atomic(file) as temporary:
                     np.savez(temporary, energies=energies, forces=np.concatenate(forces), done=done)
-    if done < len(frames):
+                saved = time.monotonic()
+    if stop.requested:
         raise Stopped(f"stopped after {done} of {len(frames)} labels of the force field, which are kept.")
     return energies, forces
 

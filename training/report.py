@@ -66,9 +66,10 @@ def error_table(tables: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def draw_curves(path: Path, logs: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
-    """One panel for each quantity: the mean cosine of the pretraining, force and energy errors of the finetuning."""
+    """One panel for each quantity: mean cosine or force error of the pretraining, errors of the finetuning."""
     panels = [
         ("pretrain", "cosine", "mean cosine", False),
+        ("pretrain", "force_rmse", "force RMSE, pretraining (meV/Å)", True),
         ("finetune", "force_rmse", "force RMSE (meV/Å)", True),
         ("finetune", "energy_mae", "energy MAE (meV/atom)", True),
     ]
@@ -166,7 +167,7 @@ def _report(metrics: Mapping[str, Any]) -> str:
 
 {error_table(metrics["errors"])}
 
-Per-structure errors are those of the total energy of a frame. Splits keep frames of one source trajectory together.
+Per-structure errors are those of the total energy of a frame. {metrics["splits"]}
 
 ![learning curves]({CURVES})
 

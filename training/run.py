@@ -368,12 +368,22 @@ def _metrics(
         "seed": seed,
         "data": prepared.dataset.origin,
         "labels": prepared.dataset.labels,
+        "splits": _about_splits(recipe, prepared),
         "pretrained": False if pretrained is None else pretraining_of(pretrained),
         "finetune_steps": progress.step,
         "best_step": progress.best_step,
         "finetune_seconds": round(progress.seconds, 1),
         "errors": {name: dict(table) for name, table in tables.items()},
     }
+
+
+def _about_splits(recipe: Recipe, prepared: Prepared) -> str:
+    """What the splits keep together, in a sentence."""
+    if prepared.dataset.splits:
+        return "Splits are the official ones of the data."
+    if recipe.data.split_by == "group":
+        return "Splits keep frames of one source trajectory together."
+    return "Splits are by frame, at random, so frames of one trajectory are in several of them."
 
 
 __all__ = ["Evaluation", "run_evaluate", "run_finetune", "run_pretrain", "run_train"]

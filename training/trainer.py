@@ -140,14 +140,14 @@ def fit(
                     stage.patience is not None and progress.stale >= stage.patience
                 )
                 progress.seconds = time.perf_counter() - began
-                line = _log_line(progress, lr, means.take(), values)
+                line = _log_line(progress, len(plan), lr, means.take(), values)
                 _append(folder / LOG, line)
                 _save_state(folder, potential, average, optimizer, progress)
                 listen(Report(progress.step, n_steps, progress.seconds, line))
             elif time.perf_counter() - heard > 2.0:
                 heard = time.perf_counter()
                 listen(Report(progress.step, n_steps, progress.seconds, _prefixed("train", means.peek())))
-            if stop.requested and not progress.finished:
+            if stop.requested:
                 # Steps since the last validation are repeated on resuming, so that nothing depends on the stop.
                 raise Stopped(f"stopped at step {progress.step} of {n_steps}; the last validation's state is kept.")
 
@@ -313,10 +313,13 @@ def _step_of(line: str) -> float:
         return math.inf
 
 
-def _log_line(progress: Progress, lr: float, train: dict[str, float], validation: dict[str, float]) -> dict[str, float]:
+def _log_line(
+    progress: Progress, steps_per_epoch: int, lr: float, train: dict[str, float], validation: dict[str, float]
+) -> dict[str, float]:
     return {
         "step": progress.step,
         "epoch": progress.epoch,
+        "steps_per_epoch": steps_per_epoch,
         "seconds": round(progress.seconds, 2),
         "lr": lr,
         **_prefixed("train", train),

@@ -232,7 +232,7 @@ def _torch_force(
         path = Path(folder) / "model.pt"
         if not exported:
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "the forces of this")  # `create_force` has said it
+                warnings.simplefilter("ignore", UserWarning)  # `create_force` has said it
                 export_torchscript(model, path, dtype=dtype, skin=skin, check=check)
             model = path
         module, header = load_exported(model)  # type: ignore[arg-type]

@@ -114,7 +114,8 @@ class AseEngine:
         self.atoms.set_momenta(arrays["momenta"])
         self.rng.bit_generator.state = json.loads(str(arrays["rng"]))
         self._integrator = self._make_integrator()
-        if self.dynamics.ensemble == "npt":
+        # Before the first step a new integrator knows them, and the snapshot, older than any integrator, does not.
+        if self.dynamics.ensemble == "npt" and self._step > 0:
             for name, value in zip(PISTON, arrays["piston"].tolist(), strict=True):
                 setattr(self._integrator, name, value)
 

@@ -22,9 +22,12 @@ def find_potential(name: Path | str) -> Path:
     """
     path = Path(name)
     if path.is_dir():
-        path = path / "potential.safetensors"
+        pretrained, path = path / "pretrained.safetensors", path / "potential.safetensors"
         if not path.is_file():
-            raise MdpotError(f"folder {str(name)!r} holds no potential.safetensors; is the run finished?")
+            hint = "is the run finished?"
+            if pretrained.is_file():
+                hint = f"its pretraining is {str(pretrained)!r}."
+            raise MdpotError(f"folder {str(name)!r} holds no potential.safetensors; {hint}")
     if path.is_file():
         return path
     if str(name) in ZOO:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ase import Atoms, units
 from ase.build import bulk, molecule
+from ase.calculators.lj import LennardJones
 
 from mdpot.errors import MdpotError
 from mdpot.simulate import Dynamics, water_box
@@ -167,6 +168,27 @@ def test_minimize(argon: Atoms, lennard_jones: Make, lennard_jones_system: Make)
         energies.append(engine.state().potential)
         assert energies[-1] < before
     assert energies[0] == pytest.approx(energies[1], abs=0.15)
+
+
+def test_npt_from_a_snapshot_before_the_first_step() -> None:
+    """What is saved then knows no integrator yet."""
+    ends = []
+    snapshot: dict[str, np.ndarray] = {}
+    for restored in (False, True):
+        atoms = bulk("Ar", "fcc", a=5.2, cubic=True).repeat(2)
+        engine = AseEngine(
+            atoms,
+            LennardJones(sigma=3.4, epsilon=0.01, rc=7.0),
+            Dynamics("npt", 20.0, pressure=1.0, pdamp=100.0, seed=2),
+        )
+        if restored:
+            engine.restore(snapshot)
+        else:
+            start(engine, 20.0)
+            snapshot = engine.snapshot()
+        engine.step(10)
+        ends.append(np.vstack([engine.state().cell, engine.state().positions]))
+    np.testing.assert_allclose(ends[1], ends[0], atol=1e-10)
 
 
 def test_npt_asks_once_a_step(constant: Make) -> None:

@@ -85,11 +85,10 @@ class Springs:
 
 @pytest.fixture
 def springs(monkeypatch: pytest.MonkeyPatch) -> Springs:
-    """Takes the place of SPC/Fw."""
+    """Takes the place of every force field."""
     fake = Springs()
 
     def relabel(frames, name: str) -> list[Frame]:
-        assert name == "spcfw"
         found = [(frame, fake.label(frame)) for frame in frames]
         return [replace(f, energy=x[0], forces=x[1], stress=None) for f, x in found if x is not None]
 
@@ -216,7 +215,9 @@ def test_the_labels_are_those_of_the_force_field(recipe_of, springs, small_file:
         assert torch.equal(again.stores[split].forces, data.stores[split].forces)
 
 
-def test_labels_go_on_where_they_were_stopped(recipe_of, springs, small_file: Path, tmp_path: Path) -> None:
+def test_labels_go_on_where_they_were_stopped(
+    recipe_of, springs, small_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = recipe_of("forcefield", "model.pair=false")
     prepared = prepare(recipe, small_file, 0, torch.device("cpu"))
     whole = with_forcefield_labels(recipe, prepared, tmp_path / "whole.npz")
@@ -231,6 +232,19 @@ def test_labels_go_on_where_they_were_stopped(recipe_of, springs, small_file: Pa
     assert springs.n_calls == 3
     again = with_forcefield_labels(recipe, prepared, tmp_path / "labels.npz")
     assert springs.n_calls == n_calls
+
+    # Nor does a crash lose them.
+    monkeypatch.setattr("mdpot.training.prepare.SAVE_EVERY", 0.0)
+
+    def crash(done: int, n_frames: int) -> None:
+        if done == 3:
+            raise RuntimeError
+
+    springs.n_calls = 0
+    with pytest.raises(RuntimeError):
+        with_forcefield_labels(recipe, prepared, tmp_path / "crashed.npz", crash)
+    with_forcefield_labels(recipe, prepared, tmp_path / "crashed.npz")
+    assert springs.n_calls == n_calls + 1
     for split, store in whole.stores.items():
         assert torch.equal(again.stores[split].forces, store.forces)
 
@@ -308,7 +322,8 @@ def test_pretraining_alone_needs_no_labels(recipe_of, springs, tmp_path: Path) -
     for name in ("atoms", "denoise", "forcefield"):
         recipe = recipe_of(name, name="custom")
         file = run_pretrain(recipe, data=tmp_path / "frames.extxyz", out=tmp_path / name, **CPU)
-        assert read_metadata(file)["provenance"]["recipe"]["pretrain"]["objective"] == recipe.pretrain.objective
+        made_by = read_metadata(file)["provenance"]["recipe"]["pretrain"]
+        assert (made_by["objective"], made_by["forcefield"]) == (recipe.pretrain.objective, "gfn2-xtb")
 
 
 # ---- recipes and comparisons -------------------------------------------------------------

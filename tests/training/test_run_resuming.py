@@ -104,9 +104,8 @@ def test_a_folder_that_holds_something_else(trained, small_file: Path, tiny_reci
         run_train(recipe, data=small_file, out=tmp_path / "mine", **CPU)
     with pytest.raises(MdpotError, match="must be a folder"):
         run_train(recipe, data=small_file, out=tmp_path / "mine" / "thesis.tex", **CPU)
-    with pytest.raises(MdpotError, match="nothing to resume"):
-        run_train(recipe, data=small_file, out=tmp_path / "nowhere", resume=True, **CPU)
-    assert not (tmp_path / "nowhere").exists()
+    with pytest.raises(MdpotError, match="is not empty and holds no run"):
+        run_train(recipe, data=small_file, out=tmp_path / "mine", resume=True, **CPU)
 
 
 def test_resuming_with_other_data(trained, small_file: Path, tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def test_the_source_computes_itself_once(computed: list[int], own_cache: Path, m
     with pytest.raises(MdpotError, match=r"unknown size of water-tip3p 'papers'\. Did you mean 'paper'"):
         load_dataset("water-tip3p", size="papers")
     rigid = load_dataset("water-tip3p-rigid")
-    assert "not fit for dynamics" in rigid.labels
+    assert "its forces hold no bonds and angles" in rigid.labels
     assert "rigid molecules" in rigid.caution
     assert not load_dataset("water-tip3p").caution
     assert rigid.origin.endswith(str(own_cache / "water-tip3p-rigid" / "tip3p-rigid-small.npz"))

@@ -99,8 +99,11 @@ def test_ctrl_c_stops_as_well_and_twice_at_once(tmp_path: Path, frames, stores, 
     assert_same_run(tmp_path, potential, progress, *uninterrupted())
 
 
-def test_a_stop_in_the_last_step_comes_too_late(tmp_path: Path, frames, stores, uninterrupted) -> None:
-    potential, progress, _ = run(tmp_path, frames, stores, send(signal.SIGTERM, at=14))
+def test_a_stop_in_the_last_step_is_heard(tmp_path: Path, frames, stores, uninterrupted) -> None:
+    """What comes after this stage does not begin."""
+    with pytest.raises(Stopped, match="stopped at step 14 of 14"):
+        run(tmp_path, frames, stores, send(signal.SIGTERM, at=14))
+    potential, progress, _ = run(tmp_path, frames, stores)
     assert_same_run(tmp_path, potential, progress, *uninterrupted())
 
 

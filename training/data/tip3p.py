@@ -4,6 +4,7 @@ paper."""
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -133,9 +134,7 @@ def _join(parts: list[Path], target: Path) -> None:
                 arrays.setdefault(key, []).append(archive[key])
     joined = {key: np.concatenate(values) for key, values in arrays.items()}
     _save(target, {**joined, "numbers": arrays["numbers"][0]})
-    for part in parts:
-        part.unlink()
-    parts[0].parent.rmdir()
+    shutil.rmtree(parts[0].parent)
 
 
 def _trajectory(

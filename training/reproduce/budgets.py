@@ -41,7 +41,7 @@ class Budget:
 
 
 BUDGETS: dict[str, Budget] = {
-    # Two cores: table 1 with three seeds in about an hour.
+    # Two cores: table 1 with four seeds in about an hour and a half.
     "small": Budget(
         "quick",
         (

@@ -278,15 +278,16 @@ def _cell(
     budget = find_budget(settings.budget)
     base = [*budget.overrides(dataset, model), *settings.overrides]
     base += [f"pretrain.{text}" for text in arm.pretrain]
-    suffix = "" if frames is None else f"-{frames}frames"
     # Where their number is the question, "all" is all, whatever the recipe has.
     labeled = [] if experiment.frames == (None,) else [f"data.max_train_frames={frames or 'none'}"]
+    usual = load_recipe(dataset, budget.preset, base, model)
     recipe = load_recipe(dataset, budget.preset, [*base, *labeled], model)
+    suffix = "" if recipe.data == usual.data else f"-{frames or 'all'}frames"
     home = f"{dataset}/{model}"
     if not arm.pretrain:
         name = "scratch" + suffix
         if arm.kind == "longer":
-            recipe, added = _lengthened(recipe, frames)
+            recipe, added = _lengthened(recipe, same_frames=not labeled and _pretraining_data(dataset) == dataset)
             name += added
         # What the pretraining of others is does not matter to it.
         recipe = recipe.model_copy(update={"pretrain": PretrainConfig()})
@@ -311,12 +312,17 @@ def _pretraining_data(dataset: str) -> str:
     return "rmd17-all" if dataset.startswith("rmd17-") else dataset
 
 
-def _lengthened(recipe: Recipe, frames: int | None) -> tuple[Recipe, str]:
-    """A recipe whose finetuning is as long as its two stages were, and what was added, for a name."""
+def _lengthened(recipe: Recipe, same_frames: bool) -> tuple[Recipe, str]:
+    """A recipe whose finetuning is as long as its two stages were, and what was added, for a name.
+
+    Args:
+        recipe: with the lengths of both.
+        same_frames: whether both see the same frames, so that epochs can be added.
+    """
     first, second = recipe.pretrain, recipe.finetune
     if first.max_steps and second.max_steps:
         longer, added = {"max_steps": first.max_steps + second.max_steps}, f"+{first.max_steps}steps"
-    elif first.epochs and second.epochs and frames is None:
+    elif first.epochs and second.epochs and same_frames and recipe.data.max_train_frames is None:
         longer, added = {"epochs": first.epochs + second.epochs}, f"+{first.epochs}epochs"
     else:
         raise MdpotError(

@@ -54,7 +54,7 @@ def _bars(results: Sequence[Result]) -> Figure:
             _bar_panel(axes[row][column], chosen, key, "force" if row == 0 else "energy")
         if len(part) == 1 and len(datasets) > 1:
             axes[0][column].set_title(part[0], fontsize="medium")
-    _legend(made, axes, results)
+    _legend(made, results)
     return made
 
 
@@ -296,7 +296,7 @@ def _band(line: Callable[..., Any], span: Callable[..., Any], found: Estimate, l
         span(found.mean - found.standard_error, found.mean + found.standard_error, color="0.9", zorder=-1)
 
 
-def _legend(made: Figure, axes: Any, results: Sequence[Result]) -> None:
+def _legend(made: Figure, results: Sequence[Result]) -> None:
     """One legend for all panels, above them."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch

@@ -115,10 +115,17 @@ class Result:
 
     def steps(self, stage: str) -> int | None:
         """Steps that a stage of the first finished seed took."""
+        return self._last(stage, "step")
+
+    def steps_per_epoch(self, stage: str) -> int | None:
+        """Steps in which a stage of the first finished seed saw all its frames once."""
+        return self._last(stage, "steps_per_epoch")
+
+    def _last(self, stage: str, column: str) -> int | None:
         for outcome in self.finished.values():
             log = outcome.pretrain if stage == "pretrain" else outcome.finetune
-            if log.get("step"):
-                return int(log["step"][-1])
+            if log.get(column):
+                return int(log[column][-1])
         return None
 
 

@@ -345,21 +345,8 @@ def seconds_per_epoch(result: Result, stage: str) -> float | None:
         result: a cell.
         stage: "pretrain" or "finetune".
     """
-    spent, length = result.seconds(stage), result.steps(stage)
-    counts = next((o.errors("train") for o in result.finished.values()), {})
-    parent = result.cell.runs[0].parent
-    recipe = result.cell.recipe if stage == "finetune" else parent and parent.recipe
-    if not counts or recipe is None or spent is None or not length:
-        return None
-    config = recipe.finetune if stage == "finetune" else recipe.pretrain
-    if config.batch_frames:
-        steps = counts["n_frames"] / config.batch_frames
-    elif config.batch_atoms:
-        # About: a batch holds one frame at least.
-        steps = min(counts["n_frames"], counts["n_atoms"] / config.batch_atoms)
-    else:
-        return None
-    return steps * spent.mean / length
+    spent, length, steps = result.seconds(stage), result.steps(stage), result.steps_per_epoch(stage)
+    return steps * spent.mean / length if spent and length and steps else None
 
 
 def paper_seconds_per_epoch(result: Result, stage: str) -> float | None:

@@ -86,7 +86,7 @@ def leave(run: Run, out: Path, status: str) -> None:
     if status != "finished":
         return
     if run.kind == "pretrain":
-        line = {"step": 600, "epoch": 1, "seconds": 30.0, "val/cosine": 0.5}
+        line = {"step": 600, "epoch": 1, "steps_per_epoch": 40, "seconds": 30.0, "val/cosine": 0.5}
         (folder / "pretrain" / "metrics.jsonl").write_text(json.dumps(line) + "\n")
         (folder / "pretrained.safetensors").touch()
         return
@@ -95,7 +95,13 @@ def leave(run: Run, out: Path, status: str) -> None:
     else:
         force = ERRORS[run.kind] + 4 * run.seed
         lines = [
-            {"step": s, "seconds": s / 10, "val/force_rmse": force * (1 + 500 / s), "val/energy_rmse": 8.0 + 500 / s}
+            {
+                "step": s,
+                "steps_per_epoch": 40,
+                "seconds": s / 10,
+                "val/force_rmse": force * (1 + 500 / s),
+                "val/energy_rmse": 8.0 + 500 / s,
+            }
             for s in (500, 1000, 1500)
         ]
         (folder / "finetune" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

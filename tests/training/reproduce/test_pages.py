@@ -68,7 +68,7 @@ def test_cost_times_dynamics_after_all_else(tmp_path: Path) -> None:
     assert kinds == sorted(kinds)
     assert kinds.count(True) == 2
     text = (tmp_path / "cost.md").read_text()
-    # 600 steps in 30 s, 40 steps to an epoch of 8,000 atoms by 200; the paper: 0.57 h for 100 epochs.
+    # 600 steps in 30 s, 40 steps to an epoch; the paper: 0.57 h for 100 epochs.
     assert "| water-rpbe | egnn | pretraining | 600 | 30.0 | 50 | 2 | 20.5 | 0.57 |" in text
     assert "| water-rpbe | egnn | 64 waters | 192 | 8.00 ± 0.00 | 1 |" in text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -116,7 +117,11 @@ def test_all_frames_are_all_of_them() -> None:
     found = [cell.recipe.data.max_train_frames for cell in plan("learning-curve", chosen)]
     assert set(found[: len(found) // 2]) == {10}
     assert set(found[len(found) // 2 :]) == {None}
-    assert plan("table1", Settings(seeds=1, datasets=("water-scan",)))[0].recipe.data.max_train_frames == 100
+    few = plan("table1", Settings(seeds=1, datasets=("water-scan",), models=("tide",)))
+    assert few[0].recipe.data.max_train_frames == 100
+    # They are not kept in the folders of those.
+    both = [cell.runs[0].folder for cell in (*plan("learning-curve", chosen), *few)]
+    assert len(set(both)) == len(both)
 
 
 def test_molecules_share_the_pretraining_of_all() -> None:
@@ -140,6 +145,9 @@ def test_paper_budget_counts_in_epochs() -> None:
     assert "+100epochs" in longer.runs[0].folder
     with pytest.raises(MdpotError, match="needs both lengths in steps"):
         plan("objectives", paper_like)
+    # Molecules are pretrained on other frames than they are finetuned on.
+    with pytest.raises(MdpotError, match="needs both lengths in steps"):
+        plan("extended-epochs", replace(paper_like, datasets=("rmd17-uracil",)))
 
 
 def test_refused_settings() -> None:
