@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mdpot.training.report import readable_log, save
-from mdpot.training.reproduce.results import Estimate, Result, baseline
-from mdpot.training.reproduce.table import (
+from mdpot.training.reproduce.comparisons import (
     UNITS,
     errors_of_the_paper,
     groups,
     masked_against,
+    n_labeled,
     paper_change,
     paper_row,
     paper_seconds_per_epoch,
@@ -22,6 +22,7 @@ from mdpot.training.reproduce.table import (
     seconds_per_epoch,
     stages,
 )
+from mdpot.training.reproduce.results import Estimate, Result, baseline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -201,13 +202,13 @@ def _learning(results: Sequence[Result]) -> Figure:
         for axis, key in zip(row, ("force_rmse", "energy_rmse"), strict=True):
             for arm in arms:
                 line = [r for r in group if r.cell.arm == arm]
-                points = [(_n_frames(r), found) for r in line if (found := r.mean(key))]
+                points = [(n_labeled(r), found) for r in line if (found := r.mean(key))]
                 _line(axis, points, COLORS[arm.kind], arm.title)
             axis.set_xscale("log")
             if axis.lines:
                 axis.set_yscale("log")
                 readable_log(axis.yaxis)
-                sizes = {_n_frames(r): "all" if r.cell.frames is None else f"{r.cell.frames}" for r in group}
+                sizes = {n_labeled(r): "all" if r.cell.frames is None else f"{r.cell.frames}" for r in group}
                 axis.set_xticks(list(sizes), list(sizes.values()))
                 axis.set_xticks([], minor=True)
                 axis.legend(frameon=False, fontsize="small")
@@ -322,13 +323,6 @@ def _labels(made: Figure, axes: Iterable[Axes], columns: int) -> None:
 def _title(result: Result) -> str:
     title = result.cell.arm.title
     return f"{title} (diverged)" if result.count("diverged") and not result.finished else title
-
-
-def _n_frames(result: Result) -> float:
-    """How many labeled frames a cell was trained on."""
-    if result.cell.frames is not None:
-        return result.cell.frames
-    return next((o.errors("train")["n_frames"] for o in result.finished.values()), np.nan)
 
 
 def _pretrain(result: Result) -> Any:

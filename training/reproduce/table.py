@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mdpot.training.reproduce import paper
+from mdpot.training.reproduce.comparisons import (
+    UNITS,
+    errors_of_the_paper,
+    groups,
+    labels_needed,
+    masked_against,
+    paper_change,
+    paper_row,
+    paper_seconds_per_epoch,
+    relative_change,
+    seconds_per_epoch,
+    stages,
+)
 from mdpot.training.reproduce.results import Estimate, Log, Result, baseline, estimate, paired
 
 Column = tuple[str, Callable[[Result], str]]
 NOTHING = "–"
-UNITS = {
-    "force_rmse": "force RMSE (meV/Å)",
-    "force_mae": "force MAE (meV/Å)",
-    "energy_rmse": "energy RMSE (meV/atom)",
-    "energy_rmse_structure": "energy RMSE (meV/structure)",
-    "energy_mae_structure": "energy MAE (meV/structure)",
-}
 
 
 def tables(name: str, results: Sequence[Result]) -> str:
@@ -70,36 +76,9 @@ def change(result: Result, base: Result | None, key: str) -> str:
     return f"{number(difference, _decimals(before.mean), '+')} ({percent(share)})"
 
 
-def relative_change(result: Result, base: Result, key: str) -> float | None:
-    """By which share of its mean an error differs from that of another cell, over the seeds that both have."""
-    difference, before = paired(result, base, key), base.mean(key, seeds=result.values(key))
-    return None if difference is None or before is None else difference.mean / before.mean
-
-
-def paper_change(result: Result, what: str) -> float | None:
-    """By which share a pretraining lowered the paper's error; None where the paper lacks one of the two numbers.
-
-    Args:
-        result: a pretrained cell.
-        what: "force" or "energy".
-    """
-    rows = paper_row(result), paper.find_row(result.cell.dataset, result.cell.model, "scratch")
-    after, before = (getattr(row, what) if row else None for row in rows)
-    return after.mean / before.mean - 1 if after and before else None
-
-
 def percent(share: float) -> str:
     """A relative change, "-58.9 %"."""
     return f"{100 * share:+.1f} %"
-
-
-def paper_row(result: Result) -> paper.Row | None:
-    """What the paper has for a cell, where it used all frames."""
-    cell = result.cell
-    if cell.frames is not None:
-        return None
-    stage = cell.runs[0].parent.recipe.pretrain if cell.runs[0].parent else None
-    return paper.find_row(cell.dataset, cell.model, cell.arm.kind, stage.ratio if stage else None)
 
 
 def _paper_error(what: str) -> Callable[[Result], str]:
@@ -187,16 +166,6 @@ def _as_in_the_paper(results: Sequence[Result]) -> str:
     return _errors(results, *errors_of_the_paper(results))
 
 
-def masked_against(results: Sequence[Result]) -> list[tuple[Result, Result]]:
-    """The pairs of figure 2: the masked cell of each network and data set with each of those from scratch."""
-    found = []
-    for group in groups(results):
-        masked = next((r for r in group if r.cell.arm.kind == "mask"), None)
-        others = [r for r in group if r.cell.arm.kind != "mask"]
-        found += [(masked, base) for base in others if masked is not None]
-    return found
-
-
 def _extended(results: Sequence[Result]) -> str:
     """As figure 2: by how much the pretrained network's error is below that of each training from scratch."""
     rows = []
@@ -240,7 +209,18 @@ def _learning(results: Sequence[Result]) -> str:
         ]
         parts.append("Change of the force RMSE (meV/Å) by the pretraining, paired by seed:")
         parts.append(table(["labeled frames", *(arm.title for arm in arms[1:])], rows))
+        rows = [[frames_text(n), *(_needed(group, at[n, arm]) for arm in arms[1:])] for n in sizes]
+        parts.append("Labeled frames that training from scratch needs for the same force RMSE:")
+        parts.append(table(["labeled frames", *(arm.title for arm in arms[1:])], rows))
     return "\n\n".join(parts)
+
+
+def _needed(group: Sequence[Result], result: Result) -> str:
+    found = labels_needed(group, result, "force_rmse")
+    if found is None:
+        return NOTHING
+    sign, frames = found
+    return f"{sign} {frames:,.0f}".strip()
 
 
 def _fewest(results: Sequence[Result]) -> str:
@@ -294,19 +274,6 @@ def _first_below(log: Log, goal: float) -> float | None:
     return next((s for s, e in zip(log["step"], log["val/force_rmse"], strict=True) if e <= goal), None)
 
 
-def stages(results: Sequence[Result]) -> list[tuple[Result, str, str]]:
-    """The lines of the supplement's table 1: for each network and data set a cell, a stage of it, and its title."""
-    found = []
-    for group in groups(results):
-        masked = next((r for r in group if r.cell.arm.kind == "mask"), None)
-        for result, stage, title in (
-            (masked, "pretrain", "pretraining"),
-            (baseline(group, group[0]), "finetune", "finetuning from scratch"),
-        ):
-            found += [(result, stage, title)] if result is not None else []
-    return found
-
-
 def _cost(results: Sequence[Result]) -> str:
     """Times of both stages, as in table 1 of the supplement, and of dynamics."""
     rows = []
@@ -336,38 +303,6 @@ def _cost(results: Sequence[Result]) -> str:
         head = ["data", "network", "system", "atoms", "ms/step of dynamics", "threads"]
         text += f"\n\nDynamics, velocity Verlet by ASE; mean over the trained potentials:\n\n{table(head, steps, 3)}"
     return text
-
-
-def seconds_per_epoch(result: Result, stage: str) -> float | None:
-    """How long a stage takes for all training frames once; None where that is not known yet.
-
-    Args:
-        result: a cell.
-        stage: "pretrain" or "finetune".
-    """
-    spent, length, steps = result.seconds(stage), result.steps(stage), result.steps_per_epoch(stage)
-    return steps * spent.mean / length if spent and length and steps else None
-
-
-def paper_seconds_per_epoch(result: Result, stage: str) -> float | None:
-    """The same of the paper, from table 1 of its supplement; for "finetune" from scratch."""
-    key = result.cell.dataset, result.cell.model
-    n = ("pretrain", "finetune").index(stage)
-    hours, epochs = paper.HOURS.get(key, (None, None))[n], paper.EPOCHS.get(result.cell.dataset)
-    return None if hours is None or epochs is None else 3600 * hours / epochs[n]
-
-
-def errors_of_the_paper(results: Sequence[Result]) -> tuple[str, str]:
-    """The keys of the force and energy errors that the paper has for the data: mean absolute ones for molecules."""
-    if all(r.cell.dataset.startswith("rmd17-") for r in results):
-        return "force_mae", "energy_mae_structure"
-    return "force_rmse", "energy_rmse_structure"
-
-
-def groups(results: Sequence[Result]) -> list[list[Result]]:
-    """The results of each network on each data set."""
-    keys = dict.fromkeys((r.cell.dataset, r.cell.model) for r in results)
-    return [[r for r in results if (r.cell.dataset, r.cell.model) == key] for key in keys]
 
 
 def _decimals(value: float) -> int:

@@ -61,6 +61,23 @@ def test_masking_is_compared_with_both_lengths_from_scratch(tmp_path: Path) -> N
     assert "| water-rpbe | egnn | from scratch, longer | -60.0 ± 0.0 (-37.0 %) | figure only |" in text
 
 
+def test_how_many_labels_a_pretraining_saves(tmp_path: Path) -> None:
+    """From scratch 200 at 10 frames and 50 at 100; masked 100, in the middle of the two on a logarithmic scale."""
+    settings = Settings(seeds=1, models=("egnn",), datasets=("water-rpbe",), frames=(10, None))
+    write("learning-curve", tmp_path, settings)
+    for folder, force in (("scratch-10frames+500steps", 200.0), ("scratch+500steps", 50.0)):
+        path = tmp_path / "runs" / "water-rpbe" / "egnn" / folder / "seed0" / "metrics.json"
+        path.write_text(path.read_text().replace('"force_rmse": 160.0', f'"force_rmse": {force}'))
+    write("learning-curve", tmp_path, settings, tables_only=True)
+    needed = (tmp_path / "learning-curve.md").read_text().split("needs for the same force RMSE:")[1].splitlines()
+    assert "| 10 | 32 | 32 | 32 |" in needed
+    assert "| all | 32 | 32 | 32 |" in needed
+    path = tmp_path / "runs" / "water-rpbe" / "egnn" / "scratch+500steps" / "seed0" / "metrics.json"
+    path.write_text(path.read_text().replace('"force_rmse": 50.0', '"force_rmse": 101.0'))
+    write("learning-curve", tmp_path, settings, tables_only=True)
+    assert "| 10 | > 100 | > 100 | > 100 |" in (tmp_path / "learning-curve.md").read_text()
+
+
 def test_cost_times_dynamics_after_all_else(tmp_path: Path) -> None:
     fake = Fake(turns=2)
     write("cost", tmp_path, Settings(seeds=1, models=("egnn",), datasets=("water-rpbe",)), fake, work=Work(jobs=2))
