@@ -194,12 +194,12 @@ def _curves(axis: Axes, group: Sequence[Result], key: str = "force_rmse", shades
 
 
 def _learning(results: Sequence[Result]) -> Figure:
-    """Test errors over the number of labeled frames, both axes logarithmic; forces left, energies right."""
+    """Test errors over the number of labeled frames, both axes logarithmic."""
     parts = groups(results)
-    made, axes = _panels(len(parts), 2, width=4.8, height=3.4)
+    made, axes = _panels(len(parts), 3, width=3.8, height=3.4)
     for row, group in zip(axes, parts, strict=True):
         arms = list(dict.fromkeys(r.cell.arm for r in group))
-        for axis, key in zip(row, ("force_rmse", "energy_rmse"), strict=True):
+        for axis, key in zip(row, ("force_rmse", "force_mae", "energy_rmse"), strict=True):
             for arm in arms:
                 line = [r for r in group if r.cell.arm == arm]
                 points = [(n_labeled(r), found) for r in line if (found := r.mean(key))]
@@ -211,7 +211,8 @@ def _learning(results: Sequence[Result]) -> Figure:
                 sizes = {n_labeled(r): "all" if r.cell.frames is None else f"{r.cell.frames}" for r in group}
                 axis.set_xticks(list(sizes), list(sizes.values()))
                 axis.set_xticks([], minor=True)
-                axis.legend(frameon=False, fontsize="small")
+                if axis is row[0]:
+                    axis.legend(frameon=False, fontsize="small")
             axis.set_xlabel("labeled training frames")
             axis.set_ylabel(f"test {UNITS[key]}", fontsize="small")
         row[0].set_title(f"{group[0].cell.dataset}, {group[0].cell.model}", fontsize="medium")

@@ -196,27 +196,28 @@ def _learning(results: Sequence[Result]) -> str:
         sizes = list(dict.fromkeys(r.cell.frames for r in group))
         at = {(r.cell.frames, r.cell.arm): r for r in group}
         parts.append(f"### {first.dataset}, {first.model}")
-        for key in ("force_rmse", "energy_rmse"):
+        titles = ["labeled frames", *(arm.title for arm in arms)]
+        for key in ("force_rmse", "force_mae", "energy_rmse"):
             rows = [
                 [frames_text(n), *(error(at[n, arm], key) for arm in arms), _fewest([at[n, a] for a in arms])]
                 for n in sizes
             ]
-            parts.append(f"Test {UNITS[key]}:")
-            parts.append(table(["labeled frames", *(arm.title for arm in arms), "seeds"], rows))
-        rows = [
-            [frames_text(n), *(change(at[n, a], baseline(group, at[n, a]), "force_rmse") for a in arms[1:])]
-            for n in sizes
-        ]
-        parts.append("Change of the force RMSE (meV/Å) by the pretraining, paired by seed:")
-        parts.append(table(["labeled frames", *(arm.title for arm in arms[1:])], rows))
-        rows = [[frames_text(n), *(_needed(group, at[n, arm]) for arm in arms[1:])] for n in sizes]
-        parts.append("Labeled frames that training from scratch needs for the same force RMSE:")
-        parts.append(table(["labeled frames", *(arm.title for arm in arms[1:])], rows))
+            parts += [f"Test {UNITS[key]}:", table([*titles, "seeds"], rows)]
+        del titles[1]
+        for key in ("force_rmse", "force_mae"):
+            rows = [
+                [frames_text(n), *(change(at[n, a], baseline(group, at[n, a]), key) for a in arms[1:])] for n in sizes
+            ]
+            parts += [f"Change of the {UNITS[key]} by the pretraining, paired by seed:", table(titles, rows)]
+        for key in ("force_rmse", "force_mae"):
+            rows = [[frames_text(n), *(_needed(group, at[n, arm], key) for arm in arms[1:])] for n in sizes]
+            what = UNITS[key].split(" (")[0]
+            parts += [f"Labeled frames that training from scratch needs for the same {what}:", table(titles, rows)]
     return "\n\n".join(parts)
 
 
-def _needed(group: Sequence[Result], result: Result) -> str:
-    found = labels_needed(group, result, "force_rmse")
+def _needed(group: Sequence[Result], result: Result, key: str) -> str:
+    found = labels_needed(group, result, key)
     if found is None:
         return NOTHING
     sign, frames = found
