@@ -154,6 +154,8 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load_dataset("watr-rpbe")
     with pytest.raises(MdpotError, match=r"no such file or folder\."):
         load_dataset("water-rpbe", tmp_path / "none")
+    with pytest.raises(MdpotError, match=r"water-rbpe: no such file or folder\. Did you mean the data 'water-rpbe'\?"):
+        load_dataset("custom", Path("water-rbpe"))
     with pytest.raises(MdpotError, match=r"--data for water-rpbe must be, or hold, input\.data\.gz or input\.data"):
         load_dataset("water-rpbe", tmp_path)
     with pytest.raises(MdpotError, match="must be, or hold, a file, not a folder"):

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,9 @@ def _source(name: str) -> Source:
 def _given(name: str, source: Source, data: Path) -> Place:
     """The place that the user named."""
     if not data.exists():
-        raise MdpotError(f"{data}: no such file or folder.")
+        close = get_close_matches(str(data), SOURCES, n=1, cutoff=0.75)
+        hint = f" Did you mean the data {close[0]!r}?" if close else ""
+        raise MdpotError(f"{data}: no such file or folder.{hint}")
     if data.is_file() and source.n_files == 1:
         return Place((data,), str(data))
     files = _locate(source, data, at_the_top=True)
