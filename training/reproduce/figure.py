@@ -186,8 +186,10 @@ def _curves(axis: Axes, group: Sequence[Result], key: str = "force_rmse", shades
             axis.plot(steps, curves.T, color=color, linewidth=0.6, alpha=0.5)
         axis.plot(steps, np.exp(np.log(curves).mean(0)), color=color, linewidth=2, label=result.cell.arm.title)
     if axis.lines:
-        axis.set_yscale("log")
-        readable_log(axis.yaxis)
+        low, high = axis.get_ylim()
+        if low <= 0 or high > 3 * low:
+            axis.set_yscale("log")
+            readable_log(axis.yaxis)
         axis.legend(frameon=False, fontsize="small")
     axis.set_xlabel("step of finetuning")
     axis.set_ylabel(f"validation {UNITS[key]}", fontsize="small")
