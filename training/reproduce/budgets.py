@@ -41,7 +41,7 @@ class Budget:
 
 
 BUDGETS: dict[str, Budget] = {
-    # Two cores: table 1 with four seeds in about an hour and a half.
+    # Two cores: table 1 with four seeds in about an hour.
     "small": Budget(
         "quick",
         (
