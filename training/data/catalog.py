@@ -76,7 +76,11 @@ WATER_RPBE_DOWNLOAD = Download(
 
 
 def rmd17_download(molecule: str) -> Download:
-    """The figshare archive of the revised MD17; no checksum is published with it."""
+    """The figshare archive of the revised MD17; no checksum is published with it.
+
+    Not by PyG's loader `MD17`: of the same archive it makes objects of all 100,000 frames, and leaves the official
+    splits aside.
+    """
     return Download(
         page="https://figshare.com/articles/dataset/Revised_MD17_dataset_rMD17_/12672038",
         archive="rmd17.tar.bz2",
