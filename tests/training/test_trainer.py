@@ -108,7 +108,10 @@ def test_the_log(tmp_path: Path, frames, stores) -> None:
     assert progress.step == 14
     numbers = ("loss", "energy_mae", "energy_rmse", "force_mae", "force_rmse")
     keys = {f"{split}/{key}" for split in ("train", "val") for key in numbers}
-    assert all(set(line) == {"step", "epoch", "lr", *keys} for line in log)
+    assert all(set(line) == {"step", "epoch", "steps_per_epoch", "lr", *keys} for line in log)
+    for line in log:
+        done = line["step"] - line["epoch"] * line["steps_per_epoch"]
+        assert 0 < done <= line["steps_per_epoch"]
     validations = [r for r in reports if "val/loss" in r.numbers]
     assert [(r.step, r.n_steps) for r in validations] == [(4, 14), (8, 14), (12, 14), (14, 14)]
     assert {key: value for key, value in reports[-1].numbers.items() if key != "seconds"} == log[-1]
