@@ -281,7 +281,7 @@ def _cell(
     # Where their number is the question, "all" is all, whatever the recipe has.
     labeled = [] if experiment.frames == (None,) else [f"data.max_train_frames={frames or 'none'}"]
     usual = load_recipe(dataset, budget.preset, base, model)
-    recipe = load_recipe(dataset, budget.preset, [*base, *labeled], model)
+    recipe = load_recipe(dataset, budget.preset, [*base, *labeled], model) if labeled else usual
     suffix = "" if recipe.data == usual.data else f"-{frames or 'all'}frames"
     home = f"{dataset}/{model}"
     if not arm.pretrain:

@@ -168,22 +168,14 @@ def _as_in_the_paper(results: Sequence[Result]) -> str:
 
 def _extended(results: Sequence[Result]) -> str:
     """As figure 2: by how much the pretrained network's error is below that of each training from scratch."""
-    rows = []
+    rows, keys = [], errors_of_the_paper(results)
     for masked, base in masked_against(results):
         row = [base.cell.dataset, base.cell.model, base.cell.arm.title]
-        for key, what in (("force_rmse", "force"), ("energy_rmse_structure", "energy")):
+        for key, what in zip(keys, ("force", "energy"), strict=True):
             share = paper_change(masked, what) if base.cell.arm.kind == "scratch" else None
             row += [change(masked, base, key), "figure only" if share is None else percent(share)]
         rows.append(row)
-    titles = [
-        "data",
-        "network",
-        "masked against",
-        "force RMSE (meV/Å)",
-        "paper",
-        "energy RMSE (meV/structure)",
-        "paper",
-    ]
+    titles = ["data", "network", "masked against", UNITS[keys[0]], "paper", UNITS[keys[1]], "paper"]
     return f"{_as_in_the_paper(results)}\n\n{table(titles, rows, 3)}"
 
 
