@@ -1,4 +1,4 @@
-"""What every reader gives: labelled structures in eV and Å, and a named set of them."""
+"""What every reader gives: labeled structures in eV and Å, and a named set of them."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class Frame:
         forces: [n_atoms, 3] float64, eV/Å, None where they are not known.
         stress: [3, 3] float64, eV/Å^3, tension positive, None where it is not known.
         group: the trajectory it comes from; frames of one group never part in a split.
+        index: its place in its file, from 0; messages name it by that.
     """
 
     numbers: np.ndarray
@@ -38,6 +39,7 @@ class Frame:
     forces: np.ndarray | None = None
     stress: np.ndarray | None = None
     group: str = ""
+    index: int = 0
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -56,6 +58,8 @@ class Dataset:
         tests: further sets, for testing only, by name.
         notice: one line that the user should see, e.g. why a download was given up; empty where all is well.
         caution: what whoever runs a potential that learned the labels should know; empty where there is nothing.
+        isolated: energies, eV, of single atoms in vacuum by atomic number, where the source has them; they are the
+            reference energies of their elements, and are not among the frames.
     """
 
     name: str
@@ -66,6 +70,7 @@ class Dataset:
     tests: dict[str, Dataset] = field(default_factory=dict)
     notice: str = ""
     caution: str = ""
+    isolated: dict[int, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.frames)
