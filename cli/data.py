@@ -1,18 +1,23 @@
-"""`mdpot data`: which data there are, and fetching them."""
+"""`mdpot data`: which data there are, what a file holds, and fetching data."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mdpot.cli.options import PATH, json_option
+from mdpot.cli.options import PATH, json_option, label_options
+
+if TYPE_CHECKING:
+    from mdpot.training.data.labels import Asked
 
 
 @click.group()
 def data() -> None:
-    """List data sources and prepare them."""
+    """List data sources, inspect a file, and prepare sources."""
 
 
 @data.command("list")
@@ -22,6 +27,70 @@ def list_command() -> None:
 
     for row in list_sources():
         click.echo(str(row))
+
+
+@data.command()
+@click.argument("file", type=PATH)
+@label_options
+@json_option
+def inspect(file: Path, as_json: bool, labels: Asked) -> None:
+    """Say what is understood of a file with frames: keys, units, what looks wrong and what to do.
+
+    FILE is a file as `mdpot train custom --data` takes it. Nothing is trained; do this before an hour is spent on it.
+    """
+    from mdpot.training.data.inspection import inspect_file
+
+    found = inspect_file(file, labels)
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    for key, value in _inspection_rows(found):
+        click.echo(f"{key + ':':13}{value}")
+    for warning in found["warnings"]:
+        click.echo(f"{'warning:':13}{warning}")
+
+
+def _inspection_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Titles and values, for a person; what there is none of is left out."""
+    low, high = found["n_atoms"]
+    units, first = found["units"], found["first"]
+    alone = len(found["isolated_atoms"])
+    yield "frames", f"{found['frames']:,} of {low if low == high else f'{low} to {high}'} atoms"
+    left = f", {found['unlabeled']:,} without labels" if found["unlabeled"] else ""
+    yield (
+        "labeled",
+        f"{found['labeled']:,}{left}" + (f", {found['stressed']:,} with a stress" if found["stressed"] else ""),
+    )
+    yield "elements", " ".join(found["elements"])
+    periodic = ", ".join(
+        f"{n:,} along {name}" if name != "---" else f"{n:,} in no cell" for name, n in found["periodic"].items()
+    )
+    yield "periodic", periodic
+    if found["vacuum"]:
+        yield "vacuum", ", ".join(f"{n:,} frames along {axis}" for axis, n in found["vacuum"].items())
+    for kind in ("energy", "forces", "stress"):
+        yield kind, found[f"{kind}_key"] or "none"
+    if found["other_keys"]:
+        yield "also seen", ", ".join(found["other_keys"])
+    yield (
+        "units",
+        f"{units['energy']}, {units['length']}, {units['force']}, stress {units['stress']} ({units['source']})",
+    )
+    if alone:
+        yield "isolated", ", ".join(f"{symbol} {energy:.6g} eV" for symbol, energy in found["isolated_atoms"].items())
+    for key, title, unit in (
+        ("energy_per_atom", "energy/atom", "eV"),
+        ("force", "largest force", "eV/Å"),
+        ("volume_per_atom", "volume/atom", "Å³"),
+    ):
+        if found[key]:
+            yield title, f"{found[key][0]:.4g} to {found[key][1]:.4g} {unit}"
+    if first["energy"] is not None:
+        forces = "" if first["forces_rms"] is None else f", RMS force {first['forces_rms']:.4g} eV/Å"
+        yield "first frame", f"energy {first['energy']:.8g} eV{forces}"
+    closest = sorted(found["distances"].items(), key=lambda pair: pair[1])[:6]
+    if closest:
+        yield "closest", ", ".join(f"{pair} {distance:.2f}" for pair, distance in closest) + " Å"
 
 
 @data.command()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mdpot.cli.options import PATH, check_device, device_option, json_option, threads_option
+from mdpot.cli.options import PATH, check_device, device_option, json_option, label_options, threads_option
 from mdpot.cli.tables import print_errors, print_table
+
+if TYPE_CHECKING:
+    from mdpot.training.data.labels import Asked
 
 
 @click.command()
@@ -18,21 +21,24 @@ from mdpot.cli.tables import print_errors, print_table
 @click.argument("data", type=PATH)
 @device_option
 @threads_option
+@label_options
 @json_option
-def evaluate(file: Path, data: Path, device: str | None, as_json: bool) -> None:
+def evaluate(file: Path, data: Path, device: str | None, as_json: bool, labels: Asked) -> None:
     """Compare a potential with labeled frames.
 
-    FILE is a potential file, the folder of a run, or a name of the zoo. DATA is a file with energies and
-    forces, in any format that `mdpot train --data` reads, or the name of a data source (`mdpot data list`).
+    FILE is a potential file, the folder of a run, or a name of the zoo. DATA is a file with energies, forces or
+    both, in any format that `mdpot train --data` reads, or the name of a data source (`mdpot data list`).
     """
     check_device(device)
     from mdpot.training.run import run_evaluate
 
-    result = run_evaluate(file, data, device=device)
+    result = run_evaluate(file, data, device=device, labels=labels)
     if as_json:
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
         return
     tables = {name: value for name, value in result.items() if isinstance(value, Mapping)}
+    for note in result.pop("notes", ()):
+        click.echo(f"note: {note}")
     for key, value in result.items():
         if key not in tables:
             click.echo(f"{key}: {value}")

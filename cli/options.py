@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,34 @@ threads_option = click.option(
     help="CPU threads for torch. Default: torch decides.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+LABEL_OPTIONS = {
+    "energy_key": click.option("--energy-key", metavar="KEY", help="Key of the energies in the file, e.g. REF_energy."),
+    "forces_key": click.option("--forces-key", metavar="KEY", help="Key of the forces."),
+    "stress_key": click.option("--stress-key", metavar="KEY", help="Key of the stress or virial; ignore takes none."),
+    "units": click.option(
+        "--units",
+        metavar="UNITS",
+        help="Units of a file that states none: ase, atomic, vasp, metal, real, or quantity=unit, e.g. "
+        "energy=Hartree,length=bohr or stress=GPa.  [default: what the file states, else ase]",
+    ),
+}
+"""Options on the labels of a user's own file, by the key of `[data]` that they set."""
+
+
+def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of `LABEL_OPTIONS`; the command gets them together as `labels`."""
+
+    @wraps(command)
+    def wrapped(**arguments: Any) -> Any:
+        from mdpot.training.data.labels import Asked
+
+        return command(labels=Asked(**{key: arguments.pop(key) for key in LABEL_OPTIONS}), **arguments)
+
+    for option in reversed(LABEL_OPTIONS.values()):
+        wrapped = option(wrapped)
+    return wrapped
 
 
 @dataclass(frozen=True)
@@ -104,6 +133,8 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         print_recipe: bool,
         **others: Any,
     ) -> Any:
+        labels = {key: value for key in LABEL_OPTIONS if (value := others.pop(key)) is not None}
+        overrides = (*overrides, *(f"data.{key}={json.dumps(value)}" for key, value in labels.items()))
         loaded = read_recipe(recipe, preset, overrides, model, print_recipe)
         check_device(device)
         return command(Request(loaded, data, out, model, seed, device, resume, tensorboard), **others)
@@ -125,6 +156,7 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="PATH",
             help="File or folder with the frames. Default: what MDPOT_DATA, the cache or mdpot itself holds.",
         ),
+        *LABEL_OPTIONS.values(),
         click.option(
             "--seed",
             type=click.IntRange(min=0),

@@ -136,7 +136,7 @@ def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
 
 
 class Labels:
-    """Energies, forces and, where a frame has one, stress.
+    """Energies, forces and stress, each of the frames that have it.
 
     Args:
         config: loss and weights of the stage.
@@ -168,20 +168,19 @@ class Labels:
         per_atom = energy_error / sizes
         scored = per_atom if config.energy_per == "atom" else energy_error
         force_error = prediction["forces"] - target.forces
-        loss = config.energy_weight * self._penalty(scored).mean()
-        loss = loss + config.force_weight * self._penalty(force_error).mean()
-        logs = {
-            "energy_mae": _mean(per_atom.detach().abs().sum() / MEV, per_atom.numel()),
-            "energy_mse": _mean(per_atom.detach().square().sum() / MEV**2, per_atom.numel()),
-            "force_mae": _mean(force_error.detach().abs().sum() / MEV, force_error.numel()),
-            "force_mse": _mean(force_error.detach().square().sum() / MEV**2, force_error.numel()),
-        }
+        terms = [
+            (config.energy_weight, _labeled(scored, target.energy)),
+            (config.force_weight, _labeled(force_error, target.forces)),
+        ]
+        logs: dict[str, Tensor] = {}
+        _log_errors(logs, "energy", _labeled(per_atom, target.energy).detach())
+        _log_errors(logs, "force", terms[1][1].detach())
         if self.stress:
-            labelled = ~torch.isnan(target.stress).flatten(1).any(1)
-            stress_error = (prediction["stress"] - target.stress)[labelled]
-            if stress_error.numel():
-                loss = loss + config.stress_weight * self._penalty(stress_error).mean()
-                logs["stress_mae"] = _mean(stress_error.detach().abs().sum() / MEV, stress_error.numel())
+            terms.append((config.stress_weight, _labeled(prediction["stress"] - target.stress, target.stress)))
+            _log_errors(logs, "stress", terms[2][1].detach(), squares=False)
+        used = [weight * self._penalty(error).mean() for weight, error in terms if weight > 0 and error.numel()]
+        # Without a label in the batch it still has a gradient, of zero.
+        loss = torch.stack(used).sum() if used else 0.0 * prediction["interaction"].sum()
         logs["loss"] = _mean(loss.detach() * sizes.numel(), sizes.numel())
         return loss, logs
 
@@ -192,6 +191,20 @@ class Labels:
         if self.config.loss == "l2":
             return error.square()
         return torch.nn.functional.huber_loss(error, zero, reduction="none", delta=self.config.huber_delta)
+
+
+def _labeled(error: Tensor, label: Tensor) -> Tensor:
+    """The errors whose label is there: nothing is ever multiplied with an absent one, which is NaN."""
+    there = ~torch.isnan(label).flatten(1).any(1) if label.dim() > 1 else ~torch.isnan(label)
+    return error if bool(there.all()) else error[there]
+
+
+def _log_errors(logs: dict[str, Tensor], name: str, errors: Tensor, squares: bool = True) -> None:
+    """Adds absolute and squared errors, in meV of whatever unit, where there are any."""
+    if errors.numel():
+        logs[f"{name}_mae"] = _mean(errors.abs().sum() / MEV, errors.numel())
+        if squares:
+            logs[f"{name}_mse"] = _mean(errors.square().sum() / MEV**2, errors.numel())
 
 
 def pretraining_objective(config: PretrainConfig, cutoff: float, has_stress: bool = False) -> Objective:

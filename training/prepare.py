@@ -112,8 +112,9 @@ def prepare(
         MdpotError: data that cannot be found, read or used.
     """
     config = recipe.data
+    need = needed_labels(recipe) if need_labels else ()
     dataset = load_dataset(
-        config.source, data, allow_download=config.download, need_labels=need_labels, size=config.size
+        config.source, data, allow_download=config.download, need=need, size=config.size, labels=config.labels
     )
     frames = dataset.frames
     if splits is not None and max((max(v, default=-1) for v in splits.values()), default=-1) >= len(frames):
@@ -135,6 +136,13 @@ def prepare(
     for store in stores.values():
         store.to(device)
     return prepared
+
+
+def needed_labels(recipe: Recipe) -> set[str]:
+    """The labels that a frame must have to be trained on: those of a weight above zero; a stress is never needed."""
+    stage = recipe.finetune
+    weights = {"energy": max(stage.energy_weight, stage.second_energy_weight or 0.0), "forces": stage.force_weight}
+    return {label for label, weight in weights.items() if weight > 0}
 
 
 def structures_to_pretrain(recipe: Recipe, prepared: Prepared) -> Prepared | None:

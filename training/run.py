@@ -17,6 +17,8 @@ from mdpot.errors import MdpotError
 from mdpot.models import Potential
 from mdpot.training import folder as files
 from mdpot.training.data.frames import Dataset
+from mdpot.training.data.labels import Asked
+from mdpot.training.data.readers import NOTHING_ASKED
 from mdpot.training.data.sources import SOURCES, load_dataset
 from mdpot.training.data.store import Store
 from mdpot.training.evaluate import Evaluation, evaluate
@@ -129,27 +131,33 @@ def run_finetune(
     return _finetune(recipe, prepared, network.to(where), out, seed, listener, from_file)
 
 
-def run_evaluate(file: Path, data: Path | str, *, device: str | None = None) -> dict[str, Any]:
-    """Compares a potential with labelled frames.
+def run_evaluate(
+    file: Path, data: Path | str, *, device: str | None = None, labels: Asked = NOTHING_ASKED
+) -> dict[str, Any]:
+    """Compares a potential with labeled frames; what labels there are is scored.
 
     Args:
         file: a potential file, the folder of a run, or a name of the zoo.
-        data: a file with energies and forces, or the name of a data source.
+        data: a file with energies or forces, or the name of a data source.
         device: torch device; None takes a GPU where there is one.
+        labels: what the user says of keys and units in the file.
 
     Returns:
-        "file", "data", "labels", for each set of frames a table, keys in `METRICS`, and a "note" where the potential
-        was trained on a part of the frames.
+        "file", "data", "labels", for each set of frames a table, keys in `METRICS`, "notes" on how the frames were
+        read, where there are any, and a "note" where the potential was trained on a part of the frames.
 
     Raises:
         MdpotError: a file that cannot be used, or frames with elements the potential does not know.
     """
     potential, metadata = load_potential(file, device=pick_device(device))
     named = str(data) in SOURCES and not Path(data).exists()
-    dataset = load_dataset(str(data)) if named else load_dataset("custom", Path(data))
+    source, path = (str(data), None) if named else ("custom", Path(data))
+    dataset = load_dataset(source, path, need=None, labels=labels)
     sets = {dataset.name if named else Path(data).name: dataset, **dataset.tests}
     tables = {name: evaluate(potential, store_for(potential, part)).metrics() for name, part in sets.items()}
-    result = {"file": str(file), "data": dataset.origin, "labels": dataset.labels, **tables}
+    result: dict[str, Any] = {"file": str(file), "data": dataset.origin, "labels": dataset.labels, **tables}
+    if dataset.notes:
+        result["notes"] = list(dataset.notes)
     if metadata.get("provenance", {}).get("data", {}).get("fingerprint") == dataset.fingerprint:
         result["note"] = (
             f"the potential was trained on a part of {dataset.name}; `mdpot info` has its errors on the test split"
@@ -226,8 +234,8 @@ def _open(
         run = run or files.open_folder(out, recipe, seed, kind, resume)
         files.write_json(out / files.SPLITS, {k: v.tolist() for k, v in prepared.splits.items()})
         files.write_json(out / files.RUN, {**run, "data": facts, "weights": weights, "device": str(device)})
-    if dataset.notice:
-        listener.note(dataset.notice)
+    for note in filter(None, (dataset.notice, *dataset.notes)):
+        listener.note(note)
     counts = ", ".join(f"{len(v)} {k}" for k, v in prepared.stores.items())
     listener.note(f"data: {len(dataset)} frames from {dataset.origin} ({counts}), {time.perf_counter() - began:.1f} s")
     listener.note(f"labels: {dataset.labels}")

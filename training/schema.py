@@ -13,6 +13,9 @@ from ase.data import atomic_numbers
 from ase.formula import Formula
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from mdpot.training.data.labels import Asked
+from mdpot.training.data.units import parse_units
+
 PositiveInt = Annotated[int, Field(ge=1, strict=True)]
 NaturalInt = Annotated[int, Field(ge=0, strict=True)]
 Positive = Annotated[float, Field(gt=0, strict=True)]
@@ -68,9 +71,27 @@ class DataConfig(Section):
     """Formula of the molecules that masking may touch, e.g. "H2O"; "none": any with the masked element."""
     download: bool = False
     """Whether the public data set may be downloaded when it is found nowhere else."""
+    energy_key: str | None = None
+    """Key of the energies in a file of your own, e.g. "REF_energy"; "none": the program looks for it."""
+    forces_key: str | None = None
+    """Key of the forces; "none": the program looks for it."""
+    stress_key: str | None = None
+    """Key of the stress, or of a virial; "none": the program looks for it; "ignore" takes no stress."""
+    units: str | None = None
+    """Units of a file of your own that states none: a system ("ase", "atomic", "vasp", "metal", "real") or
+    quantity=unit, e.g. "energy=Hartree,length=bohr" or "stress=-kbar"; "none": what the file states, else ASE's."""
+    check: Literal["on", "off"] = "on"
+    """Whether labels that contradict physics are refused."""
+
+    @property
+    def labels(self) -> Asked:
+        """What is said of keys, units and checks."""
+        return Asked(self.energy_key, self.forces_key, self.stress_key, self.units, self.check == "on")
 
     @model_validator(mode="after")
     def _check(self) -> DataConfig:
+        if self.units is not None:
+            parse_units(self.units)
         if any(f < 0 for f in self.fractions) or not math.isclose(sum(self.fractions), 1.0, abs_tol=1e-6):
             raise ValueError(f"fractions must be three shares that add up to 1, got {list(self.fractions)}")
         if self.fractions[0] == 0 or self.fractions[1] == 0:

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from mdpot.errors import MdpotError
 from mdpot.neighbors import neighbor_list
 from mdpot.simulate.engine import U_PER_A3
+from mdpot.structures import read_structures
 
 WATER_MASS = 18.01528  # u
 OH_LENGTH, HOH_ANGLE = 0.9572, 104.52  # Å, degrees: the molecule in the gas phase
@@ -24,7 +25,7 @@ def read_start(start: str, rng: np.random.Generator) -> Atoms:
     """The structure a run starts from, with a right-handed cell.
 
     Args:
-        start: a file that ASE reads (its last frame is taken), or `water:N` for N molecules at 1 g/cm³.
+        start: a file as `read_structures` takes it (its last frame is taken), or `water:N` for N molecules at 1 g/cm³.
         rng: places and turns the molecules of a fresh box.
 
     Raises:
@@ -39,15 +40,10 @@ def read_start(start: str, rng: np.random.Generator) -> Atoms:
         raise MdpotError(
             f"START {start!r} is not there. Give a structure file that ASE reads, or water:N for a fresh box."
         )
-    from ase.io import read
-
     try:
-        atoms = read(path)
-    except Exception as error:  # ASE's readers raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise MdpotError(f"START {start!r} could not be read as a structure: {reason}.") from None
-    if isinstance(atoms, list):
-        atoms = atoms[-1]
+        atoms = read_structures(path)[-1]
+    except MdpotError as error:
+        raise MdpotError(f"START {error}") from None
     if len(atoms) == 0:
         raise MdpotError(f"START {start!r} holds no atoms.")
     if atoms.constraints:

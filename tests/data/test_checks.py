@@ -42,15 +42,15 @@ def test_faults(make_frame, fields: dict, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_no_frames_and_no_forces_anywhere(make_frame) -> None:
+def test_no_frames_and_the_place_in_the_file(make_frame) -> None:
     with pytest.raises(MdpotError, match="empty"):
         validate_frames([])
-    with pytest.raises(MdpotError, match="no forces, and none in any other frame"):
-        validate_frames([make_frame(forces=None)] * 2)
+    with pytest.raises(MdpotError, match=r"frame 7: no forces\. Training needs energy and forces"):
+        validate_frames([make_frame(index=7, forces=None)] * 2)
 
 
 def test_sound_frames(make_frame, sample_frames) -> None:
-    validate_frames([make_frame(energy=None, forces=None)], need_labels=False)
+    validate_frames([make_frame(energy=None, forces=None)], need=())
     validate_frames([make_frame(cell=np.zeros((3, 3)), pbc=np.zeros(3, dtype=bool))])
     # A slab: the third vector is of no matter where that direction is not periodic.
     validate_frames([make_frame(cell=np.diag([6.0, 6, 0]), pbc=np.array([True, True, False]))])

@@ -9,7 +9,8 @@ import pytest
 from ase import units
 
 from mdpot.errors import MdpotError
-from mdpot.training.data.npz import read_npz, read_water_npz
+from mdpot.training.data.npz import read_water_npz
+from mdpot.training.data.readers import read_frames
 
 
 def test_water_archives(tmp_path: Path) -> None:
@@ -29,7 +30,7 @@ def test_water_archives(tmp_path: Path) -> None:
     assert len({frame.group for frame in frames}) == 14
     assert frames[0].positions.dtype == np.float64
     assert frames[0].pbc.all()
-    assert len(read_npz(tmp_path / "scan_water_6atoms.npz")) == 7
+    assert len(read_frames(tmp_path / "scan_water_6atoms.npz")) == 7
 
 
 def test_rmd17_archives_in_electronvolts(tmp_path: Path) -> None:
@@ -42,7 +43,7 @@ def test_rmd17_archives_in_electronvolts(tmp_path: Path) -> None:
         energies=np.array([-1.0, -2.0]),
         forces=coords,
     )
-    frames = read_npz(path)
+    frames = read_frames(path)
     assert frames[1].energy == pytest.approx(-2 * units.kcal / units.mol, rel=1e-6)
     assert frames[1].forces is not None
     np.testing.assert_allclose(frames[1].forces, coords[1] * units.kcal / units.mol, rtol=1e-6)
@@ -53,12 +54,12 @@ def test_rmd17_archives_in_electronvolts(tmp_path: Path) -> None:
 def test_bad_archives(tmp_path: Path) -> None:
     path = tmp_path / "other.npz"
     np.savez(path, weights=np.zeros(3))
-    with pytest.raises(MdpotError, match=r"other\.npz: the arrays .* got weights"):
-        read_npz(path)
+    with pytest.raises(MdpotError, match=r"other\.npz: an archive of frames holds .* got weights"):
+        read_frames(path)
     with pytest.raises(MdpotError, match="lacks"):
         read_water_npz([path])
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(MdpotError, match="truncated or damaged"):
-        read_npz(path)
+        read_frames(path)
     with pytest.raises(MdpotError, match="no such file"):
-        read_npz(tmp_path / "none.npz")
+        read_frames(tmp_path / "none.npz")

@@ -18,10 +18,10 @@ def test_kinds(tmp_path: Path, runner_text: str) -> None:
     (tmp_path / "plain.txt").write_text(runner_text)
     (tmp_path / "packed").write_bytes(gzip.compress(runner_text.encode()))
     assert len(read_frames(tmp_path / "plain.txt")) == len(read_frames(tmp_path / "packed")) == 12
-    coords = np.zeros((1, 1, 3))
-    np.savez(tmp_path / "a.npz", nuclear_charges=np.array([1]), coords=coords, energies=np.zeros(1), forces=coords)
+    coords = np.arange(6.0).reshape(1, 2, 3)
+    np.savez(tmp_path / "a.npz", nuclear_charges=np.array([1, 1]), coords=coords, energies=np.ones(1), forces=coords)
     assert len(read_frames(tmp_path / "a.npz")) == 1
-    write(tmp_path / "b.extxyz", Atoms("H"))
+    write(tmp_path / "b.extxyz", Atoms("H2", [[0, 0, 0], [0, 0, 0.7]]))
     assert len(read_frames(tmp_path / "b.extxyz")) == 1
 
 

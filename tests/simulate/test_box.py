@@ -80,7 +80,7 @@ def test_read_start_refuses(start: str, message: str) -> None:
 
 def test_read_start_refuses_what_is_no_structure(tmp_path: Path) -> None:
     (tmp_path / "text.xyz").write_text("hello\n")
-    with pytest.raises(MdpotError, match="could not be read"):
+    with pytest.raises(MdpotError, match=r"START .* cannot be read"):
         read_start(str(tmp_path / "text.xyz"), np.random.default_rng(0))
 
 

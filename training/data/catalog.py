@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from mdpot.training.data.download import Download, unpack_members, unpack_runner, zenodo_address
-from mdpot.training.data.frames import Frame
+from mdpot.training.data.labels import Asked
 from mdpot.training.data.npz import read_water_npz
-from mdpot.training.data.readers import is_runner, read_frames
+from mdpot.training.data.readers import is_runner, read_file
+from mdpot.training.data.reading import ENERGY_AND_FORCES, Reading, official
 from mdpot.training.data.rmd17 import ALL, MOLECULES, PROTOCOLS, official_splits, read_all_rmd17
 from mdpot.training.data.runner import first_comment
 from mdpot.training.data.tip3p import SIZES, generate
 
-Contents = tuple[list[Frame], dict[str, np.ndarray] | None]
+
+@dataclass(frozen=True)
+class Request:
+    """What is wanted of the files of a source.
+
+    Attributes:
+        size: one of its `sizes`, "" where it has none.
+        labels: what the user says of the labels.
+        need: the labels that a frame must have, see `mdpot.training.data.readers.read_file`.
+    """
+
+    size: str = ""
+    labels: Asked = field(default_factory=Asked)
+    need: Collection[str] | None = ENERGY_AND_FORCES
 
 
 @dataclass(frozen=True)
@@ -27,14 +39,15 @@ class Source:
 
     Attributes:
         description: one line for `mdpot data list`.
-        labels: takes the files, gives what labelled them.
+        labels: takes the files, gives what labeled them; of the user's own frames nothing more is known than the keys.
         folders: where below MDPOT_DATA the files may lie, best first; below other folders also at the top.
         files: patterns of file names; the first pattern that any file fits, counts.
         n_files: how many files make it whole; with fewer of them it is not there.
-        read: takes the files and one of `sizes`, gives the frames and the official splits (None where there are none).
+        read: takes the files and a request, gives the frames and the official splits, where there are any.
+        own: whether the labels of its files have keys and units that the user may name.
         sample: a file inside the package that stands in for the source; None where there is none.
         test: patterns of a file beside the others that is for testing only.
-        test_labels: what labelled that one.
+        test_labels: what labeled that one.
         beside: further folders and files to copy along, relative to the folder of the files.
         download: where it can be fetched; None where it cannot.
         generate: where it is computed here: takes the folder in the cache and one of `sizes`, gives the file.
@@ -47,7 +60,7 @@ class Source:
     labels: Callable[[Sequence[Path]], str]
     folders: tuple[str, ...]
     files: tuple[str, ...]
-    read: Callable[[Sequence[Path], str], Contents]
+    read: Callable[[Sequence[Path], Request], Reading]
     n_files: int = 1
     sample: Path | None = None
     test: tuple[str, ...] = ()
@@ -58,6 +71,7 @@ class Source:
     sizes: tuple[str, ...] = ()
     by_hand: str = ""
     caution: str = ""
+    own: bool = False
 
 
 RUNNER_FILES = ("input.data.gz", "input.data")
@@ -98,8 +112,16 @@ def _rmd17_pattern(molecule: str) -> str:
     return "*" if molecule == ALL else molecule
 
 
-def _read_one(files: Sequence[Path], size: str) -> Contents:
-    return read_frames(files[0]), None
+def _read_one(files: Sequence[Path], request: Request) -> Reading:
+    return read_file(files[0], request.labels, request.need)
+
+
+def _read_water(files: Sequence[Path], request: Request) -> Reading:
+    return official(read_water_npz(files))
+
+
+def _read_rmd17(files: Sequence[Path], request: Request) -> Reading:
+    return official(*read_all_rmd17(files, request.size))
 
 
 def _water_rpbe_labels(files: Sequence[Path]) -> str:
@@ -121,7 +143,7 @@ def _rmd17(molecule: str) -> Source:
         labels=_rmd17_labels,
         folders=("rmd17/npz_data", "npz_data", "."),
         files=(f"rmd17_{_rmd17_pattern(molecule)}.npz",),
-        read=read_all_rmd17,
+        read=_read_rmd17,
         n_files=len(MOLECULES) if molecule == ALL else 1,
         sizes=PROTOCOLS,
         beside=(f"../splits/{_rmd17_pattern(molecule)}/*_01.csv", "../splits/*_01.csv"),
@@ -144,7 +166,7 @@ def _water_tip3p(rigid: bool) -> Source:
         folders=(name, "."),
         # The largest that is there counts.
         files=tuple(f"tip3p-{'rigid-' if rigid else ''}{size}.npz" for size in reversed(SIZES)),
-        read=lambda files, size: (read_water_npz(files), None),
+        read=_read_water,
         generate=partial(generate, rigid=rigid),
         sizes=tuple(SIZES),
         by_hand=f"`mdpot data prepare {name}` computes it.",
@@ -159,6 +181,7 @@ SOURCES: dict[str, Source] = {
         folders=("water-rpbe", "."),
         files=RUNNER_FILES,
         read=_read_one,
+        own=True,
         sample=SAMPLE,
         test=("dft_test.data", "dft_test.data.gz"),
         test_labels="RPBE-D3 DFT",
@@ -170,6 +193,7 @@ SOURCES: dict[str, Source] = {
         folders=("water-blypd3",),
         files=RUNNER_FILES,
         read=_read_one,
+        own=True,
         by_hand="Put its RuNNer file at {folder}/input.data, or give its path by --data.",
     ),
     "water-scan": Source(
@@ -177,18 +201,19 @@ SOURCES: dict[str, Source] = {
         labels=lambda files: "SCAN DFT",
         folders=("water-scan", "."),
         files=("scan_water_*atoms.npz",),
-        read=lambda files, size: (read_water_npz(files), None),
+        read=_read_water,
         by_hand="Put its files scan_water_*atoms.npz into {folder}, or give their folder by --data.",
     ),
     "water-tip3p": _water_tip3p(rigid=False),
     "water-tip3p-rigid": _water_tip3p(rigid=True),
     **{f"rmd17-{molecule}": _rmd17(molecule) for molecule in (*MOLECULES, ALL)},
     "custom": Source(
-        description="your own frames: --data FILE, in any format that ASE reads, with energies and forces",
+        description="your own frames: --data FILE, extended XYZ, VASP, RuNNer, npz or another format that ASE reads",
         labels=lambda files: f"as in {files[0].name}",
         folders=(".",),
         files=(),
         read=_read_one,
         by_hand="Give the file by --data FILE.",
+        own=True,
     ),
 }

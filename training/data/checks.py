@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -10,6 +10,7 @@ from ase.data import chemical_symbols
 from mdpot.errors import MdpotError
 from mdpot.neighbors import neighbor_list
 from mdpot.training.data.frames import Frame
+from mdpot.training.data.reading import ENERGY_AND_FORCES
 
 #: Atoms closer than this, Å, are an error in the file: the shortest bond there is, H2, has 0.74 Å.
 MIN_DISTANCE = 0.4
@@ -17,25 +18,30 @@ MIN_DISTANCE = 0.4
 _SEARCH = 1.5
 
 
-def validate_frames(frames: Sequence[Frame], where: str = "data", need_labels: bool = True) -> None:
+def validate_frames(frames: Sequence[Frame], where: str = "data", need: Collection[str] = ENERGY_AND_FORCES) -> None:
     """Refuses frames that cannot be trained on.
 
     Args:
-        frames: to be checked, in the order of the file.
+        frames: to be checked; they are called by their place in the file.
         where: the file, for the message.
-        need_labels: whether every frame must have energy and forces (pretraining needs none).
+        need: the labels that every frame must have; pretraining needs none.
 
     Raises:
         MdpotError: no frames; no atoms; NaN or infinity; a periodic frame without a cell; overlapping atoms,
-            images included; an energy or forces that are missing.
+            images included; a label that is missing or of a wrong shape.
     """
     if not frames:
         raise MdpotError(f"{where}: empty: it holds no frame.")
-    for index, frame in enumerate(frames):
-        at = f"{where}, frame {index}"
+    placed = any(frame.index for frame in frames)
+    for n, frame in enumerate(frames):
+        at = f"{where}, frame {frame.index if placed else n}"
         _check_structure(frame, at)
-        if need_labels:
-            _check_labels(frame, at, all(f.forces is None for f in frames) if frame.forces is None else False)
+        for label in sorted(need):
+            if getattr(frame, label) is None:
+                raise MdpotError(
+                    f"{at}: no {label}. Training needs {' and '.join(sorted(need))}; pretraining does not."
+                )
+        _check_shapes(frame, at)
         _check_finite_labels(frame, at)
         _check_distances(frame, at)
 
@@ -63,18 +69,13 @@ def _unit(lattice: np.ndarray) -> np.ndarray:
     return lattice / np.linalg.norm(lattice, axis=1, keepdims=True)
 
 
-def _check_labels(frame: Frame, at: str, nowhere: bool) -> None:
-    """Energy and forces are there, in the right shape; `nowhere` is whether no frame at all has forces."""
-    remedy = "Training needs energies and forces; pretraining alone does not."
-    if frame.energy is None:
-        raise MdpotError(f"{at}: no energy. {remedy}")
-    if frame.forces is None:
-        what = "no forces, and none in any other frame" if nowhere else "no forces"
-        raise MdpotError(f"{at}: {what}. {remedy}")
-    if frame.forces.shape != frame.positions.shape:
+def _check_shapes(frame: Frame, at: str) -> None:
+    if frame.forces is not None and frame.forces.shape != frame.positions.shape:
         raise MdpotError(
             f"{at}: forces must have the shape of the positions, {frame.positions.shape}; got {frame.forces.shape}."
         )
+    if frame.stress is not None and frame.stress.shape != (3, 3):
+        raise MdpotError(f"{at}: the stress must have the shape (3, 3); got {frame.stress.shape}.")
 
 
 def _check_finite_labels(frame: Frame, at: str) -> None:

@@ -60,6 +60,7 @@ class Dataset:
         caution: what whoever runs a potential that learned the labels should know; empty where there is nothing.
         isolated: energies, eV, of single atoms in vacuum by atomic number, where the source has them; they are the
             reference energies of their elements, and are not among the frames.
+        notes: what the user should know of how the frames were read, a sentence each.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Dataset:
     notice: str = ""
     caution: str = ""
     isolated: dict[int, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.frames)

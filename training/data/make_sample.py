@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from mdpot.errors import MdpotError
-from mdpot.training.data.runner import read_bytes
+from mdpot.structures import read_bytes
 
 N_FRAMES = 1000
 MAX_BYTES = 3_000_000

@@ -2,54 +2,79 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
-from mdpot.errors import MdpotError
-from mdpot.training.data.ase_io import read_ase
+from mdpot.errors import unknown
+from mdpot.structures import head, read_bytes
+from mdpot.training.data.ase_io import parse_ase
 from mdpot.training.data.frames import Frame
-from mdpot.training.data.npz import read_npz
-from mdpot.training.data.runner import read_runner
+from mdpot.training.data.labels import IGNORE, Asked
+from mdpot.training.data.ml_ab import UNITS, is_ml_ab, parse_ml_ab
+from mdpot.training.data.npz import parse_npz
+from mdpot.training.data.reading import Raw, Reading, finish
+from mdpot.training.data.runner import parse_runner
+from mdpot.training.data.units import ATOMIC, parse_units
 
-_GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
+_ZIP = b"PK\x03\x04"
+_MARK = b"\xef\xbb\xbf"
+NOTHING_ASKED = Asked()
+
+
+def read_file(path: Path | str, asked: Asked = NOTHING_ASKED, need: Collection[str] | None = None) -> Reading:
+    """What can be used of a file: RuNNer `input.data`, VASP's ML_AB, npz, or whatever ASE reads; any may be gzipped.
+
+    Args:
+        path: the file.
+        asked: what the user says of its labels.
+        need: the labels that a frame must have, else it is left out; empty for pretraining, which reads none; None for
+            any label at all.
+
+    Raises:
+        MdpotError: no such file, empty, truncated, damaged, in a format that nobody here knows; labels that are asked
+            for and not there, or that contradict each other.
+    """
+    path = Path(path)
+    raw = _parse(path, asked, need is None or len(need) > 0)
+    return finish(raw, need, path)
 
 
 def read_frames(path: Path | str) -> list[Frame]:
-    """The frames of a file: RuNNer `input.data` (plain or gzipped), npz, or whatever ASE reads.
-
-    Raises:
-        MdpotError: no such file, empty, truncated, damaged, or in a format that nobody here knows.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise MdpotError(f"{path}: a folder; give the file with the frames.")
-    if not path.is_file():
-        raise MdpotError(f"{path}: no such file. Check the path.")
-    if path.stat().st_size == 0:
-        raise MdpotError(f"{path}: empty: it holds no frame.")
-    if path.suffix == ".npz" or _head(path).startswith(_ZIP):
-        return read_npz(path)
-    return read_runner(path) if is_runner(path) else read_ase(path)
+    """All frames of a file but isolated atoms, labeled or not, in eV and Å; errors as `read_file`."""
+    reading = read_file(path, need=None)
+    if reading.n_unlabeled:
+        reading = read_file(path, need=())
+    return reading.frames
 
 
 def is_runner(path: Path) -> bool:
     """Whether a file, plain or gzipped, starts with the `begin` of a RuNNer frame, or its name says so."""
-    words = _head(path).split(None, 1)
-    return path.name in ("input.data", "input.data.gz") or (bool(words) and words[0] == b"begin")
+    words = head(path).removeprefix(_MARK).split(None, 1)
+    return path.name in ("input.data", "input.data.gz") or (bool(words) and words[0].lower() == b"begin")
 
 
-def _head(path: Path) -> bytes:
-    """The first bytes of a file, unpacked where it is gzipped; b"" where they cannot be."""
-    with path.open("rb") as file:
-        head = file.read(4096)
-    if not head.startswith(_GZIP):
-        return head
-    try:
-        with gzip.open(path) as packed:
-            return packed.read(4096)
-    except (EOFError, OSError, zlib.error):
-        try:  # A truncated file still tells what it began with.
-            return zlib.decompressobj(wbits=31).decompress(head)
-        except zlib.error:
-            return b""
+def _parse(path: Path, asked: Asked, want_labels: bool) -> Raw:
+    if path.is_dir() or not path.is_file() or path.stat().st_size == 0:
+        read_bytes(path)  # says what is wrong
+    start = head(path)
+    if path.suffix == ".npz" or start.startswith(_ZIP):
+        return _named(parse_npz(path, asked.units), asked)
+    if is_runner(path):
+        return _named(parse_runner(path, parse_units(asked.units, replace(ATOMIC, source="of the format"))), asked)
+    if is_ml_ab(start.removeprefix(_MARK)):
+        return _named(parse_ml_ab(path, parse_units(asked.units, UNITS)), asked)
+    return parse_ase(path, asked, want_labels)
+
+
+def _named(raw: Raw, asked: Asked) -> Raw:
+    """What a format holds whose keys are fixed: the labels that the user does not want are taken off."""
+    for kind, key in asked.keys.items():
+        there = getattr(raw.keys, kind)
+        if key == IGNORE:
+            for frame in raw.frames:
+                setattr(frame, kind, None)
+            raw.keys = replace(raw.keys, **{kind: None})
+        elif key != there:
+            raise unknown(f"key of {kind} in this format", key, [str(there or "none")])
+    return raw

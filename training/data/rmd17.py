@@ -60,6 +60,9 @@ def read_rmd17(path: Path | str, protocol: str = "official") -> tuple[list[Frame
     lacking = [key for key in ("nuclear_charges", "coords", "energies", "forces") if key not in arrays]
     if lacking:
         raise MdpotError(f"{path}: an rMD17 archive holds coords, energies, forces, ...; it lacks {lacking}.")
+    shapes = {key: arrays[key].shape for key in ("coords", "energies", "forces")}
+    if not all(shape and shape[0] == shapes["coords"][0] for shape in shapes.values()):
+        raise MdpotError(f"{path}: coords, energies and forces must be of as many frames; their shapes are {shapes}.")
     n_frames = len(arrays["coords"])
     rng = np.random.default_rng(SEED)
     if protocol == "paper":
@@ -71,7 +74,7 @@ def read_rmd17(path: Path | str, protocol: str = "official") -> tuple[list[Frame
             )
         ends = PAPER_TRAIN, PAPER_TRAIN + PAPER_VALIDATION
         parts = np.split(np.arange(n_frames), ends)
-        return rmd17_frames(arrays, rng.permutation(n_frames).tolist()), dict(zip(SPLITS, parts, strict=True))
+        return rmd17_frames(path, arrays, rng.permutation(n_frames).tolist()), dict(zip(SPLITS, parts, strict=True))
     tables = official_splits(path)
     if tables is None:
         n_chosen = min(n_frames, N_TRAIN + N_VALIDATION + N_TEST)
@@ -84,7 +87,7 @@ def read_rmd17(path: Path | str, protocol: str = "official") -> tuple[list[Frame
     n_validation = max(1, round(len(learn) * N_VALIDATION / (N_TRAIN + N_VALIDATION)))
     ends = np.cumsum([len(learn) - n_validation, n_validation, len(test)])
     parts = np.split(np.arange(ends[-1]), ends[:-1])
-    frames = rmd17_frames(arrays, np.concatenate([learn, test]).tolist())
+    frames = rmd17_frames(path, arrays, np.concatenate([learn, test]).tolist())
     return frames, dict(zip(SPLITS, parts, strict=True))
 
 

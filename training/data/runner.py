@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from ase.data import atomic_numbers
 
-from mdpot.errors import MdpotError
-from mdpot.training.data.frames import Frame, make_groups
-from mdpot.units import BOHR, HARTREE, HARTREE_PER_BOHR
+from mdpot.errors import MdpotError, unknown
+from mdpot.structures import ISOTOPES, decode, read_bytes
+from mdpot.training.data.frames import Frame
+from mdpot.training.data.labels import Keys
+from mdpot.training.data.reading import Raw, finish
+from mdpot.training.data.units import ATOMIC, Units
+
+KEYWORDS = ("begin", "comment", "lattice", "atom", "energy", "charge", "end")
 
 _SYMBOL_COLUMN = 4
 _NUMBER_COLUMNS = (1, 2, 3, 7, 8, 9)  # x y z, fx fy fz of `atom x y z element charge unused fx fy fz`
@@ -21,57 +24,44 @@ _N_COLUMNS = 10
 _SOURCE_FRAME = re.compile(r"source_frame\s+(\S+)")
 
 
-def read_bytes(path: Path) -> bytes:
-    """The content of a file, unpacked where it is gzipped, whatever its name ends with.
-
-    Raises:
-        MdpotError: no such file, or a damaged or truncated gzip file.
-    """
-    if not path.is_file():
-        raise MdpotError(f"{path}: no such file. Check the path.")
-    data = path.read_bytes()
-    if not data.startswith(b"\x1f\x8b"):
-        return data
-    try:
-        return gzip.decompress(data)
-    except (EOFError, OSError, zlib.error) as error:
-        raise MdpotError(f"{path}: the gzip file is truncated or damaged ({error}). Copy it again.") from None
-
-
 def read_runner(path: Path | str) -> list[Frame]:
-    """The frames of a RuNNer `input.data` file.
+    """All frames of a RuNNer `input.data` file in eV and Å, labeled or not; see `parse_runner`."""
+    return finish(parse_runner(path), (), Path(path)).frames
 
-    A frame is periodic where it has three `lattice` lines. Its group is N where its comment says
-    `source_frame N` (the form that mdpot's own files have), and else as `make_groups` says.
+
+def parse_runner(path: Path | str, units: Units = ATOMIC) -> Raw:
+    """What a RuNNer `input.data` file holds.
+
+    Words are separated by any white space, keywords are in any case, and lines that begin with "#" are left out. A
+    frame is periodic where it has three `lattice` lines. Its group is N where its comment says `source_frame N` (the
+    form that mdpot's own files have).
 
     Args:
         path: the file, plain or gzipped.
-
-    Returns:
-        The frames in eV and Å.
+        units: of the file.
 
     Raises:
-        MdpotError: no such file, empty, truncated, not of this format, or a line that cannot be read.
+        MdpotError: no such file, empty, truncated, not of this format, an unknown keyword, or a line that cannot be
+            read.
     """
     path = Path(path)
-    lines = read_bytes(path).decode("utf-8", "replace").splitlines()
+    lines = decode(read_bytes(path)).splitlines()
     frames: list[Frame] = []
-    names: list[str] = []
     begin = None
     for index, line in enumerate(lines):
-        word = line.split(None, 1)[0] if line[:4] != "atom" and line.strip() else line[:4]
+        if begin is not None and line[:4] == "atom":  # nearly all lines
+            continue
+        word = (line.split(None, 1) or [""])[0].lower()
         if begin is None:
             if word == "begin":
                 begin = index
-            elif word.strip():
+            elif word and not word.startswith("#"):
                 raise MdpotError(
                     f"{path}, line {index + 1}: a frame starts with 'begin'; got {line.strip()[:60]!r}. "
                     "Is it a RuNNer input.data file?"
                 )
         elif word == "end":
-            frame, name = _frame(path, lines, begin, index)
-            frames.append(frame)
-            names.append(name)
+            frames.append(_frame(path, lines, begin, index, len(frames)))
             begin = None
         elif word == "begin":
             raise MdpotError(f"{path}, line {index + 1}: a second 'begin': the frame of line {begin + 1} has no 'end'.")
@@ -81,9 +71,7 @@ def read_runner(path: Path | str) -> list[Frame]:
         )
     if not frames:
         raise MdpotError(f"{path}: empty: it holds no frame.")
-    for frame, group in zip(frames, make_groups(names), strict=True):
-        frame.group = group
-    return frames
+    return Raw(frames, Keys("energy", "forces"), units)
 
 
 def first_comment(path: Path) -> str:
@@ -94,77 +82,97 @@ def first_comment(path: Path) -> str:
     return ""
 
 
-def _frame(path: Path, lines: Sequence[str], begin: int, end: int) -> tuple[Frame, str]:
-    """The frame between the lines `begin` and `end`, and the group it names ("" for none)."""
+def _frame(path: Path, lines: Sequence[str], begin: int, end: int, index: int) -> Frame:
+    """The frame between the lines `begin` and `end`, in the units of the file."""
     atoms: list[str] = []
     lattice: list[list[float]] = []
     energy = None
     name = ""
-    for index in range(begin + 1, end):
-        line = lines[index]
+    for number in range(begin + 1, end):
+        line = lines[number]
         if line.startswith("atom"):
             atoms.append(line)
             continue
-        word, _, rest = line.strip().partition(" ")
+        word, rest = (*line.split(None, 1), "", "")[:2]
         try:
-            if word == "atom":
-                atoms.append(line.strip())
-            elif word == "lattice":
-                lattice.append([float(x) for x in rest.split()[:3]])
-            elif word == "energy":
-                energy = float(rest) * HARTREE
-            elif word == "comment" and (match := _SOURCE_FRAME.search(rest)):
-                name = match.group(1)
-        except ValueError:
-            raise MdpotError(f"{path}, line {index + 1}: cannot read {line.strip()[:60]!r}.") from None
+            match word.lower():
+                case "atom":
+                    atoms.append(line)
+                case "lattice":
+                    lattice.append([float(x) for x in rest.split()[:3]])
+                case "energy":
+                    energy = float(rest.split()[0])
+                case "comment":
+                    found = _SOURCE_FRAME.search(rest)
+                    name = found.group(1) if found else name
+                case "charge" | "":
+                    pass
+                case other:
+                    if not other.startswith("#"):
+                        raise MdpotError(
+                            f"{path}, line {number + 1}: {unknown('keyword of a RuNNer file', word, KEYWORDS)}"
+                        )
+        except (ValueError, IndexError) as error:
+            if isinstance(error, MdpotError):
+                raise
+            raise MdpotError(f"{path}, line {number + 1}: cannot read {line.strip()[:60]!r}.") from None
     numbers, positions, forces = _atoms(path, lines, begin, end, atoms)
     if len(lattice) not in (0, 3) or any(len(row) != 3 for row in lattice):
         raise MdpotError(
             f"{path}, frame that begins in line {begin + 1}: a frame has three lattice lines of three "
             f"numbers each, or none; got {len(lattice)} lines."
         )
-    frame = Frame(
+    return Frame(
         numbers=numbers,
         positions=positions,
-        cell=np.array(lattice) * BOHR if lattice else np.zeros((3, 3)),
+        cell=np.array(lattice) if lattice else np.zeros((3, 3)),
         pbc=np.full(3, bool(lattice)),
         energy=energy,
         forces=forces,
+        group=name,
+        index=index,
     )
-    return frame, name
 
 
 def _atoms(
     path: Path, lines: Sequence[str], begin: int, end: int, atoms: list[str]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Atomic numbers [n_atoms], positions [n_atoms, 3] in Å and forces [n_atoms, 3] in eV/Å of the atom
-    lines."""
+    """Atomic numbers [n_atoms], positions [n_atoms, 3] and forces [n_atoms, 3] of the atom lines."""
     if not atoms:
         raise MdpotError(f"{path}, frame that begins in line {begin + 1}: it has no atom lines.")
     try:
         # numpy parses the block in C; it refuses rows of too few columns and words that are no numbers.
         block = np.loadtxt(atoms, usecols=_NUMBER_COLUMNS, ndmin=2, comments=None)
         symbols = [line.split(None, _SYMBOL_COLUMN + 1)[_SYMBOL_COLUMN] for line in atoms]
-        numbers = np.array([atomic_numbers[symbol] for symbol in symbols], dtype=np.int64)
+        numbers = np.array([_number(symbol) for symbol in symbols], dtype=np.int64)
     except (ValueError, KeyError, IndexError):
         raise _bad_atom(path, lines, begin, end) from None
-    return numbers, block[:, :3] * BOHR, block[:, 3:] * HARTREE_PER_BOHR
+    return numbers, block[:, :3], block[:, 3:]
 
 
 def _bad_atom(path: Path, lines: Sequence[str], begin: int, end: int) -> MdpotError:
     """The error for the first atom line between `begin` and `end` that cannot be read."""
     for index in range(begin + 1, end):
         words = lines[index].split()
-        if not words or words[0] != "atom":
+        if not words or words[0].lower() != "atom":
             continue
         where = f"{path}, line {index + 1}"
         if len(words) < _N_COLUMNS:
             rule = "an atom line is `atom x y z element charge unused fx fy fz`"
             return MdpotError(f"{where}: {rule}; got {len(words)} columns. Training needs the forces.")
-        if words[_SYMBOL_COLUMN] not in atomic_numbers:
+        try:
+            _number(words[_SYMBOL_COLUMN])
+        except KeyError:
             return MdpotError(f"{where}: {words[_SYMBOL_COLUMN]!r} is no element.")
         try:
             [float(words[column]) for column in _NUMBER_COLUMNS]
         except ValueError:
             return MdpotError(f"{where}: cannot read the numbers of {lines[index].strip()[:80]!r}.")
     return MdpotError(f"{path}, frame that begins in line {begin + 1}: cannot read its atoms.")
+
+
+def _number(symbol: str) -> int:
+    """The atomic number of a symbol in any case; D and T are hydrogen."""
+    if symbol in atomic_numbers:
+        return atomic_numbers[symbol]
+    return 1 if symbol in ISOTOPES else atomic_numbers[symbol.capitalize()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,12 +15,15 @@ from ase.data import chemical_symbols
 
 from mdpot.errors import MdpotError, unknown
 from mdpot.files import atomic
-from mdpot.training.data.catalog import SOURCES, Source
+from mdpot.structures import read_bytes
+from mdpot.training.data.catalog import SOURCES, Request, Source
 from mdpot.training.data.checks import validate_frames
 from mdpot.training.data.download import cache_folder, fetch
 from mdpot.training.data.frames import Dataset
+from mdpot.training.data.labels import Asked
+from mdpot.training.data.readers import NOTHING_ASKED
+from mdpot.training.data.reading import ENERGY_AND_FORCES, Reading
 from mdpot.training.data.reference import rms_force
-from mdpot.training.data.runner import read_bytes
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,9 @@ def load_dataset(
     name: str,
     data: Path | str | None = None,
     allow_download: bool = False,
-    need_labels: bool = True,
+    need: Collection[str] | None = ENERGY_AND_FORCES,
     size: str | None = None,
+    labels: Asked = NOTHING_ASKED,
 ) -> Dataset:
     """The frames of a source, checked.
 
@@ -64,27 +68,48 @@ def load_dataset(
         data: a file, or a folder laid out as the public source.
         allow_download: whether to ask the network when nothing nearer is found. Where that fails, a source
             with a sample gives the sample, and says so in `Dataset.notice`.
-        need_labels: whether every frame must have energy and forces.
+        need: the labels that a frame must have; empty for pretraining, None for any label at all. Frames of the
+            user's own that lack one are left out, which is said in `Dataset.notes`.
         size: how much of a source that comes in `sizes`; None takes the first of them, or the largest that was
             computed.
+        labels: what the user says of keys, units and checks.
 
     Raises:
-        MdpotError: an unknown name; nothing found; a file that cannot be read, or frames that cannot be used.
+        MdpotError: an unknown name; nothing found; a file that cannot be read, labels that contradict each other or
+            physics, or frames that cannot be used.
     """
     source = _source(name)
     if size is not None and size not in source.sizes:
         raise unknown(f"size of {name}", size, source.sizes)
     place = find(name, data, allow_download, size)
-    frames, splits = source.read(place.files, size or next(iter(source.sizes), ""))
-    validate_frames(frames, str(place.files[0]), need_labels)
+    if not source.own and (labels.keys or labels.units):
+        raise MdpotError(f"{name} has labels of its own; keys and units are for --data with your own frames (custom).")
+    request = Request(size or next(iter(source.sizes), ""), labels, need)
+    reading = _read(source, place.files, request)
     dataset = Dataset(
-        name, frames, source.labels(place.files), place.origin, splits, notice=place.notice, caution=source.caution
+        name,
+        reading.frames,
+        source.labels(place.files) + (f": {reading.described}" if name == "custom" else ""),
+        place.origin,
+        reading.splits,
+        notice=place.notice,
+        caution=source.caution,
+        isolated=reading.isolated,
+        notes=tuple(reading.notes),
     )
     for test in _matches(place.files[0].parent, source.test):
-        extra, _ = source.read([test], "")
-        validate_frames(extra, str(test))
-        dataset.tests[test.name.split(".")[0]] = Dataset(name, extra, source.test_labels, str(test))
+        extra = _read(source, [test], Request())
+        dataset.tests[test.name.split(".")[0]] = Dataset(name, extra.frames, source.test_labels, str(test))
     return dataset
+
+
+def _read(source: Source, files: Sequence[Path], request: Request) -> Reading:
+    """The frames of the files of a source, checked."""
+    reading = source.read(files, request)
+    if not reading.refusal:
+        validate_frames(reading.frames, str(files[0]), request.need or ())
+    reading.check(physics=source.own and request.labels.check)
+    return reading
 
 
 def find(name: str, data: Path | str | None = None, allow_download: bool = False, size: str | None = None) -> Place:
@@ -159,10 +184,11 @@ def prepare(name: str, data: Path | str | None = None, size: str | None = None) 
         if source.download is None:
             raise MdpotError(f"{name}: not found. {_remedy(name, source)}")
         place = _fetched(name, source)
+    # Before anything is copied: the cache never holds what cannot be used.
+    dataset = load_dataset(name, place.files[0] if len(place.files) == 1 else place.files[0].parent)
     cache = _cache(name, source)
     if source.files and cache is not None and cache not in place.files[0].parents:
         place = Place(_copy(source, place.files, cache), f"the cache, copied from {place.files[0].parent}")
-    dataset = load_dataset(name, place.files[0] if len(place.files) == 1 else place.files[0].parent)
     sizes = [len(frame) for frame in dataset.frames]
     numbers = np.unique(np.concatenate([frame.numbers for frame in dataset.frames]))
     return {

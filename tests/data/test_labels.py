@@ -1,0 +1,263 @@
+"""One family of labels, its units, what is absent, and what contradicts physics: small inputs with the right answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+
+from mdpot.errors import MdpotError
+from mdpot.training.data.labels import Asked, family_of
+from mdpot.training.data.readers import read_file
+from mdpot.training.data.reading import ENERGY_AND_FORCES, Reading
+
+WATER = Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+
+
+def labeled(**keys: float) -> Atoms:
+    """Water with an energy under each key that ends so, and forces of that size under each other key."""
+    atoms = WATER.copy()
+    for key, value in keys.items():
+        if "energy" in key.lower():
+            atoms.info[key] = value
+        else:
+            atoms.arrays[key] = np.full((3, 3), value)
+    return atoms
+
+
+def copper(n_frames: int = 40, strain: float = 0.03) -> list[Atoms]:
+    """Rattled, strained copper with the energies, forces and stress of EMT; eV, eV/Å, eV/Å^3."""
+    rng = np.random.default_rng(0)
+    frames = []
+    for _ in range(n_frames):
+        atoms = bulk("Cu", cubic=True).repeat((2, 1, 1))
+        atoms.set_cell(atoms.cell @ (np.eye(3) + rng.normal(scale=strain, size=(3, 3))), scale_atoms=True)
+        atoms.positions += rng.normal(scale=0.08, size=atoms.positions.shape)
+        atoms.calc = EMT()
+        results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(), "stress": atoms.get_stress()}
+        atoms.calc = SinglePointCalculator(atoms, **results)
+        frames.append(atoms)
+    return frames
+
+
+def read(tmp_path: Path, frames: list[Atoms] | Atoms, need=ENERGY_AND_FORCES, **asked) -> Reading:
+    write(tmp_path / "frames.extxyz", frames)
+    return read_file(tmp_path / "frames.extxyz", Asked(**asked), need)
+
+
+@pytest.mark.parametrize(
+    ("key", "family"),
+    [
+        ("energy", ("energy", "energy", "")),
+        ("Energy", ("energy", "energy", "")),
+        ("free_energy", ("energy", "free_energy", "")),
+        ("REF_energy", ("energy", "energy", "ref")),
+        ("DFT_forces", ("forces", "forces", "dft")),
+        ("forces_xtb", ("forces", "forces", "xtb")),
+        ("force", ("forces", "force", "")),
+        ("Virial", ("stress", "virial", "")),
+        ("mace_mp_stress", ("stress", "stress", "mace_mp")),
+        ("dft_normal_mode_energy", None),
+        ("energy_per_atom", None),
+        ("force_weight", None),
+        ("energy_unit", None),
+        ("kinetic_energy", None),
+        ("config_type", None),
+    ],
+)
+def test_families(key: str, family: tuple[str, str, str] | None) -> None:
+    assert family_of(key) == family
+
+
+@pytest.mark.parametrize(
+    ("keys", "energy_key", "forces_key"),
+    [
+        ({"energy": -14.2, "REF_energy": -470.0, "REF_forces": 0.5}, "REF_energy", "REF_forces"),
+        ({"energy_xtb": -470.0, "forces_xtb": 0.5}, "energy_xtb", "forces_xtb"),
+        ({"Energy": -470.0, "force": 0.5}, "Energy", "force"),
+        ({"total_energy": -469.0, "energy": -470.0, "forces": 0.5}, "energy", "forces"),
+        ({"total_energy": -470.0, "forces": 0.5}, "total_energy", "forces"),
+        ({"free_energy": -470.0, "energy": -469.9, "forces": 0.5}, "free_energy", "forces"),
+        ({"free_energy": -470.0, "energy": -470.0, "forces": 0.5}, "energy", "forces"),
+        ({"dft_energy": -470.0, "dft_normal_mode_energy": 0.2, "dft_forces": 0.5}, "dft_energy", "dft_forces"),
+        ({"energy": -470.0, "forces": 0.5, "mace_energy": -470.0, "mace_forces": 0.5}, "energy", "forces"),
+    ],
+)
+def test_one_family(tmp_path: Path, keys: dict[str, float], energy_key: str, forces_key: str) -> None:
+    reading = read(tmp_path, labeled(**keys))
+    assert (reading.keys.energy, reading.keys.forces) == (energy_key, forces_key)
+    (frame,) = reading.frames
+    assert frame.energy == -470.0
+    np.testing.assert_array_equal(frame.forces, np.full((3, 3), 0.5))
+
+
+def test_families_that_contradict_each_other_are_listed(tmp_path: Path) -> None:
+    atoms = labeled(energy=-14.2, forces=0.1, REF_energy=-470.0, REF_forces=0.5)
+    with pytest.raises(
+        MdpotError, match=r"contradict .*energy, forces .*-14\.2.*REF_energy, REF_forces .*--energy-key"
+    ):
+        read(tmp_path, atoms)
+    reading = read(tmp_path, atoms, energy_key="REF_energy")
+    assert (reading.frames[0].energy, reading.keys.forces) == (-470.0, "REF_forces")
+    # Structures are read whatever the labels say.
+    assert len(read(tmp_path, atoms, need=()).frames) == 1
+
+
+def test_halves_of_two_families_are_refused(tmp_path: Path) -> None:
+    atoms = labeled(energy=-14.2, dft_forces=0.1)
+    with pytest.raises(
+        MdpotError, match="no family of keys has energies and forces: energies are in energy, forces in dft"
+    ):
+        read(tmp_path, atoms)
+    reading = read(tmp_path, atoms, energy_key="energy", forces_key="dft_forces")
+    assert reading.frames[0].forces is not None
+
+
+def test_a_key_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(MdpotError, match=r"energy_key is 'E', but no frame has a number of that name.*there: energy"):
+        read(tmp_path, labeled(energy=-1.0, forces=0.1), energy_key="E")
+
+
+def test_frames_without_labels_and_isolated_atoms(tmp_path: Path) -> None:
+    alone = Atoms("H", cell=[20.0] * 3, pbc=True)
+    alone.info |= {"energy": -13.6, "config_type": "IsolatedAtom"}
+    free = Atoms("O")
+    free.info["energy"] = -400.0
+    lattice = Atoms("Cu", cell=[2.5] * 3, pbc=True)  # one atom, and a crystal
+    lattice.info["energy"] = -3.0
+    lattice.arrays["forces"] = np.full((1, 3), 1e-3)
+    bare = WATER.copy()
+    full = labeled(energy=-470.5, forces=0.1)
+    reading = read(tmp_path, [alone, bare, full, free, lattice])
+    assert [frame.index for frame in reading.frames] == [2, 4]
+    assert reading.isolated == {1: -13.6, 8: -400.0}
+    assert (reading.n_frames, reading.n_isolated, reading.n_unlabeled) == (5, 2, 1)
+    assert any("1 of 5 frames are left out" in note for note in reading.notes)
+
+
+def test_labels_of_zero_are_absent(tmp_path: Path) -> None:
+    frames = [labeled(energy=-470.0 - k, forces=0.0) for k in range(3)]
+    reading = read(tmp_path, frames)
+    assert reading.frames == []
+    with pytest.raises(MdpotError, match=r"no forces in any of its 3 frames.*zero in all frames, so taken as absent"):
+        reading.check()
+    assert len(read(tmp_path, frames, need={"energy"}).frames) == 3
+    some = [labeled(energy=-470.0, forces=0.1), labeled(energy=0.0, forces=0.0)]
+    assert [frame.index for frame in read(tmp_path, some).frames] == [0]
+
+
+def test_what_has_to_be_there_is_a_choice(tmp_path: Path) -> None:
+    frames = [labeled(energy=-470.0), labeled(forces=0.1)]
+    assert len(read(tmp_path, frames, need=None).frames) == 2
+    assert [frame.index for frame in read(tmp_path, frames, need={"energy"}).frames] == [0]
+    assert [frame.index for frame in read(tmp_path, frames, need={"forces"}).frames] == [1]
+    with pytest.raises(MdpotError, match=r"finetune\.force_weight=0"):
+        read(tmp_path, frames[:1]).check()
+
+
+def test_units_that_a_file_states_and_that_a_user_says(tmp_path: Path) -> None:
+    atoms = labeled(energy=-17.0, forces=0.1)
+    atoms.info |= {"energy-unit": "Hartree", "force-unit": "Hartree/bohr"}
+    reading = read(tmp_path, atoms)
+    assert reading.units.source == "stated in the file"
+    assert reading.frames[0].energy == pytest.approx(-17.0 * units.Hartree, rel=1e-7)
+    assert reading.frames[0].forces is not None
+    assert reading.frames[0].forces[0, 0] == pytest.approx(0.1 * units.Hartree / units.Bohr, rel=1e-7)
+    said = read(tmp_path, atoms, units="energy=eV, force=eV/Å")
+    assert said.frames[0].energy == -17.0
+    atoms.info["energy-unit"] = "furlong"
+    with pytest.raises(MdpotError, match=r"unknown unit of energy \(energy-unit=furlong\)"):
+        read(tmp_path, atoms)
+
+
+def test_a_virial_is_minus_the_stress_times_the_volume(tmp_path: Path) -> None:
+    frames = copper(5)
+    expected = [atoms.get_stress(voigt=False) for atoms in frames]
+    for atoms, stress in zip(frames, expected, strict=True):
+        atoms.info["virial"] = -stress * atoms.get_volume()
+        del atoms.calc.results["stress"]
+    reading = read(tmp_path, frames)
+    assert reading.keys.stress == "virial"
+    np.testing.assert_allclose([frame.stress for frame in reading.frames], expected, atol=1e-7)
+    meant = read(tmp_path, frames, units="virial=-eV")
+    np.testing.assert_allclose([frame.stress for frame in meant.frames], -np.array(expected), atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("factor", "likely"),
+    [
+        (160.21766208, "GPa"),
+        (1602.1766208, "kbar"),
+        (-1602.1766208, "-kbar"),
+        (-1.0, "-eV/Å³"),
+        (-160.21766208, "-GPa"),
+    ],
+)
+def test_a_stress_in_another_unit_is_refused_and_named(tmp_path: Path, factor: float, likely: str) -> None:
+    frames = copper()
+    expected = frames[0].get_stress(voigt=False)
+    for atoms in frames:
+        atoms.calc.results["stress"] = atoms.calc.results["stress"] * factor
+    reading = read(tmp_path, frames)
+    with pytest.raises(MdpotError, match=f"--units stress={likely}"):
+        reading.check()
+    reading.check(physics=False)
+    converted = read(tmp_path, frames, units=f"stress={likely}")
+    converted.check()
+    np.testing.assert_allclose(converted.frames[0].stress, expected, rtol=1e-6, atol=1e-7)
+    assert read(tmp_path, frames, stress_key="ignore").frames[0].stress is None
+
+
+def test_energies_against_forces(tmp_path: Path) -> None:
+    frames = copper(60, strain=0.0)
+    read(tmp_path, frames).check()
+    for unit, message in ((units.Hartree, "energies in Hartree"), (8.0, "energies per atom")):
+        wrong = [atoms.copy() for atoms in frames]
+        for atoms, right in zip(wrong, frames, strict=True):
+            results = {**right.calc.results, "energy": right.get_potential_energy() / unit}
+            atoms.calc = SinglePointCalculator(atoms, **results)
+        with pytest.raises(MdpotError, match=message):
+            read(tmp_path, wrong).check()
+    for atoms in frames:
+        atoms.calc.results["forces"] = -atoms.calc.results["forces"]
+        del atoms.calc.results["stress"]
+    with pytest.raises(MdpotError, match="gradients"):
+        read(tmp_path, frames).check()
+
+
+def test_lengths_against_covalent_radii(tmp_path: Path) -> None:
+    frames = copper(10)
+    for factor, likely in ((1 / units.Bohr, "bohr"), (0.5, "far too close")):
+        wrong = []
+        for atoms in frames:
+            wrong.append(atoms.copy())
+            wrong[-1].set_cell(atoms.cell * factor, scale_atoms=True)
+            wrong[-1].calc = SinglePointCalculator(wrong[-1], **atoms.calc.results)
+        with pytest.raises(MdpotError, match=likely):
+            read(tmp_path, wrong).check()
+
+
+def test_forces_against_bonds_to_hydrogen(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frames = []
+    for _ in range(40):
+        atoms = molecule("CH4")
+        atoms.positions += rng.normal(scale=0.03, size=atoms.positions.shape)
+        bonds = atoms.positions[1:] - atoms.positions[0]
+        lengths = np.linalg.norm(bonds, axis=1, keepdims=True)
+        pulls = -32.0 * (lengths - 1.09) * bonds / lengths  # eV/Å, as C-H bonds pull
+        forces = np.concatenate([-pulls.sum(0, keepdims=True), pulls])
+        atoms.calc = SinglePointCalculator(atoms, energy=-40.0, forces=forces)
+        frames.append(atoms)
+    read(tmp_path, frames).check()
+    for atoms in frames:
+        atoms.calc.results["forces"] = atoms.calc.results["forces"] / (units.kcal / units.mol)
+    with pytest.raises(MdpotError, match="likely in kcal/mol/Å"):
+        read(tmp_path, frames).check()
+    read(tmp_path, frames, units="kcal/mol").check()

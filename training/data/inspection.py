@@ -1,0 +1,195 @@
+"""What the program understands of a file, before an hour of training is spent on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import chemical_symbols, covalent_radii
+
+from mdpot.errors import MdpotError
+from mdpot.neighbors import neighbor_list
+from mdpot.training.data.checks import validate_frames
+from mdpot.training.data.frames import Frame
+from mdpot.training.data.labels import Asked, Keys
+from mdpot.training.data.readers import read_file
+from mdpot.training.data.reading import LABELS, Reading
+
+#: Distances are looked for out to this many sums of covalent radii, in at most so many frames.
+REACH, MOST_FRAMES = 1.6, 300
+#: Å; more than this between neighboring planes of atoms is a vacuum.
+GAP = 7.0
+
+
+def inspect_file(path: Path | str, asked: Asked) -> dict[str, Any]:
+    """What a file holds, how it is understood, what looks wrong in it, and what to do.
+
+    Args:
+        path: the file.
+        asked: what the user says of its labels.
+
+    Returns:
+        frames: structures in the file; labeled: those with energy and forces (with one of them, where no frame has
+        both), isolated atoms aside; unlabeled: the rest of them; stressed: labeled ones with a stress; n_atoms:
+        smallest and largest; elements: symbols; periodic: frames by periodic directions; energy_key, forces_key,
+        stress_key, and other_keys that were seen; units; isolated_atoms {symbol: eV}; energy_per_atom, force,
+        volume_per_atom: ranges in eV, eV/Å and Å^3; vacuum: frames with a gap along a periodic direction; distances:
+        the smallest in Å by pair; outliers: frames by what is odd in them; first: energy (eV), forces_rms (eV/Å) and
+        stress (eV/Å^3, tension positive) of the first labeled frame; warnings: sentences.
+
+    Raises:
+        MdpotError: a file that cannot be read at all.
+    """
+    path = Path(path)
+    warnings: list[str] = []
+    try:
+        everything = read_file(path, asked, need=None)
+    except MdpotError as error:
+        # The structures are worth a look even where nothing says which labels are meant.
+        everything = read_file(path, Asked(units=asked.units), need=())
+        warnings.append(str(error))
+    structures = everything if not everything.n_unlabeled else read_file(path, asked, need=())
+    labeled, need = _labeled(everything)
+    warnings += _faults(structures, path, asked)
+    if everything.refusal and not warnings:
+        warnings.append(everything.refusal)
+    elif everything.refusal:
+        warnings.append("no frame has labels.")
+    if labeled and need == {"energy"}:
+        warnings.append("no forces: energies alone are trained on with --set finetune.force_weight=0.")
+    warnings += [note for note in everything.notes if "isolated atoms" not in note]
+    outliers = _outliers(labeled, everything)
+    warnings += [f"{what}: frame {', '.join(str(n) for n in places)}." for what, places in outliers.items()]
+    return _summary(everything, structures.frames, labeled, outliers, warnings)
+
+
+def _labeled(reading: Reading) -> tuple[list[Frame], set[str]]:
+    """The frames that training takes, and the labels it needs of them."""
+    for need in ({"energy", "forces"}, {"energy"}, {"forces"}):
+        found = [f for f in reading.frames if all(getattr(f, label) is not None for label in need)]
+        if found:
+            return found, need
+    return [], set()
+
+
+def _faults(reading: Reading, path: Path, asked: Asked) -> list[str]:
+    """Why training would refuse the frames."""
+    try:
+        validate_frames(reading.frames, str(path), ())
+    except MdpotError as error:
+        return [str(error)]
+    return reading.doubts() if asked.check else []
+
+
+def _outliers(frames: Sequence[Frame], reading: Reading) -> dict[str, list[int]]:
+    """Places in the file of frames that are far from the others, by what is."""
+    found: dict[str, list[int]] = {}
+    with_energy = [frame for frame in frames if frame.energy is not None]
+    if len(with_energy) > 10:
+        odd = find_outliers(with_energy, reading.isolated)
+        found["energies far from those of the other frames"] = [frame.index for frame in odd]
+    largest = np.array([np.abs(f.forces).max() if f.forces is not None else 0.0 for f in frames])
+    if len(largest) > 10 and np.median(largest) > 0:
+        limit = max(20 * float(np.median(largest)), 30.0)
+        found["forces far larger than in the other frames"] = [
+            frame.index for frame, size in zip(frames, largest, strict=True) if size > limit
+        ]
+    return {what: places for what, places in found.items() if places}
+
+
+def _summary(
+    reading: Reading,
+    frames: Sequence[Frame],
+    labeled: Sequence[Frame],
+    outliers: dict[str, list[int]],
+    warnings: Sequence[str],
+) -> dict[str, Any]:
+    keys: Keys = reading.keys
+    sizes = [len(frame) for frame in frames] or [0]
+    numbers = sorted({int(z) for frame in frames for z in np.unique(frame.numbers)} | set(reading.isolated))
+    directions: dict[str, int] = {}
+    for frame in frames:
+        name = "".join(axis if periodic else "-" for axis, periodic in zip("abc", frame.pbc, strict=True))
+        directions[name] = directions.get(name, 0) + 1
+    first = labeled[0] if labeled else None
+    return {
+        "file": str(reading.path),
+        "frames": reading.n_frames,
+        "labeled": len(labeled),
+        "unlabeled": reading.n_frames - reading.n_isolated - len(labeled),
+        "stressed": sum(frame.stress is not None for frame in labeled),
+        "n_atoms": [min(sizes), max(sizes)],
+        "elements": [chemical_symbols[z] for z in numbers],
+        "periodic": directions,
+        **{f"{kind}_key": getattr(keys, kind) for kind in LABELS},
+        "other_keys": [*keys.others, *reading.ignored],
+        "units": reading.units.as_dict(),
+        "isolated_atoms": {chemical_symbols[z]: energy for z, energy in sorted(reading.isolated.items())},
+        "energy_per_atom": _range([f.energy / len(f) for f in labeled if f.energy is not None]),
+        "force": _range([float(np.abs(f.forces).max()) for f in labeled if f.forces is not None]),
+        "volume_per_atom": _range([abs(np.linalg.det(f.cell)) / len(f) for f in frames if f.pbc.all()]),
+        "vacuum": _vacuum(frames),
+        "distances": _smallest_distances(frames),
+        "outliers": outliers,
+        "first": {
+            "energy": None if first is None else first.energy,
+            "forces_rms": None
+            if first is None or first.forces is None
+            else float(np.sqrt(np.square(first.forces).mean())),
+            "stress": None if first is None or first.stress is None else first.stress.tolist(),
+        },
+        "warnings": list(warnings),
+    }
+
+
+def find_outliers(frames, isolated):
+    from mdpot.training.data.reference import fit_reference
+
+    z, shift = fit_reference(frames)
+    table = dict(zip(z, shift, strict=True))
+    r = np.array([(f.energy - sum(table[int(q)] for q in f.numbers)) / len(f) for f in frames])
+    off = np.abs(r - np.median(r))
+    mad = np.median(off)
+    return [f for f, o in zip(frames, off, strict=True) if o > max(20 * mad, 1.0)]
+
+
+def _range(values: Sequence[float]) -> list[float] | None:
+    return [float(min(values)), float(max(values))] if values else None
+
+
+def _vacuum(frames: Sequence[Frame]) -> dict[str, int]:
+    """How many frames have a gap wider than `GAP` along each of their periodic directions."""
+    found: dict[str, int] = {}
+    for frame in frames:
+        if not frame.pbc.all() or abs(np.linalg.det(frame.cell)) < 1e-6:
+            continue
+        inverse = np.linalg.inv(frame.cell)
+        places = np.sort(frame.positions @ inverse % 1.0, axis=0)
+        gaps = np.max(np.diff(places, axis=0, append=places[:1] + 1.0), axis=0)
+        for axis in np.flatnonzero(gaps / np.linalg.norm(inverse, axis=0) > GAP):
+            found["abc"[axis]] = found.get("abc"[axis], 0) + 1
+    return found
+
+
+def _smallest_distances(frames: Sequence[Frame]) -> dict[str, float]:
+    """The smallest distance, Å, of each pair of elements that come near each other, in evenly spread frames."""
+    smallest: dict[tuple[int, int], float] = {}
+    step = max(1, -(-len(frames) // MOST_FRAMES))
+    for frame in frames[::step]:
+        try:
+            pairs, shifts = neighbor_list(
+                frame.positions, frame.cell, frame.pbc, REACH * 2 * float(covalent_radii[frame.numbers].max())
+            )
+        except MdpotError:
+            continue
+        vectors = frame.positions[pairs[1]] - frame.positions[pairs[0]] + shifts @ frame.cell
+        lengths = np.linalg.norm(vectors, axis=1)
+        kinds = np.sort(frame.numbers[pairs], axis=0)
+        near = lengths < REACH * covalent_radii[kinds].sum(0)
+        order = np.argsort(lengths[near], kind="stable")
+        names, at = np.unique(kinds[:, near][:, order], axis=1, return_index=True)
+        for (a, b), length in zip(names.T.tolist(), lengths[near][order][at], strict=True):
+            smallest[a, b] = min(smallest.get((a, b), np.inf), float(length))
+    return {f"{chemical_symbols[a]}-{chemical_symbols[b]}": round(d, 4) for (a, b), d in sorted(smallest.items())}

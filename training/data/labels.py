@@ -1,0 +1,325 @@
+"""Which of the numbers in a file are its labels: one family of keys, such as REF_energy with REF_forces.
+
+A key names a quantity and, before or after it, a family: `dft_energy`, `forces_xtb`, `REF_virial`, `energy`. Energy,
+forces and stress are taken from one family, for a file that holds results of several methods would otherwise give the
+energy of one and the forces of another.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from mdpot.errors import MdpotError
+
+#: The words for a quantity in a key, the first ones best.
+ENERGY_WORDS = ("energy", "free_energy", "total_energy", "potential_energy")
+FORCES_WORDS = ("forces", "force")
+STRESS_WORDS = ("stress", "stresses", "virial", "virials")
+#: In place of a key: the label is not used.
+IGNORE = "ignore"
+KINDS = {"energy": ENERGY_WORDS, "forces": FORCES_WORDS, "stress": STRESS_WORDS}
+_WORDS = {word: kind for kind, words in KINDS.items() for word in words}
+# Longest first: "free_energy" is not the energy of the family "free".
+_KEY = re.compile(
+    r"^(?:(?P<before>.+)[_\-.: ])?(?P<word>"
+    + "|".join(sorted(_WORDS, key=len, reverse=True))
+    + r")(?:[_\-.: ](?P<after>.+))?$",
+    re.I,
+)
+#: What a family name may not hold: numbers that belong to an energy or a force without being one.
+_NOT_LABELS = re.compile(
+    r"(?:^|_)(weights?|masks?|std|stdev|var|variance|error|err|uncertainty|norm|rms|rmse|mae|max|units?|key|kinetic|"
+    r"formation|cohesive|per|binding|atomization|atomisation|hull|zero|point|normal|mode|correction|shift|dispersion|"
+    r"interaction|relative|barrier|cutoff|conv|convergence|tolerance|tol|name|type|id)(?:_|$)",
+    re.I,
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user says of the labels; None leaves it to the file.
+
+    Attributes:
+        energy_key, forces_key, stress_key: the keys that hold them; `IGNORE` for a label that is to be left out.
+        units: see `mdpot.training.data.units.parse_units`.
+        check: whether labels that contradict physics are refused.
+    """
+
+    energy_key: str | None = None
+    forces_key: str | None = None
+    stress_key: str | None = None
+    units: str | None = None
+    check: bool = True
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The keys that are given, by kind of label."""
+        given = {"energy": self.energy_key, "forces": self.forces_key, "stress": self.stress_key}
+        return {kind: key for kind, key in given.items() if key is not None}
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of a file's labels.
+
+    Attributes:
+        energy, forces, stress: None where there is none; `stress` may be that of a virial.
+        others: keys that hold labels of other families, or might.
+        notes: what a user should know of the choice.
+    """
+
+    energy: str | None = None
+    forces: str | None = None
+    stress: str | None = None
+    others: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def stress_is_virial(self) -> bool:
+        return self.stress is not None and "virial" in self.stress.lower()
+
+    def __str__(self) -> str:
+        shown = {"energy": self.energy, "forces": self.forces, "stress": self.stress}
+        return ", ".join(f"{kind} {key}" if key is not None else f"no {kind}" for kind, key in shown.items())
+
+
+@dataclass
+class Values:
+    """The numbers of one structure that may be labels: by key, arrays of one shape a kind."""
+
+    energy: dict[str, float] = field(default_factory=dict)
+    forces: dict[str, np.ndarray] = field(default_factory=dict)
+    stress: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def of(self, kind: str) -> dict[str, Any]:
+        return getattr(self, kind)
+
+
+def family_of(key: str) -> tuple[str, str, str] | None:
+    """Kind, word and family of a key: ("energy", "energy", "dft") for "DFT_energy"; None where it is no label's."""
+    match = _KEY.match(key)
+    if match is None:
+        return None
+    word = match["word"].lower()
+    family = "_".join(part for part in (match["before"], match["after"]) if part).lower()
+    if _NOT_LABELS.search(re.sub(r"[\-.: ]", "_", family)):
+        return None
+    return _WORDS[word], word, family
+
+
+def looks_like_label(key: str) -> bool:
+    """Whether a key speaks of an energy, a force or a stress, be it one or not; units of one do not."""
+    return re.search(r"energ|force|stress|virial", key, re.I) is not None and not re.search(r"units?$", key, re.I)
+
+
+def collect(atoms: Atoms, asked: Asked) -> Values:
+    """All numbers of a structure that have the name and the shape of a label, and those that the user names."""
+    values = Values()
+    results = atoms.calc.results if atoms.calc is not None else {}
+    nested = (atoms.info.get("key_value_pairs"), atoms.info.get("data"))  # of ASE's databases
+    for place in (results, atoms.info, atoms.arrays, *(n for n in nested if isinstance(n, Mapping))):
+        for key, value in place.items():
+            found = family_of(str(key))
+            kinds = [kind for kind, name in asked.keys.items() if name == key]
+            if found is not None and not kinds:
+                kinds = [found[0]]
+            for kind in kinds:
+                label = _SHAPES[kind](value, len(atoms))
+                if label is not None:
+                    values.of(kind).setdefault(str(key), label)
+    return values
+
+
+def _scalar(value: Any, n_atoms: int) -> float | None:
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+    return float(array.reshape(())) if array.size == 1 else None
+
+
+def _vectors(value: Any, n_atoms: int) -> np.ndarray | None:
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+    if array.shape == (3,) and n_atoms == 1:
+        array = array.reshape(1, 3)
+    return array if array.shape == (n_atoms, 3) else None
+
+
+def _tensor(value: Any, n_atoms: int) -> np.ndarray | None:
+    """[3, 3] from nine numbers, or from six in Voigt's order xx yy zz yz xz xy."""
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+    if array.size == 9:
+        return array.reshape(3, 3)
+    return array.ravel()[[0, 5, 4, 5, 1, 3, 4, 3, 2]].reshape(3, 3) if array.size == 6 else None
+
+
+_SHAPES: dict[str, Callable[[Any, int], Any]] = {"energy": _scalar, "forces": _vectors, "stress": _tensor}
+
+
+def choose_keys(values: Sequence[Values], asked: Asked, where: str) -> Keys:
+    """The keys of the labels of a file.
+
+    Keys that are asked for hold. Of the families, one with energies and forces is taken; the plain one where several
+    agree. Where no family has both, the only one there is is taken.
+
+    Args:
+        values: of each frame.
+        asked: what the user says.
+        where: the file, for messages.
+
+    Raises:
+        MdpotError: a key that is asked for and not there; families, or keys of one family, that contradict each other.
+    """
+    seen = {kind: list(dict.fromkeys(key for v in values for key in v.of(kind))) for kind in KINDS}
+    chosen = _asked_keys(seen, asked, where)
+    if len(chosen) < len(KINDS):
+        family = _choose_family(values, seen, chosen, where)
+        for kind in KINDS:
+            if kind not in chosen:
+                keys = [key for key in seen[kind] if _family(key) == family]
+                chosen[kind] = _one_of_family(values, kind, keys, where)
+    taken = {key for key in chosen.values() if key is not None}
+    others = tuple(key for kind in KINDS for key in seen[kind] if key not in taken)
+    return Keys(**chosen, others=others, notes=tuple(_notes(values, chosen, seen)))
+
+
+def _family(key: str) -> str:
+    found = family_of(key)
+    return found[2] if found is not None else ""
+
+
+def _asked_keys(seen: Mapping[str, Sequence[str]], asked: Asked, where: str) -> dict[str, str | None]:
+    chosen: dict[str, str | None] = {}
+    for kind, key in asked.keys.items():
+        if key != IGNORE and key not in seen[kind]:
+            shape = {"energy": "a number", "forces": "three columns", "stress": "six or nine numbers"}[kind]
+            there = ", ".join(seen[kind]) or "none"
+            raise MdpotError(
+                f"{where}: {kind}_key is {key!r}, but no frame has {shape} of that name. Keys for {kind} there: "
+                f"{there}."
+            )
+        chosen[kind] = None if key == IGNORE else key
+    return chosen
+
+
+def _choose_family(
+    values: Sequence[Values], seen: Mapping[str, Sequence[str]], chosen: Mapping[str, str | None], where: str
+) -> str:
+    """The family of the labels that are not asked for by their keys."""
+    for kind in ("energy", "forces", "stress"):
+        if chosen.get(kind) is not None:  # what the user names brings its family along
+            return _family(str(chosen[kind]))
+    families = {kind: dict.fromkeys(_family(key) for key in seen[kind]) for kind in KINDS}
+    complete = [
+        family
+        for family in families["energy"]
+        if any(_has(v, "energy", family) and _has(v, "forces", family) for v in values)
+    ]
+    if not complete:
+        return _only_family(families, seen, where)
+    best = "" if "" in complete else complete[0]
+    for other in complete:
+        if other != best and (difference := _contradiction(values, best, other)):
+            lines = "; ".join(_describe(values, family) for family in complete)
+            raise MdpotError(
+                f"{where}: it holds labels of several families that contradict each other ({difference}): {lines}. "
+                "Say which by --energy-key, --forces-key and --stress-key."
+            )
+    return best
+
+
+def _only_family(families: Mapping[str, Mapping[str, None]], seen: Mapping[str, Sequence[str]], where: str) -> str:
+    """The family where none has both energies and forces."""
+    energy, forces = families["energy"], families["forces"]
+    both = [family for family in energy if family in forces]  # but never in one frame
+    if both:
+        return "" if "" in both else both[0]
+    if energy and forces:
+        raise MdpotError(
+            f"{where}: no family of keys has energies and forces: energies are in {', '.join(seen['energy'])}, forces "
+            f"in {', '.join(seen['forces'])}. If they belong together, say so by --energy-key and --forces-key."
+        )
+    found = list(energy or forces or families["stress"])
+    if "" in found or len(found) < 2:
+        return "" if "" in found or not found else found[0]
+    kind = "energy" if energy else "forces"
+    raise MdpotError(f"{where}: several keys may hold the {kind}: {', '.join(seen[kind])}. Say which by --{kind}-key.")
+
+
+def _has(values: Values, kind: str, family: str) -> bool:
+    return any(_family(key) == family for key in values.of(kind))
+
+
+def _first_of(values: Values, kind: str, family: str) -> Any:
+    return next((value for key, value in values.of(kind).items() if _family(key) == family), None)
+
+
+def _contradiction(values: Sequence[Values], one: str, other: str) -> str:
+    """How the labels of two families differ, "" where they agree wherever both are there."""
+    for kind, tolerance in (("energy", 1e-4), ("forces", 1e-3)):
+        for index, v in enumerate(values):
+            a, b = _first_of(v, kind, one), _first_of(v, kind, other)
+            if a is not None and b is not None and not np.allclose(a, b, rtol=1e-6, atol=tolerance, equal_nan=True):
+                return f"{kind} of frame {index}"
+    return ""
+
+
+def _describe(values: Sequence[Values], family: str) -> str:
+    """A family for a list: its keys, and the energy of the first frame that has one."""
+    keys = [
+        key for kind in KINDS for key in dict.fromkeys(k for v in values for k in v.of(kind)) if _family(key) == family
+    ]
+    energy = next((e for v in values if (e := _first_of(v, "energy", family)) is not None), None)
+    return f"{', '.join(keys)} (first energy {energy:.8g})" if energy is not None else ", ".join(keys)
+
+
+def _one_of_family(values: Sequence[Values], kind: str, keys: Sequence[str], where: str) -> str | None:
+    """The key of a kind, of several spellings in one family that must agree: `force`, `forces` and `Forces`."""
+    words = KINDS[kind]
+    ranked = sorted(keys, key=lambda key: words.index(family_of(key)[1]))  # type: ignore[index]
+    same = [key for key in ranked if family_of(key)[1].rstrip("s") == family_of(ranked[0])[1].rstrip("s")]  # type: ignore[index]
+    for other in same[1:]:
+        for index, v in enumerate(values):
+            a, b = v.of(kind).get(same[0]), v.of(kind).get(other)
+            if a is not None and b is not None and not np.allclose(a, b, rtol=1e-6, atol=1e-3, equal_nan=True):
+                raise MdpotError(
+                    f"{where}: {same[0]} and {other} contradict each other in frame {index}. Say which holds the "
+                    f"{kind} by --{kind}-key."
+                )
+    if not ranked:
+        return None
+    # The key that most frames have; of equals the first.
+    best = max(ranked, key=lambda key: sum(key in v.of(kind) for v in values))
+    free = next((key for key in ranked if family_of(key)[1] == "free_energy"), None)  # type: ignore[index]
+    both = [v for v in values if free in v.energy and best in v.energy]
+    # With smearing the forces are the derivative of the free energy; the energy is extrapolated to none.
+    if kind == "energy" and free is not None and any(abs(v.energy[free] - v.energy[best]) > 1e-4 for v in both):
+        return free
+    return best
+
+
+def _notes(
+    values: Sequence[Values], chosen: Mapping[str, str | None], seen: Mapping[str, Sequence[str]]
+) -> Iterator[str]:
+    energy = chosen["energy"]
+    for other in seen["energy"]:
+        if energy is None or other == energy or _family(other) != _family(energy):
+            continue
+        gaps = [abs(v.energy[energy] - v.energy[other]) for v in values if {energy, other} <= v.energy.keys()]
+        if max(gaps, default=0.0) > 1e-4:
+            why = ", of which the forces are the derivative" if "free" in energy else ""
+            yield f"{energy} is taken{why}; {other} differs from it by up to {max(gaps):.3g}: --energy-key {other}."
+    if chosen["stress"] is None and seen["stress"] and energy is not None:
+        yield f"the stress in {', '.join(seen['stress'])} is of another family than {energy}, and is not used."

@@ -1,0 +1,240 @@
+"""From what a reader finds in a file to frames that can be trained on: units, absent labels, isolated atoms."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from mdpot.errors import MdpotError
+from mdpot.training.data.frames import Frame, make_groups
+from mdpot.training.data.labels import Keys
+from mdpot.training.data.physics import contradictions
+from mdpot.training.data.units import ASE, Units
+
+LABELS = ("energy", "forces", "stress")
+#: What training needs of a frame by default.
+ENERGY_AND_FORCES = frozenset({"energy", "forces"})
+#: Single atoms whose images are farther away than this, Å, are as good as in vacuum.
+VACUUM = 8.0
+ISOLATED_NAMES = ("isolatedatom", "isolated")
+
+
+@dataclass
+class Raw:
+    """What a reader finds in a file, in the units of the file.
+
+    Attributes:
+        frames: every structure, with the labels under `keys`; the group of each is the name that the file gives it.
+        keys: of the labels.
+        units: that the format has or the file states.
+        isolated: for each frame, whether the file calls it an isolated atom.
+        ignored: keys that look like labels and are not.
+    """
+
+    frames: list[Frame]
+    keys: Keys
+    units: Units = ASE
+    isolated: Sequence[bool] = ()
+    ignored: Sequence[str] = ()
+
+
+@dataclass
+class Reading:
+    """The frames of a file that can be used, and what became of the others.
+
+    Attributes:
+        frames: in eV and Å.
+        keys: where their labels are in the file.
+        units: of the file.
+        isolated: energies, eV, of the isolated atoms by atomic number.
+        n_frames: structures in the file.
+        n_isolated, n_unlabeled: how many of them are isolated atoms, or lack a label that is needed.
+        notes: what a user should know, a sentence each.
+        ignored: keys that look like labels and are not.
+        path: the file.
+        refusal: why no frame can be used; empty where some can.
+        splits: the official split, frame indices by split name; None where there is none.
+    """
+
+    frames: list[Frame]
+    keys: Keys
+    units: Units
+    isolated: dict[int, float] = field(default_factory=dict)
+    n_frames: int = 0
+    n_isolated: int = 0
+    n_unlabeled: int = 0
+    notes: list[str] = field(default_factory=list)
+    ignored: Sequence[str] = ()
+    path: Path = Path()
+    refusal: str = ""
+    splits: dict[str, np.ndarray] | None = None
+
+    @property
+    def described(self) -> str:
+        """Keys and units in one line."""
+        return f"{self.keys} ({self.units})"
+
+    def check(self, physics: bool = True) -> None:
+        """Refuses what cannot be trained on.
+
+        Args:
+            physics: whether labels that contradict physics are refused as well.
+
+        Raises:
+            MdpotError: no frame has what is needed; labels contradict physics.
+        """
+        if self.refusal:
+            raise MdpotError(self.refusal)
+        if physics and (doubts := self.doubts()):
+            raise MdpotError(f"{self.path}: {' Also: '.join(doubts)} If the file is right: --set data.check=off.")
+
+    def doubts(self) -> list[str]:
+        """What contradicts physics, a sentence each."""
+        names = {kind: key for kind in LABELS if (key := getattr(self.keys, kind)) is not None}
+        return contradictions(self.frames, names, self.units.length)
+
+
+def finish(raw: Raw, need: Collection[str] | None, path: Path) -> Reading:
+    """Turns units into eV and Å, and parts frames from isolated atoms and from frames without labels.
+
+    Args:
+        raw: of a reader.
+        need: the labels that a frame must have; none for pretraining; None for any label at all.
+        path: the file, for messages.
+    """
+    reading = Reading([], raw.keys, raw.units, n_frames=len(raw.frames), path=path, ignored=raw.ignored)
+    reading.notes.extend(raw.keys.notes)
+    called = raw.isolated or [False] * len(raw.frames)
+    frames, alone = [], []
+    for frame, name in zip(raw.frames, called, strict=True):
+        converted = convert(frame, raw.units)
+        (alone if _is_isolated(converted, name) else frames).append(converted)
+    reading.n_isolated = len(alone)
+    _drop_absent_labels(frames, reading)
+    reading.isolated = _isolated_energies(alone, reading.notes)
+    reading.frames = [frame for frame in frames if _has(frame, need)]
+    reading.n_unlabeled = len(frames) - len(reading.frames)
+    if not reading.frames:
+        reading.refusal = _nothing_left(reading, frames, need)
+        return reading
+    groups = make_groups([frame.group for frame in reading.frames])
+    for frame, group in zip(reading.frames, groups, strict=True):
+        frame.group = group
+    _count(reading, need)
+    return reading
+
+
+def official(frames: Sequence[Frame], splits: dict[str, np.ndarray] | None = None) -> Reading:
+    """The frames of a source whose labels are known, in eV and Å, and its official split."""
+    return Reading(list(frames), Keys("energies", "forces"), ASE, n_frames=len(frames), splits=splits)
+
+
+def convert(frame: Frame, units: Units) -> Frame:
+    """A frame in eV and Å."""
+    if units.are_ours:
+        return replace(frame)
+    return replace(
+        frame,
+        positions=frame.positions * units.to_angstrom,
+        cell=frame.cell * units.to_angstrom,
+        energy=None if frame.energy is None else frame.energy * units.to_ev,
+        forces=None if frame.forces is None else frame.forces * units.to_ev_per_angstrom,
+        stress=None if frame.stress is None else frame.stress * units.to_ev_per_cubic_angstrom,
+    )
+
+
+def is_called_isolated(name: object) -> bool:
+    """Whether a `config_type` says that a frame is an isolated atom."""
+    return str(name).lower().replace("_", "").replace("-", "").replace(" ", "") in ISOLATED_NAMES
+
+
+def _is_isolated(frame: Frame, called: bool) -> bool:
+    """Whether a frame is a single atom: called isolated, in no cell, or in one as large as a vacuum."""
+    if len(frame) != 1:
+        return False
+    lattice = frame.cell[frame.pbc]
+    return called or not len(lattice) or float(np.linalg.norm(lattice, axis=1).min()) > VACUUM
+
+
+def _drop_absent_labels(frames: Sequence[Frame], reading: Reading) -> None:
+    """Makes labels that are there in name only None: NaN throughout, zero in all frames, or zero in all of a frame."""
+    for frame in frames:
+        for kind in LABELS:
+            value = getattr(frame, kind)
+            if value is not None and bool(np.isnan(value).all()):
+                setattr(frame, kind, None)
+    for kind in LABELS:
+        there = [frame for frame in frames if getattr(frame, kind) is not None]
+        if there and not any(np.any(getattr(frame, kind)) for frame in there):
+            for frame in there:
+                setattr(frame, kind, None)
+            reading.notes.append(f"{kind} ({getattr(reading.keys, kind)}): zero in all frames, so taken as absent.")
+    n_empty = 0
+    for frame in frames:
+        if len(frame) > 1 and frame.energy == 0.0 and frame.forces is not None and not frame.forces.any():
+            frame.energy = frame.forces = frame.stress = None
+            n_empty += 1
+    if n_empty:
+        reading.notes.append(f"{n_empty} frames have an energy and forces of zero, and are taken as unlabeled.")
+
+
+def _isolated_energies(alone: Sequence[Frame], notes: list[str]) -> dict[int, float]:
+    found: dict[int, float] = {}
+    for frame in alone:
+        if frame.energy is None or np.isnan(frame.energy):
+            continue
+        z = int(frame.numbers[0])
+        if z in found and abs(found[z] - frame.energy) > 1e-3:
+            notes.append(
+                f"isolated {chemical_symbols[z]} has several energies, e.g. {found[z]:.4f} and {frame.energy:.4f} eV; "
+                "the lowest is taken."
+            )
+        found[z] = min(found.get(z, np.inf), float(frame.energy))
+    return found
+
+
+def _has(frame: Frame, need: Collection[str] | None) -> bool:
+    if need is None:
+        return any(getattr(frame, kind) is not None for kind in LABELS)
+    return all(getattr(frame, kind) is not None for kind in need)
+
+
+def _nothing_left(reading: Reading, frames: Sequence[Frame], need: Collection[str] | None) -> str:
+    """Why no frame can be used: what was needed, what was looked for, what is there."""
+    if not frames:
+        return f"{reading.path}: it holds isolated atoms only ({reading.n_isolated}), which are not trained on."
+    missing = [kind for kind in LABELS if need is None or kind in need]
+    missing = [kind for kind in missing if all(getattr(frame, kind) is None for frame in frames)] or list(missing)
+    seen = [*reading.keys.others, *reading.ignored]
+    there = f" Keys there that might be labels: {', '.join(seen)}." if seen else ""
+    notes = "".join(f" {note[0].upper()}{note[1:]}" for note in reading.notes)
+    remedies = []
+    if missing == ["forces"]:
+        remedies.append("energies alone are trained on with --set finetune.force_weight=0")
+    if missing == ["energy"]:
+        remedies.append("forces alone with --set finetune.energy_weight=0 --set finetune.second_energy_weight=none")
+    if need is not None:
+        remedies.append("pretraining alone needs no labels (mdpot pretrain)")
+    looked = "energy, forces, stress or virial, alone or with a family's name as in REF_energy and forces_xtb"
+    said = f"no {' and no '.join(missing)} in any of its {len(frames)} frames (looked for {looked})."
+    others = "; ".join(["Other keys: --energy-key, --forces-key, --stress-key", *remedies])
+    return f"{reading.path}: {said}{there}{notes} {others}."
+
+
+def _count(reading: Reading, need: Collection[str] | None) -> None:
+    """Adds the notes on what was left out."""
+    if reading.n_isolated:
+        energies = ", ".join(f"{chemical_symbols[z]} {e:.6g}" for z, e in sorted(reading.isolated.items()))
+        reading.notes.append(
+            f"{reading.n_isolated} isolated atoms are not trained on"
+            + (f"; their energies are the reference energies of their elements: {energies} eV." if energies else ".")
+        )
+    if reading.n_unlabeled:
+        lacking = " or ".join(LABELS[:2] if need is None else sorted(need))
+        reading.notes.append(
+            f"{reading.n_unlabeled} of {reading.n_frames} frames are left out, for they have no {lacking}."
+        )

@@ -1,0 +1,320 @@
+"""Units of the labels: what a file states, what the user says, and else ASE's; all are turned into eV and Å here."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mdpot.errors import MdpotError, unknown
+from mdpot.units import BAR, BOHR, GPA, HARTREE, HARTREE_PER_BOHR, KCAL_PER_MOL, KJ_PER_MOL
+
+RYDBERG = HARTREE / 2
+ENERGIES = {
+    "eV": 1.0,
+    "meV": 1e-3,
+    "Hartree": HARTREE,
+    "mHartree": 1e-3 * HARTREE,
+    "Rydberg": RYDBERG,
+    "kcal/mol": KCAL_PER_MOL,
+    "kJ/mol": KJ_PER_MOL,
+}
+"""eV."""
+LENGTHS = {"Å": 1.0, "bohr": BOHR, "nm": 10.0, "pm": 0.01}
+"""Å."""
+PRESSURES = {"GPa": GPA, "MPa": 1e-3 * GPA, "Pa": 1e-9 * GPA, "kbar": 1e3 * BAR, "bar": BAR, "atm": 1.01325 * BAR}
+"""eV/Å^3."""
+QUANTITIES = ("energy", "length", "force", "stress", "virial")
+
+# Spellings, in lower case and without white space, of the names above.
+_SPELLINGS = {
+    "ev": "eV",
+    "electronvolt": "eV",
+    "electronvolts": "eV",
+    "mev": "meV",
+    "ha": "Hartree",
+    "eh": "Hartree",
+    "hartree": "Hartree",
+    "hartrees": "Hartree",
+    "mha": "mHartree",
+    "mhartree": "mHartree",
+    "ry": "Rydberg",
+    "rydberg": "Rydberg",
+    "kcal/mol": "kcal/mol",
+    "kcalmol-1": "kcal/mol",
+    "kcal": "kcal/mol",
+    "kj/mol": "kJ/mol",
+    "kjmol-1": "kJ/mol",
+    "å": "Å",
+    "a": "Å",
+    "ang": "Å",
+    "angs": "Å",
+    "angstrom": "Å",
+    "angstroms": "Å",
+    "ångström": "Å",
+    "bohr": "bohr",
+    "a0": "bohr",
+    "nm": "nm",
+    "pm": "pm",
+    "gpa": "GPa",
+    "mpa": "MPa",
+    "pa": "Pa",
+    "kbar": "kbar",
+    "kb": "kbar",
+    "bar": "bar",
+    "atm": "atm",
+}
+_ATOMIC = ("au", "a.u.", "atomic", "atomicunits", "atomic_unit", "atomic_units")
+# mdpot's key of a quantity, from the words that files and people use for it.
+_WORDS = {
+    "energy": "energy",
+    "energies": "energy",
+    "length": "length",
+    "lengths": "length",
+    "distance": "length",
+    "pos": "length",
+    "position": "length",
+    "positions": "length",
+    "cell": "length",
+    "force": "force",
+    "forces": "force",
+    "stress": "stress",
+    "virial": "virial",
+    "virials": "virial",
+}
+_ASSIGNMENT = re.compile(r"^([a-z]+)(?:[-_ ]units?)?\s*[=:]\s*(.*)$", re.I)
+_STATED = re.compile(r"^([a-z]+?)s?[-_ ]?units?$", re.I)
+
+
+@dataclass(frozen=True)
+class Units:
+    """What the numbers of a file are to be multiplied by, and why.
+
+    Attributes:
+        energy, length, force, stress, virial: names.
+        source: "assumed", "stated in the file", "of the format" or "given".
+    """
+
+    energy: str = "eV"
+    length: str = "Å"
+    force: str = "eV/Å"
+    stress: str = "eV/Å³"
+    virial: str = "eV"
+    source: str = "assumed"
+
+    @property
+    def to_ev(self) -> float:
+        return ENERGIES[self.energy]
+
+    @property
+    def to_angstrom(self) -> float:
+        return LENGTHS[self.length]
+
+    @property
+    def to_ev_per_angstrom(self) -> float:
+        return _force(self.force)
+
+    @property
+    def to_ev_per_cubic_angstrom(self) -> float:
+        """Of the stress; negative where the file counts compression as positive."""
+        return _stress(self.stress)
+
+    @property
+    def virial_to_ev(self) -> float:
+        """Negative where the virial is that of the stress, positive under tension."""
+        return (-1 if self.virial.startswith("-") else 1) * ENERGIES[self.virial.lstrip("-")]
+
+    @property
+    def conversions(self) -> tuple[float, float, float, float, float]:
+        return (
+            self.to_ev,
+            self.to_angstrom,
+            self.to_ev_per_angstrom,
+            self.to_ev_per_cubic_angstrom,
+            self.virial_to_ev,
+        )
+
+    @property
+    def are_ours(self) -> bool:
+        """Whether nothing needs to be multiplied."""
+        return all(math.isclose(factor, 1.0) for factor in self.conversions)
+
+    def __str__(self) -> str:
+        return f"{self.energy}, {self.force}, {self.length}, {self.source}"
+
+    def as_dict(self) -> dict[str, str]:
+        """By quantity, and "source"."""
+        return {**{name: getattr(self, name) for name in QUANTITIES}, "source": self.source}
+
+
+ASE = Units()
+ATOMIC = Units("Hartree", "bohr", "Hartree/bohr", "Hartree/bohr³", "Hartree")
+VASP = Units(stress="-kbar")
+SYSTEMS = {
+    "ase": ASE,
+    "ev": ASE,
+    "metal": replace(ASE, stress="-bar"),
+    "vasp": VASP,
+    "atomic": ATOMIC,
+    "hartree": ATOMIC,
+    "runner": ATOMIC,
+    "real": Units("kcal/mol", "Å", "kcal/mol/Å", "-atm", "kcal/mol"),
+    "kcal/mol": Units("kcal/mol", "Å", "kcal/mol/Å", "kcal/mol/Å³", "kcal/mol"),
+    "kj/mol": Units("kJ/mol", "Å", "kJ/mol/Å", "kJ/mol/Å³", "kJ/mol"),
+}
+"""Whole systems of units by name; "metal" and "real" are those of LAMMPS, whose pressures are positive under
+compression, as VASP's stress is."""
+
+EXAMPLE = '--units "energy=Hartree,length=bohr", --units stress=GPa, --units vasp'
+
+
+def parse_units(text: str | None, base: Units = ASE) -> Units:
+    """The units that a user names; those of the file where that is nothing.
+
+    A system (`SYSTEMS`), or "quantity=unit" with commas between them. Force, stress and virial that are not named
+    follow energy and length where one of those is. A minus sign before the unit of a stress or virial says that it has
+    the other sign than ASE's: "stress=-kbar" is positive under compression.
+
+    Args:
+        text: e.g. "atomic", "energy=kcal/mol", "stress=GPa".
+        base: what holds for quantities that nothing is said of.
+
+    Raises:
+        MdpotError: an unknown system, quantity or unit.
+    """
+    if text is None:
+        return base
+    system = SYSTEMS.get(text.strip().lower()) or (ATOMIC if text.strip().lower() in _ATOMIC else None)
+    if system is not None:
+        return replace(system, source="given")
+    found: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in re.split(r"[,;]|\s+(?=[A-Za-z]+[=:])", text))):
+        match = _ASSIGNMENT.match(part)
+        if match is None:
+            found[_quantity_of(part)] = canonical(_quantity_of(part), part)
+            continue
+        quantity = _WORDS.get(match[1].lower())
+        if quantity is None:
+            raise unknown("quantity in units", match[1], QUANTITIES)
+        found[quantity] = canonical(quantity, match[2])
+    if not found:
+        systems = ", ".join(SYSTEMS)
+        raise MdpotError(f"units must name a system ({systems}) or quantity=unit, e.g. {EXAMPLE}; got {text!r}.")
+    return replace(_completed(found, base), source="given")
+
+
+def stated_units(info: Mapping[str, Any]) -> dict[str, str]:
+    """The units that the comment of a frame states, by quantity: keys like `energy-unit`, `force_unit`, `stress-units`.
+
+    Raises:
+        MdpotError: a unit that is not known here.
+    """
+    found = {}
+    for key, value in info.items():
+        match = _STATED.match(str(key))
+        if match is None or not isinstance(value, str):
+            continue
+        word = match[1].lower()
+        quantity = _WORDS.get(word) or _WORDS.get(word + "s")
+        if quantity is not None:
+            found[quantity] = canonical(quantity, value, f"{key}={value}")
+    return found
+
+
+def units_of(stated: Mapping[str, str], base: Units = ASE) -> Units:
+    """The units of a file that states some of them."""
+    return replace(_completed(dict(stated), base), source="stated in the file") if stated else base
+
+
+def _completed(found: dict[str, str], base: Units) -> Units:
+    if "energy" in found or "length" in found:
+        energy, length = found.get("energy", base.energy), found.get("length", base.length)
+        found.setdefault("force", f"{energy}/{length}")
+        found.setdefault("stress", f"{energy}/{length}³")
+        found.setdefault("virial", energy)
+    return replace(base, **found)
+
+
+def canonical(quantity: str, unit: str, where: str = "") -> str:
+    """The name of a unit as it is written here.
+
+    Args:
+        quantity: one of `QUANTITIES`.
+        unit: in any usual spelling.
+        where: it was found, for the message.
+
+    Raises:
+        MdpotError: a unit that is none of this quantity.
+    """
+    text = _plain(unit)
+    try:
+        if quantity == "stress":
+            sign = "-" if text.startswith("-") else ""
+            return sign + _canonical_stress(text.lstrip("-"))
+        if quantity == "virial":
+            sign = "-" if text.startswith("-") else ""
+            return sign + canonical("energy", text.lstrip("-"))
+        if quantity == "force":
+            return "Hartree/bohr" if text in _ATOMIC else _canonical_ratio(text)
+        table, atomic = (LENGTHS, "bohr") if quantity == "length" else (ENERGIES, "Hartree")
+        name = atomic if text in _ATOMIC else _SPELLINGS[text]
+        table[name]
+        return name
+    except KeyError:
+        known = {"stress": [*PRESSURES, "eV/Å³"], "force": ["eV/Å", "Hartree/bohr", "kcal/mol/Å"], "length": LENGTHS}
+        stated = f" ({where})" if where else ""
+        raise unknown(f"unit of {quantity}{stated}", unit, known.get(quantity, ENERGIES)) from None
+
+
+def _plain(unit: str) -> str:
+    """Lower case, no white space, powers as in "ev/å³" and "kcal/mol/å"."""
+    text = unit.strip().lower().replace("−", "-").replace("**", "^").replace("³", "^3")
+    text = re.sub(r"[\s*·]+(?=mol)", "", text)
+    text = re.sub(r"[\s*·]*mol\^?-1", "/mol", text)
+    text = re.sub(r"[\s*·]+([a-zå]+0?)\^?-(\d)", r"/\1^\2", text)
+    text = text.replace("^1", "").replace("(", "").replace(")", "")
+    return re.sub(r"\s+", "", text)
+
+
+def _canonical_ratio(text: str) -> str:
+    energy, _, length = text.rpartition("/")
+    name, per = _SPELLINGS[energy], _SPELLINGS[length]
+    ENERGIES[name], LENGTHS[per]
+    return f"{name}/{per}"
+
+
+def _canonical_stress(text: str) -> str:
+    if text in _ATOMIC:
+        return "Hartree/bohr³"
+    if _SPELLINGS.get(text) in PRESSURES:
+        return _SPELLINGS[text]
+    energy, _, volume = text.rpartition("/")
+    if not volume.endswith("3"):
+        raise KeyError(text)
+    return _canonical_ratio(f"{energy}/{volume.rstrip('3').rstrip('^')}") + "³"
+
+
+def _quantity_of(unit: str) -> str:
+    """The quantity that a unit without one is of."""
+    for quantity in ("stress", "force", "energy", "length"):
+        try:
+            canonical(quantity, unit)
+        except MdpotError:
+            continue
+        return quantity
+    raise unknown("units", unit, [*SYSTEMS, *ENERGIES, *PRESSURES])
+
+
+def _force(name: str) -> float:
+    energy, _, length = name.rpartition("/")
+    return HARTREE_PER_BOHR if name == "Hartree/bohr" else ENERGIES[energy] / LENGTHS[length]
+
+
+def _stress(name: str) -> float:
+    sign, name = (-1.0, name[1:]) if name.startswith("-") else (1.0, name)
+    if name in PRESSURES:
+        return sign * PRESSURES[name]
+    energy, _, volume = name.rpartition("/")
+    return sign * ENERGIES[energy] / LENGTHS[volume.rstrip("³")] ** 3
