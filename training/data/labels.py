@@ -27,7 +27,7 @@ KINDS = {"energy": ENERGY_WORDS, "forces": FORCES_WORDS, "stress": STRESS_WORDS}
 _WORDS = {word: kind for kind, words in KINDS.items() for word in words}
 # Longest first: "free_energy" is not the energy of the family "free".
 _KEY = re.compile(
-    r"^(?:(?P<before>.+)[_\-.: ])?(?P<word>"
+    r"^(?:(?P<before>.+?)[_\-.: ])??(?P<word>"
     + "|".join(sorted(_WORDS, key=len, reverse=True))
     + r")(?:[_\-.: ](?P<after>.+))?$",
     re.I,
