@@ -181,8 +181,8 @@ def to_markdown(results: list[dict[str, Any]], args: argparse.Namespace, picture
                 needed = (MACE[molecule] / a) ** (1 / b) if b < 0 else float("inf")
                 said = f"at {float(f'{needed:.1g}'):,.0f} {key}" if needed < OUT_OF_REACH else f"at no number of {key}"
                 lines.append(
-                    f"- {molecule}, over {key}: MAE ∝ {key}^{b:.2f} ({len(x)} points); MACE's {MACE[molecule]:.1f} meV/Å "
-                    f"would come {said}, if it went on like that."
+                    f"- {molecule}, over {key}: MAE ∝ {key}^{b:.2f} ({len(x)} points); MACE's {MACE[molecule]:.1f} "
+                    f"meV/Å would come {said}, if it went on like that."
                 )
     keys = "".join(f" --set {key}" for key in args.set)
     command = (
