@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,9 +14,10 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from mdpot.checkpoint import cautions, load_potential
+from mdpot.autograd import exact_gradients
+from mdpot.checkpoint import as_dtype, cautions, load_potential
 from mdpot.errors import MdpotError, unknown
-from mdpot.export import DTYPES, is_exported, load_exported
+from mdpot.export import is_exported, load_exported
 from mdpot.models import Potential
 from mdpot.neighbors import VerletList
 from mdpot.zoo import find_potential
@@ -71,7 +71,7 @@ class MaskedGNNCalculator(Calculator):
         self.path = find_potential(ckpt)
         self.backend, self.skin = backend, float(skin)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.dtype = _dtype(dtype)
+        self.dtype = None if dtype is None else as_dtype(dtype)
         self._load()
         for caution in cautions(self.metadata):
             warnings.warn(f"{self.path}: {caution}", stacklevel=2)
@@ -93,7 +93,7 @@ class MaskedGNNCalculator(Calculator):
             )
         if wants_stress and not atoms.pbc.all():
             raise PropertyNotImplementedError(f"stress needs three periodic directions; pbc is {atoms.pbc.tolist()}.")
-        with _gradients():
+        with exact_gradients():
             out = self.evaluate(atoms, wants_stress)
         forces = out["forces"].double().cpu().numpy()
         if not np.isfinite(forces).all():
@@ -129,8 +129,7 @@ class MaskedGNNCalculator(Calculator):
             self.evaluate = _Exported(self.path.absolute(), self.device)
             self.metadata = self.evaluate.metadata
         else:
-            with _gradients():
-                potential, self.metadata = load_potential(self.path, self.device, self.dtype)
+            potential, self.metadata = load_potential(self.path, self.device, self.dtype)
             self.evaluate = _Loaded(potential, self.backend, self.skin, self.device)
 
     def _check_elements(self, numbers: np.ndarray) -> None:
@@ -204,18 +203,3 @@ class _Exported:
             torch.tensor(atoms.pbc),
             wants_stress,
         )
-
-
-@contextmanager
-def _gradients() -> Iterator[None]:
-    """Forces are derivatives: they need gradients, also where the caller has switched them off."""
-    with torch.inference_mode(False), torch.enable_grad():
-        yield
-
-
-def _dtype(name: str | torch.dtype | None) -> torch.dtype | None:
-    if name is None or isinstance(name, torch.dtype):
-        return name
-    if name not in DTYPES:
-        raise unknown("dtype", name, DTYPES)
-    return DTYPES[name]

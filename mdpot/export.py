@@ -6,6 +6,7 @@ the potential it came from before it gets its name, so a file that is there is r
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 import zipfile
@@ -17,11 +18,12 @@ import torch
 from ase import Atoms
 
 import mdpot
-from mdpot.checkpoint import cautions, load_potential
+from mdpot.autograd import exact_gradients
+from mdpot.checkpoint import DTYPES, cautions, load_potential
 from mdpot.errors import MdpotError, unknown
 from mdpot.evaluator import Evaluator, ForASE, ForOpenMM
 from mdpot.export_check import ExportReport, compare
-from mdpot.files import atomic
+from mdpot.files import atomic, require_regular, sealed, sealed_content
 from mdpot.models.potential import Potential
 from mdpot.zoo import find_potential
 
@@ -31,7 +33,6 @@ UNITS = {
     "ase": {"length": "Å", "energy": "eV", "force": "eV/Å"},
     "openmm": {"length": "nm", "energy": "kJ/mol", "force": "kJ/mol/nm"},
 }
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 SKIN = 0.5  # Å
 
 
@@ -70,6 +71,7 @@ def export_torchscript(
         MdpotError: unknown units or dtype, numbers given for ASE or not trained, a model that TorchScript
             cannot take, or a file that does not agree with its potential; then no file is left behind.
     """
+    require_regular(out)
     if units not in UNITS:
         raise unknown("units", units, UNITS)
     if dtype not in DTYPES:
@@ -132,7 +134,10 @@ def save_module(module: torch.jit.ScriptModule, path: Path, header: dict[str, An
     """Saves a module of `make_module` with its metadata in an extra file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.save(module, str(path), _extra_files={EXTRA_FILE: json.dumps(header)})
+        # Not straight to the file: on a full disk torch kills the process.
+        buffer = io.BytesIO()
+        torch.jit.save(module, buffer, _extra_files={EXTRA_FILE: json.dumps(header)})
+    path.write_bytes(sealed(buffer.getvalue()))
 
 
 def is_exported(path: Path | str) -> bool:
@@ -140,6 +145,7 @@ def is_exported(path: Path | str) -> bool:
     return Path(path).is_file() and zipfile.is_zipfile(path)
 
 
+@exact_gradients()
 def load_exported(
     path: Path | str, device: torch.device | str | None = None
 ) -> tuple[torch.jit.ScriptModule, dict[str, Any]]:
@@ -162,15 +168,24 @@ def load_exported(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            module = torch.jit.load(str(path), map_location=device or "cpu", _extra_files=extra)
-    except RuntimeError as error:
+            content = io.BytesIO(sealed_content(path))
+            module = torch.jit.load(content, map_location=device or "cpu", _extra_files=extra)
+    except MdpotError:
+        raise
+    except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
         raise MdpotError(f"{str(path)!r} is not a TorchScript file, or is damaged: {reason}") from None
     text = extra[EXTRA_FILE]
     if not text:
         raise MdpotError(f"{str(path)!r} is a TorchScript file, but not one that mdpot exported.")
-    header = json.loads(text)
-    version = header["export"]["format_version"]
+    try:
+        header = json.loads(text)
+        version = header["export"]["format_version"]
+        damaged = type(version) is not int or not isinstance(header["elements"], list)
+    except (ValueError, TypeError, KeyError):
+        header, version, damaged = {}, 0, True
+    if damaged:
+        raise MdpotError(f"exported file {str(path)!r} is damaged: its header is not one that mdpot wrote.")
     if version > EXPORT_VERSION:
         raise MdpotError(
             f"exported file {str(path)!r} has format version {version}; this mdpot reads up to "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mdpot import checkpoint
-from mdpot.checkpoint import FORMAT_VERSION, load_potential, read_metadata, save_potential
+from mdpot.checkpoint import FORMAT_VERSION, checksum, load_potential, read_metadata, save_potential
 from mdpot.errors import MdpotError
 from mdpot.files import atomic, write_text
 from mdpot.graph import Graph
@@ -175,12 +176,14 @@ def test_a_safetensors_file_of_others(tmp_path: Path, metadata: dict[str, str] |
 
 
 def rewrite(path: Path, tensors: dict[str, Any] | None = None, raw: str | None = None, **header: Any) -> None:
-    """Changes a potential file: tensors set or, with None, left out; keys of the header likewise."""
+    """Changes a potential file as mdpot could have written it: tensors set or, with None, left out; keys of the header
+    likewise; and the checksum that goes with them."""
     with safe_open(str(path), framework="pt") as file:
         old = json.loads(file.metadata()["mdpot"])
         all_tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     new = {k: v for k, v in {**old, **header}.items() if v is not None}
     kept = {k: v for k, v in {**all_tensors, **(tensors or {})}.items() if v is not None}
+    new["checksum"] = checksum(new, kept)
     save_file(kept, str(path), metadata={"mdpot": json.dumps(new) if raw is None else raw})
 
 
@@ -212,6 +215,25 @@ def test_a_header_that_lacks_a_key(path: Path, key: str) -> None:
     "change",
     [
         {"elements": [1, 8]},
+        {"elements": [8, 6, 1]},
+        {"elements": [1, 6, 6]},
+        {"elements": [1, 6, 0]},
+        {"elements": [1, 6, True]},
+        {"elements": [1, 7, 8]},
+        {"dtype": "float16"},
+        {"dtype": "bfloat16"},
+        {"scale": float("nan")},
+        {"scale": True},
+        {"cutoff": 4.0},
+        {"conservative": False},
+        {"units": {"energy": "kcal/mol", "length": "Å", "time": "fs"}},
+        {"hyperparameters": {"cutoff": 3.3, "width": 0, "layers": 2}},
+        {"hyperparameters": {"cutoff": 3.3, "width": 10**12, "layers": 2}},
+        {"hyperparameters": {"cutoff": "3.3", "width": 16, "layers": 2}},
+        {"tensors": {"readout.0.bias": torch.full([16], math.nan)}},
+        {"tensors": {"backbone.mark": torch.full([16], math.inf)}},
+        {"tensors": {"wall": torch.full([3, 3], math.inf)}},
+        {"tensors": {"pair": torch.zeros(1, 2, 3)}},
         {"elements": ["H", "C", "O"]},
         {"dtype": "floaty"},
         {"dtype": "nn"},
@@ -265,22 +287,42 @@ def test_a_file_of_version_1_has_no_pair_energy(path: Path) -> None:
     assert not load_potential(path)[0].has_pair
 
 
+# Energy, sum of the absolute forces and force on the first atom of ethanol, as the mdpot that wrote the file had them.
+WRITTEN = {
+    1: (-4185.914514236026, 0.5933680408452346, [-0.015720853101811372, -0.010767017876787577, -4.656612873077393e-10]),
+    2: (-4185.852672161408, 0.6261371169348422, [-0.010733848374002264, -0.013880426882678876, -4.656612873077393e-10]),
+}
+
+
+@pytest.mark.parametrize("version", WRITTEN)
+def test_a_file_that_an_older_mdpot_wrote(version: int) -> None:
+    file = Path(__file__).parent / "files" / f"version{version}.safetensors"
+    with safe_open(str(file), framework="np") as raw:
+        assert json.loads(raw.metadata()["mdpot"])["format_version"] == version
+    found = outputs(load_potential(file)[0], torch.float64)
+    energy, forces, first = WRITTEN[version]
+    assert float(found["energy"]) == pytest.approx(energy, abs=1e-5)
+    assert float(found["forces"].abs().sum()) == pytest.approx(forces, abs=1e-5)
+    assert found["forces"][0].tolist() == pytest.approx(first, abs=1e-6)
+
+
 # ---- whole files or none ---------------------------------------------------------------
 
 
 def test_a_failed_write_leaves_what_was_there(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = path.read_bytes()
 
-    def half_written(tensors: object, file: str, metadata: object) -> None:
-        Path(file).write_bytes(b"half")
+    def half_written(file: Path, content: bytes) -> int:
+        with file.open("wb") as half:
+            half.write(content[:99])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", half_written)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(Path, "write_bytes", half_written)
+    with pytest.raises(MdpotError, match=rf"{path.name}.*No space left on device.*What was there is as it was"):
         save_potential(path, make(), {})
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == [path.name]
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(MdpotError, match=r"new\.safetensors.*No space left on device\.$"):
         save_potential(path.with_name("new.safetensors"), make(), {})
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 

@@ -13,7 +13,8 @@ import torch
 from ase.neighborlist import primitive_neighbor_list
 
 from mdpot.errors import MdpotError
-from mdpot.torch_neighbors import TorchNeighborList, complete_cell, find_pairs
+from mdpot.torch_neighbors import TorchNeighborList
+from mdpot.torch_pairs import complete_cell, find_pairs
 
 CUBIC = np.eye(3) * 9.0
 TRICLINIC = np.array([[8.0, 0.0, 0.0], [3.1, 7.5, 0.0], [-2.2, 2.9, 6.8]])

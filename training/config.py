@@ -11,9 +11,9 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from mdpot.errors import MdpotError, unknown
 from mdpot.training.schema import (
@@ -320,31 +320,16 @@ def _refuse_stress(recipe: Recipe) -> None:
 
 
 def _check_hyperparameters(model: ModelConfig) -> dict[str, Any]:
-    """The hyperparameters, checked by name and type against what the architecture's `__init__` takes."""
+    """The hyperparameters, checked against what the architecture takes."""
     from mdpot.models import MODELS
+    from mdpot.models.hyperparameters import check_hyperparameters
 
     if model.name not in MODELS:
         raise unknown("model", model.name, MODELS)
-    init = MODELS[model.name].__init__
-    hints = get_type_hints(init)
-    given = ("self", "n_elements", "cutoff")
-    takes = {k: p for k, p in inspect.signature(init).parameters.items() if k not in given}
-    for key in model.hyperparameters:
-        if key == "cutoff":
-            raise MdpotError("the cutoff goes in model.cutoff, not in model.hyperparameters")
-        if key not in takes:
-            raise unknown(f"hyperparameter of {model.name}", key, takes)
-    missing = [k for k, p in takes.items() if p.default is p.empty and k not in model.hyperparameters]
-    if missing:
-        raise MdpotError(f"model.hyperparameters of {model.name} lacks {', '.join(missing)}")
-    checked = {}
-    for key, value in model.hyperparameters.items():
-        adapter = TypeAdapter(hints.get(key, Any), config=ConfigDict(strict=True))
-        try:
-            checked[key] = adapter.validate_python(value)
-        except ValidationError as error:
-            raise MdpotError(f"model.hyperparameters.{key}: {error.errors()[0]['msg']}, got {value!r}") from error
-    return checked
+    if "cutoff" in model.hyperparameters:
+        raise MdpotError("the cutoff goes in model.cutoff, not in model.hyperparameters")
+    checked = check_hyperparameters(model.name, MODELS[model.name], model.arguments)
+    return {key: value for key, value in checked.items() if key != "cutoff"}
 
 
 def _one_line(error: ValidationError) -> str:

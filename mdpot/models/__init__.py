@@ -9,6 +9,7 @@ from mdpot.errors import unknown
 from mdpot.models.egnn import EGNN
 from mdpot.models.forcenet import ForceNet
 from mdpot.models.gns import GNS
+from mdpot.models.hyperparameters import check_hyperparameters
 from mdpot.models.potential import Potential
 from mdpot.models.tide import Tide
 
@@ -38,10 +39,11 @@ def build_potential(
         pair: [n_terms, n_elements, n_elements], eV, see `Potential`.
 
     Raises:
-        MdpotError: an unknown model.
+        MdpotError: an unknown model, or hyperparameters that it does not take.
     """
     if model not in MODELS:
         raise unknown("model", model, MODELS)
+    hyperparameters = check_hyperparameters(model, MODELS[model], hyperparameters)
     backbone = MODELS[model](n_elements=len(elements), **hyperparameters)
     potential = Potential(backbone, elements, shift, scale, wall, pair)
     potential.model = model

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mdpot.models.activation import SiLU
+from mdpot.models.hyperparameters import Count, Cutoff, Neighbors, Width
 from mdpot.radial import bessel_basis, polynomial_envelope
 
 
@@ -37,11 +38,11 @@ class EGNN(nn.Module):
     def __init__(
         self,
         n_elements: int,
-        cutoff: float = 3.4,
-        width: int = 128,
-        layers: int = 5,
-        n_basis: int = 12,
-        avg_neighbors: float = 16.0,
+        cutoff: Cutoff = 3.4,
+        width: Width = 128,
+        layers: Count = 5,
+        n_basis: Count = 12,
+        avg_neighbors: Neighbors = 16.0,
     ) -> None:
         super().__init__()
         self.cutoff = cutoff

@@ -9,6 +9,7 @@ from mdpot.models.activation import SiLU
 from mdpot.models.angular import MAX_ORDER, harmonics, monomials
 from mdpot.models.egnn import scatter_sum
 from mdpot.models.gns import initialize, presence, vector_head
+from mdpot.models.hyperparameters import Count, Cutoff, Neighbors, Order, Width
 from mdpot.radial import polynomial_envelope
 
 
@@ -55,13 +56,13 @@ class ForceNet(nn.Module):
     def __init__(
         self,
         n_elements: int,
-        cutoff: float = 3.4,
-        width: int = 128,
-        layers: int = 5,
-        order: int = 2,
-        n_radial: int = 8,
-        n_basis: int = 40,
-        avg_neighbors: float = 16.0,
+        cutoff: Cutoff = 3.4,
+        width: Width = 128,
+        layers: Count = 5,
+        order: Order = 2,
+        n_radial: Count = 8,
+        n_basis: Count = 40,
+        avg_neighbors: Neighbors = 16.0,
     ) -> None:
         super().__init__()
         if not 1 <= order <= MAX_ORDER:

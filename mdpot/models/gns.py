@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from mdpot.models.activation import SiLU
 from mdpot.models.egnn import scatter_sum
+from mdpot.models.hyperparameters import Count, Cutoff, Neighbors, Width
 from mdpot.radial import bessel_basis, polynomial_envelope
 
 
@@ -43,11 +44,11 @@ class GNS(nn.Module):
     def __init__(
         self,
         n_elements: int,
-        cutoff: float = 3.4,
-        width: int = 128,
-        layers: int = 10,
-        n_basis: int = 12,
-        avg_neighbors: float = 16.0,
+        cutoff: Cutoff = 3.4,
+        width: Width = 128,
+        layers: Count = 10,
+        n_basis: Count = 12,
+        avg_neighbors: Neighbors = 16.0,
     ) -> None:
         super().__init__()
         self.cutoff = cutoff

@@ -1,6 +1,7 @@
 """Tide: per-atom moments of the neighbors, multiplied into many-body features. The default architecture."""
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from mdpot.models.angular import (
     product_paths,
     product_table,
 )
+from mdpot.models.hyperparameters import Count, Cutoff, Neighbors, Order, Width
 from mdpot.models.slots import pad_neighbors
 from mdpot.radial import polynomial_envelope
 
@@ -78,24 +80,25 @@ class Tide(nn.Module):
     def __init__(
         self,
         n_elements: int,
-        cutoff: float = 4.0,
-        size: str = "small",
-        width: int | None = None,
-        channels: int | None = None,
-        layers: int | None = None,
-        order: int | None = None,
-        n_radial: int | None = None,
-        hidden: int | None = None,
-        n_basis: int = 8,
-        avg_neighbors: float = 25.0,
+        cutoff: Cutoff = 4.0,
+        size: Literal["small", "medium", "large"] = "small",
+        width: Width | None = None,
+        channels: Width | None = None,
+        layers: Count | None = None,
+        order: Order | None = None,
+        n_radial: Count | None = None,
+        hidden: Width | None = None,
+        n_basis: Count = 8,
+        avg_neighbors: Neighbors = 25.0,
     ) -> None:
         super().__init__()
         if size not in SIZES:
             raise unknown("size", size, SIZES)
-        default = SIZES[size]
-        width, channels = width or default["width"], channels or default["channels"]
-        layers, n_radial = layers or default["layers"], n_radial or default["n_radial"]
-        order, hidden = order or default["order"], hidden or 2 * width
+        given = {"width": width, "channels": channels, "layers": layers, "order": order, "n_radial": n_radial}
+        chosen = SIZES[size] | {name: value for name, value in given.items() if value is not None}
+        width, channels, layers = chosen["width"], chosen["channels"], chosen["layers"]
+        order, n_radial = chosen["order"], chosen["n_radial"]
+        hidden = 2 * width if hidden is None else hidden
         if not 1 <= order <= MAX_ORDER:
             raise MdpotError(f"order must be between 1 and {MAX_ORDER}; got {order}.")
         self.cutoff = cutoff

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mdpot.autograd import exact_gradients
 from mdpot.checkpoint import load_potential
 from mdpot.errors import MdpotError
 from mdpot.evaluator import Evaluator, ForOpenMM
@@ -73,8 +74,8 @@ class Compute:
             if vectors is None:
                 raise MdpotError("the force is periodic, but OpenMM passes no box.")
             box = torch.from_numpy(np.asarray(vectors._value, dtype=np.float64))
-        # Whatever the thread that OpenMM calls from was doing with gradients.
-        with torch.inference_mode(False), torch.enable_grad():
+        # Whatever the thread that OpenMM calls from was doing with gradients or precision.
+        with exact_gradients():
             energy, forces = self.module(positions, box)
         return energy.detach(), forces.detach()
 

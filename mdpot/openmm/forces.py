@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mdpot.checkpoint import cautions, read_metadata, save_potential
+from mdpot.checkpoint import DTYPES, cautions, read_metadata, save_potential
 from mdpot.errors import MdpotError, unknown
-from mdpot.export import DTYPES, SKIN, export_torchscript, is_exported, load_exported, require_elements
+from mdpot.export import SKIN, export_torchscript, is_exported, load_exported, require_elements, save_module
 from mdpot.models.potential import Potential
 from mdpot.openmm.backends import choose_backend, crash_warning, import_openmm, import_openmmtorch, logger
 from mdpot.openmm.compute import Compute, TensorCompute
@@ -238,9 +238,7 @@ def _torch_force(
         module, header = load_exported(model)  # type: ignore[arg-type]
         chosen = None if atoms is None else torch.tensor(atoms)
         module.set_atoms(torch.tensor(numbers), chosen, 0 if chosen is None else n_particles)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            torch.jit.save(module, str(path))
+        save_module(module, path, header)
         force = openmmtorch.TorchForce(str(path))  # reads the file here and now
     force.setOutputsForces(True)
     logger.debug("TorchForce from %s", header["export"])
