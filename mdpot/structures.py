@@ -140,10 +140,12 @@ def _read_other(path: Path, data: bytes) -> list[Atoms]:
 
 
 def _read_xyz(path: Path, data: bytes) -> list[Atoms]:
-    text = decode(data).lstrip("\n")
+    text = decode(data)
     blocks = list(_blocks(path, text))
-    cells = [_ipi_cell(comment) for _, comment, _ in blocks]
-    masses = [_isotopes(lines) for _, _, lines in blocks] if _ISOTOPE.search(text) else [None] * len(blocks)
+    cells = [_ipi_cell(comment) for comment, _ in blocks]
+    masses = [_isotopes(lines) for _, lines in blocks] if _ISOTOPE.search(text) else [None] * len(blocks)
+    # Anew, for ASE's reader ends at a blank line between frames.
+    text = "".join(f"{len(lines)}\n{comment}\n" + "\n".join(lines) + "\n" for comment, lines in blocks)
     if any(mass is not None for mass in masses):
         text = _ISOTOPE.sub(r"\1H", text)
     text = _SIX_NUMBERS.sub(_nine_numbers, text)
@@ -161,8 +163,8 @@ def _read_xyz(path: Path, data: bytes) -> list[Atoms]:
     return structures
 
 
-def _blocks(path: Path, text: str) -> Iterator[tuple[int, str, Sequence[str]]]:
-    """First line (from 1), comment and atom lines of each frame; refuses what is cut off or miscounted."""
+def _blocks(path: Path, text: str) -> Iterator[tuple[str, Sequence[str]]]:
+    """Comment and atom lines of each frame; refuses what is cut off or miscounted."""
     lines = text.split("\n")
     while lines and not lines[-1].strip():
         lines.pop()
@@ -182,7 +184,7 @@ def _blocks(path: Path, text: str) -> Iterator[tuple[int, str, Sequence[str]]]:
                 f"{path}: truncated: the frame of line {at + 1} has {n_atoms} atoms, and the file ends after "
                 f"{max(len(lines) - at - 2, 0)} of them. Copy it again."
             )
-        yield at + 1, lines[at + 1], lines[at + 2 : at + 2 + n_atoms]
+        yield lines[at + 1], lines[at + 2 : at + 2 + n_atoms]
         at += 2 + n_atoms
 
 

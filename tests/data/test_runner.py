@@ -59,6 +59,9 @@ def test_first_comment(tmp_path: Path, runner_text: str) -> None:
         (lambda text: text.replace("-76.5", "low"), r"line 9: cannot read 'energy low'"),
         (lambda text: text.replace("lattice 10.0 0.0 0.0\n", ""), r"line 1: .*three lattice lines.* got 2"),
         (lambda text: "begin\nenergy 1.0\nend\n", r"line 1: it has no atom lines"),
+        (lambda text: text.replace("charge", "charje"), r"line 10: unknown keyword of a RuNNer file 'charje'.*charge"),
+        (lambda text: text.replace("begin\n", "", 1), r"line 1: a frame starts with 'begin'; got 'comment"),
+        (lambda text: text[text.index("atom") :], r"line 1: a frame starts with 'begin'; got 'atom"),
     ],
 )
 def test_bad_files(tmp_path: Path, runner_text: str, change, message: str) -> None:
@@ -88,3 +91,19 @@ def test_all_of_the_large_set(data_folder: Path) -> None:
         24: 780, 30: 240, 36: 480, 48: 2660, 96: 620, 192: 1340,
     }  # fmt: skip
     assert len({frame.group for frame in frames}) == 306
+
+
+def test_any_white_space_any_case_comments_and_deuterium(tmp_path: Path, runner_text: str) -> None:
+    path = tmp_path / "input.data"
+    path.write_text(runner_text)
+    expected = read_runner(path)
+    odd = (
+        runner_text.replace(" ", "\t").replace("begin", "Begin").replace("lattice", " LATTICE").replace("atom", "ATOM")
+    )
+    odd = odd.replace("end\n", "END\n# made by hand\n\n").replace("\tH\t", "\tD\t").replace("\n", "\r\n")
+    path.write_bytes(odd.encode())
+    for one, two in zip(read_runner(path), expected, strict=True):
+        np.testing.assert_array_equal(one.cell, two.cell)
+        np.testing.assert_array_equal(one.positions, two.positions)
+        np.testing.assert_array_equal(one.forces, two.forces)
+        assert (one.numbers.tolist(), one.energy, one.group) == (two.numbers.tolist(), two.energy, two.group)

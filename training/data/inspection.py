@@ -13,9 +13,9 @@ from mdpot.errors import MdpotError
 from mdpot.neighbors import neighbor_list
 from mdpot.training.data.checks import validate_frames
 from mdpot.training.data.frames import Frame
-from mdpot.training.data.labels import Asked, Keys
-from mdpot.training.data.readers import read_file
-from mdpot.training.data.reading import LABELS, Reading
+from mdpot.training.data.labels import Asked
+from mdpot.training.data.readers import parse_file
+from mdpot.training.data.reading import ENERGY_AND_FORCES, LABELS, Reading, finish, left_out
 
 #: Distances are looked for out to this many sums of covalent radii, in at most so many frames.
 REACH, MOST_FRAMES = 1.6, 300
@@ -45,24 +45,26 @@ def inspect_file(path: Path | str, asked: Asked) -> dict[str, Any]:
     path = Path(path)
     warnings: list[str] = []
     try:
-        everything = read_file(path, asked, need=None)
+        raw = parse_file(path, asked, True)
     except MdpotError as error:
         # The structures are worth a look even where nothing says which labels are meant.
-        everything = read_file(path, Asked(units=asked.units), need=())
+        raw = parse_file(path, Asked(units=asked.units), False)
         warnings.append(str(error))
-    structures = everything if not everything.n_unlabeled else read_file(path, asked, need=())
-    labeled, need = _labeled(everything)
-    warnings += _faults(structures, path, asked)
-    if everything.refusal and not warnings:
-        warnings.append(everything.refusal)
-    elif everything.refusal:
+    reading = finish(raw, (), path)
+    labeled, need = _labeled(reading)
+    warnings += _faults(reading, path, asked)
+    if not labeled and not warnings:
+        warnings.append(finish(raw, ENERGY_AND_FORCES, path).refusal)
+    elif not labeled:
         warnings.append("no frame has labels.")
+    elif len(labeled) < len(reading.frames):
+        warnings.append(left_out(len(reading.frames) - len(labeled), reading.n_frames, need))
     if labeled and need == {"energy"}:
         warnings.append("no forces: energies alone are trained on with --set finetune.force_weight=0.")
-    warnings += [note for note in everything.notes if "isolated atoms" not in note]
-    outliers = _outliers(labeled, everything)
+    warnings += [note for note in reading.notes if "isolated atoms" not in note]
+    outliers = _outliers(labeled, reading)
     warnings += [f"{what}: frame {', '.join(str(n) for n in places)}." for what, places in outliers.items()]
-    return _summary(everything, structures.frames, labeled, outliers, warnings)
+    return _summary(reading, labeled, outliers, warnings)
 
 
 def _labeled(reading: Reading) -> tuple[list[Frame], set[str]]:
@@ -101,12 +103,11 @@ def _outliers(frames: Sequence[Frame], reading: Reading) -> dict[str, list[int]]
 
 def _summary(
     reading: Reading,
-    frames: Sequence[Frame],
     labeled: Sequence[Frame],
     outliers: dict[str, list[int]],
     warnings: Sequence[str],
 ) -> dict[str, Any]:
-    keys: Keys = reading.keys
+    keys, frames = reading.keys, reading.frames
     sizes = [len(frame) for frame in frames] or [0]
     numbers = sorted({int(z) for frame in frames for z in np.unique(frame.numbers)} | set(reading.isolated))
     directions: dict[str, int] = {}

@@ -155,11 +155,11 @@ def _forces(frames: Sequence[Frame], key: str) -> str | None:
         units = {"kcal/mol/Å": KCAL_PER_MOL, "kJ/mol/Å": KJ_PER_MOL, "meV/Å": 1e-3, "Hartree/bohr": HARTREE / BOHR}
         units |= {"Rydberg/bohr": RYDBERG / BOHR, "Hartree/Å": HARTREE}
         likely = _nearest({name: line.slope * value for name, value in units.items()}, 35.0)
-        hint = f" They are likely in {likely}: --units force={likely}." if likely else ""
-        return (
-            f"the forces in {key!r} are not in eV/Å: bonds to hydrogen would have a stiffness of {line.slope:.3g} "
-            f"eV/Å², and C–H, N–H and O–H have 25 to 60.{hint}"
-        )
+        if likely:  # a force field may have bonds as soft as it likes
+            return (
+                f"the forces in {key!r} are not in eV/Å: bonds to hydrogen would have a stiffness of {line.slope:.3g} "
+                f"eV/Å², and C–H, N–H and O–H have 25 to 60. They are likely in {likely}: --units force={likely}."
+            )
     if line.n_points > 30 and line.correlation < -0.6:
         return f"the forces in {key!r} have the wrong sign: they push bonds to hydrogen apart. Are they gradients?"
     if typical > LARGEST_TYPICAL_FORCE:

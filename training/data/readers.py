@@ -36,7 +36,7 @@ def read_file(path: Path | str, asked: Asked = NOTHING_ASKED, need: Collection[s
             for and not there, or that contradict each other.
     """
     path = Path(path)
-    raw = _parse(path, asked, need is None or len(need) > 0)
+    raw = parse_file(path, asked, need is None or len(need) > 0)
     return finish(raw, need, path)
 
 
@@ -54,7 +54,8 @@ def is_runner(path: Path) -> bool:
     return path.name in ("input.data", "input.data.gz") or (bool(words) and words[0].lower() == b"begin")
 
 
-def _parse(path: Path, asked: Asked, want_labels: bool) -> Raw:
+def parse_file(path: Path, asked: Asked, want_labels: bool) -> Raw:
+    """What a file holds, in its own units; arguments and errors as `read_file`."""
     if path.is_dir() or not path.is_file() or path.stat().st_size == 0:
         read_bytes(path)  # says what is wrong
     start = head(path)

@@ -234,7 +234,9 @@ def _count(reading: Reading, need: Collection[str] | None) -> None:
             + (f"; their energies are the reference energies of their elements: {energies} eV." if energies else ".")
         )
     if reading.n_unlabeled:
-        lacking = " or ".join(LABELS[:2] if need is None else sorted(need))
-        reading.notes.append(
-            f"{reading.n_unlabeled} of {reading.n_frames} frames are left out, for they have no {lacking}."
-        )
+        reading.notes.append(left_out(reading.n_unlabeled, reading.n_frames, LABELS[:2] if need is None else need))
+
+
+def left_out(n: int, n_frames: int, need: Collection[str]) -> str:
+    """The note on frames that lack one of some labels."""
+    return f"{n} of {n_frames} frames are left out, for they have no {' or no '.join(sorted(need))}."

@@ -1,0 +1,77 @@
+"""Units by name, in the spellings that people use, against ASE's numbers."""
+
+from __future__ import annotations
+
+import pytest
+from ase import units
+
+from mdpot.errors import MdpotError
+from mdpot.training.data.units import canonical, parse_units, stated_units, units_of
+
+KCAL = units.kcal / units.mol
+EH, BOHR = units.Hartree, units.Bohr
+
+
+@pytest.mark.parametrize(
+    ("text", "energy", "length", "force", "stress"),
+    [
+        ("ase", 1, 1, 1, 1),
+        ("atomic", EH, BOHR, EH / BOHR, EH / BOHR**3),
+        ("vasp", 1, 1, 1, -0.1 * units.GPa),
+        ("metal", 1, 1, 1, -1e-4 * units.GPa),
+        ("real", KCAL, 1, KCAL, -1.01325e-4 * units.GPa),
+        ("stress=GPa", 1, 1, 1, units.GPa),
+        ("GPa", 1, 1, 1, units.GPa),
+        ("stress-unit=-kB", 1, 1, 1, -0.1 * units.GPa),
+        (
+            "energy=Hartree,length=bohr",
+            units.Hartree,
+            units.Bohr,
+            units.Hartree / units.Bohr,
+            units.Hartree / units.Bohr**3,
+        ),
+        ("energy: Ry, force: Ry/bohr", units.Ry, 1, units.Ry / BOHR, units.Ry),
+        ("energy=kcal/mol", KCAL, 1, KCAL, KCAL),
+        ("force=kcal mol^-1 Å^-1", 1, 1, KCAL, 1),
+        ("forces=meV/Angstrom", 1, 1, 1e-3, 1),
+        ("energy=kJ/mol length=nm", units.kJ / units.mol, 10, units.kJ / units.mol / 10, units.kJ / units.mol / 1000),
+        ("stress=eV/A^3", 1, 1, 1, 1),
+    ],
+)
+def test_systems_and_single_units(text: str, energy: float, length: float, force: float, stress: float) -> None:
+    found = parse_units(text)
+    assert found.source == "given"
+    assert found.conversions[:4] == pytest.approx((energy, length, force, stress), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("parsec", "unknown units 'parsec'"),
+        ("energy=parsec", "unknown unit of energy 'parsec'"),
+        ("speed=1", "unknown quantity in units 'speed'"),
+        ("", "units must name a system"),
+        ("stress=Å", "unknown unit of stress"),
+        ("force=eV", "unknown unit of force"),
+    ],
+)
+def test_refusals(text: str, message: str) -> None:
+    with pytest.raises(MdpotError, match=message):
+        parse_units(text)
+
+
+def test_stated_units() -> None:
+    info = {"energy-unit": "Hartree", "force_units": "Ha/Bohr", "unit": "eV", "stress-unit": "GPa", "dipole-unit": "au"}
+    stated = stated_units(info)
+    assert stated == {"energy": "Hartree", "force": "Hartree/bohr", "stress": "GPa"}
+    assert units_of(stated).source == "stated in the file"
+    assert units_of({}).source == "assumed"
+    # What the user says of one quantity leaves the others as the file states them.
+    assert parse_units("stress=kbar", units_of(stated)).energy == "Hartree"
+
+
+def test_every_name_is_its_own_spelling() -> None:
+    for name in ("eV", "Hartree", "kcal/mol"):
+        assert canonical("energy", name) == name
+    assert canonical("stress", "-GPa") == "-GPa"
+    assert canonical("virial", "-eV") == "-eV"
