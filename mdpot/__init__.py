@@ -61,7 +61,8 @@ class _Beside(MetaPathFinder):
 
 
 if (_CHECKOUT / "pyproject.toml").is_file():
-    sys.meta_path.append(_Beside())
+    # First of all: another checkout may be what is installed.
+    sys.meta_path.insert(0, _Beside())
 
 
 def __getattr__(name: str) -> Any:
