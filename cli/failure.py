@@ -1,11 +1,14 @@
-"""How the command line fails: one line on stderr and an exit code; no traceback for what a user can mend."""
+"""How the command line fails: one line on stderr and an exit code; a traceback goes to a file."""
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import shlex
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -14,6 +17,7 @@ import click
 from mdpot.errors import MdpotError
 
 BAD_INPUT = 2
+OUR_FAULT = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 EXTRAS = {
@@ -24,15 +28,21 @@ EXTRAS = {
 }
 """Module to the extra of mdpot that installs it."""
 
+PLAIN = {"Å": "A", "³": "^3", "²": "^2", "±": "+-", "·": "*", "×": "x", "°": "deg", "σ": "sigma", "∝": "~", "…": "..."}
+PLAIN |= dict.fromkeys("–—−‑", "-") | dict.fromkeys("“”„", '"') | dict.fromkeys("‘’", "'")
+"""What stands for a letter on a terminal that does not know it."""
+
 
 class OneLineErrors(click.Group):
-    """A group whose commands end with `error: ...` and exit code 2 on bad input, 130 on Ctrl-C."""
+    """A group whose commands end with `error: ...` and exit code 2 on bad input, 130 on Ctrl-C, 70 where mdpot itself
+    is at fault."""
 
     def main(self, args: Sequence[str] | None = None, **settings: Any) -> Any:  # type: ignore[override]
         """Run the command line; see `click.Command.main`."""
         if not settings.pop("standalone_mode", True):
             return super().main(args, standalone_mode=False, **settings)
         args = list(sys.argv[1:] if args is None else args)
+        print_anything()
         try:
             code = super().main(list(args), standalone_mode=False, **settings)
         except (click.ClickException, MdpotError, ModuleNotFoundError, OSError) as error:
@@ -40,6 +50,12 @@ class OneLineErrors(click.Group):
         except (_Interrupted, click.Abort) as stop:
             _say(f"interrupted{_reason(stop)}{_remedy(args)}")
             sys.exit(INTERRUPTED)
+        except Exception as error:
+            if _out_of_memory(error):
+                _say("error: there is not enough memory. Take a smaller network, smaller batches or less data.")
+                sys.exit(BAD_INPUT)
+            _say(_last_words(error, args))
+            sys.exit(OUR_FAULT)
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -49,6 +65,43 @@ class OneLineErrors(click.Group):
         except KeyboardInterrupt as stop:
             # click would take it for its own Abort, and lose what it says.
             raise _Interrupted(str(stop)) from stop
+
+
+def print_anything() -> None:
+    """Has stdout and stderr take every text: what their encoding does not know, e.g. Å in ASCII, is written plainly."""
+    codecs.register_error("mdpot", _plainly)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="mdpot")  # type: ignore[union-attr]
+
+
+def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(PLAIN.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # torch has its own errors for it, some without a name.
+    text = str(error)
+    return isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text
+
+
+def _last_words(error: Exception, args: Sequence[str]) -> str:
+    """The line for an error that nobody foresaw; its traceback goes to a file."""
+    what = f"{type(error).__name__}: {error}"[:200]
+    told = f"mdpot {shlex.join(args)}\n\n{''.join(traceback.format_exception(error))}"
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", errors="backslashreplace", prefix="mdpot-error-", suffix=".txt", delete=False
+        ) as file:
+            file.write(told)
+    except OSError:
+        return f"error: mdpot failed in a way that nobody foresaw: {what}. Please report it to its developers."
+    return (
+        f"error: mdpot failed in a way that nobody foresaw: {what}. Please report it to its developers with the file "
+        f"{file.name}, which says where."
+    )
 
 
 class _Interrupted(Exception):
@@ -66,7 +119,8 @@ def _fail(error: Exception) -> NoReturn:
     if isinstance(error, ModuleNotFoundError):
         name = (error.name or "").partition(".")[0]
         if name not in EXTRAS:
-            raise error
+            _say(_last_words(error, sys.argv[1:]))
+            sys.exit(OUR_FAULT)
         message = _not_installed(name)
     elif isinstance(error, click.UsageError):
         where = error.ctx.command_path if error.ctx else "mdpot"

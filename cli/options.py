@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from mdpot.training.listener import Listener
 
 PATH = click.Path(path_type=Path)
+SEED = click.IntRange(0, 2**32 - 1)
+THREADS = click.IntRange(1, max(64, 4 * (os.cpu_count() or 1)))
+"""Many more than there are cores help nobody, and a million kill the process."""
 
 device_option = click.option(
     "--device",
@@ -27,7 +31,7 @@ device_option = click.option(
 )
 threads_option = click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=THREADS,
     metavar="N",
     callback=lambda ctx, param, value: _set_threads(value),
     expose_value=False,
@@ -159,7 +163,7 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         *LABEL_OPTIONS.values(),
         click.option(
             "--seed",
-            type=click.IntRange(min=0),
+            type=SEED,
             default=0,
             show_default=True,
             metavar="N",
@@ -211,8 +215,8 @@ def check_device(device: str | None) -> None:
 
     try:
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError, ImportError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise MdpotError(f"--device {device!r} cannot be used here: {reason}") from error
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from mdpot.cli.options import PATH, check_device
+from mdpot.cli.options import PATH, THREADS, check_device
 from mdpot.errors import MdpotError
 
 MOST_JOBS = 8  # by default; each takes a gigabyte or two
@@ -45,7 +45,7 @@ def _frames(ctx: click.Context, parameter: click.Parameter, value: str | None) -
 )
 @click.option(
     "--seeds",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1000),
     metavar="N",
     help="Seeds of each run, from 0 on. Default: 1 to 4, by experiment.",
 )
@@ -76,13 +76,13 @@ def _frames(ctx: click.Context, parameter: click.Parameter, value: str | None) -
 )
 @click.option(
     "--jobs",
-    type=click.IntRange(min=1),
+    type=THREADS,
     metavar="N",
     help=f"Runs at a time.  [default: the cores, up to {MOST_JOBS}; 1 on a GPU]",
 )
 @click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=THREADS,
     metavar="N",
     help="CPU threads of each run.  [default: the cores, divided by --jobs]",
 )

@@ -22,7 +22,7 @@ from mdpot.errors import MdpotError
 )
 @click.option(
     "--seeds",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1000),
     metavar="N",
     help="With --compare-scratch: repeat both with N seeds, from --seed on, for a standard error.  [default: 3]",
 )

@@ -6,7 +6,11 @@ fast.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,10 +47,22 @@ _HOME = {
     "save_potential": "mdpot.checkpoint",
 }
 
-# In a checkout cli/ and training/ lie beside this folder, not in it.
 _CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+class _Beside(MetaPathFinder):
+    """In a checkout cli/ and training/ lie beside this folder, not in it; nothing else there belongs to the package."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if fullname not in ("mdpot.cli", "mdpot.training"):
+            return None
+        folder = _CHECKOUT / fullname.rpartition(".")[2]
+        return spec_from_file_location(fullname, folder / "__init__.py", submodule_search_locations=[str(folder)])
+
+
 if (_CHECKOUT / "pyproject.toml").is_file():
-    __path__.append(str(_CHECKOUT))
+    # First of all: another checkout may be what is installed.
+    sys.meta_path.insert(0, _Beside())
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,8 @@ from mdpot.errors import MdpotError
 
 _SEAL = re.compile(rb"\nmdpot sha256 ([0-9a-f]{64})\n\Z")
 _SEAL_LENGTH = len(b"\nmdpot sha256 \n") + 64
+LEFTOVER = re.compile(r"\..*\.\d+\.part(\.[^.]*)?")
+"""Names of the files that `atomic` writes to."""
 _UNWRITTEN = {
     getattr(errno, name)
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EPERM", "ENAMETOOLONG", "ENOTDIR", "EEXIST")
@@ -81,7 +83,7 @@ def _why_unwritten(error: Exception, paths: tuple[Path, ...]) -> str | None:
 def remove_leftovers(folder: Path) -> None:
     """Removes what `atomic` left below a folder where its process was killed; for whoever alone writes there."""
     for path in folder.rglob(".*.part*"):
-        if re.match(r"\..*\.\d+\.part", path.name) and path.is_file():
+        if LEFTOVER.fullmatch(path.name) and path.is_file():
             with suppress(OSError):
                 path.unlink()
 
@@ -133,7 +135,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        with path.open("w") as file:
+        with path.open("a") as file:
             held = _lock(file, wait)
             if held or not wait:
                 yield held

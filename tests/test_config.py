@@ -158,7 +158,7 @@ def test_another_model_drops_the_hyperparameters_of_the_first(monkeypatch: pytes
     recipe = load_recipe("water-rpbe", "quick", ["model.name=other", "model.hyperparameters.depth=3"])
     assert recipe.model.hyperparameters == {"depth": 3}
     assert load_recipe("water-rpbe", "quick", ["model.name=egnn"]).model.hyperparameters["width"] > 0
-    with pytest.raises(MdpotError, match="hyperparameter depth must be a whole number; got 1.5"):
+    with pytest.raises(MdpotError, match=r"hyperparameter depth must be a whole number; got 1\.5"):
         load_recipe("water-rpbe", None, ["model.name=other", "model.hyperparameters.depth=1.5"])
 
 

@@ -48,6 +48,19 @@ def test_import_is_light() -> None:
     assert not {"torch", "ase", "numpy", "matplotlib", "openmm", "pydantic"} & set(loaded)
 
 
+def test_nothing_else_of_a_checkout_is_in_the_package(checkout: Path) -> None:
+    """Not its other folders, and not itself once more, with a second copy of every class."""
+    others = sorted(path.stem for path in checkout.iterdir() if path.is_dir() or path.suffix == ".py")
+    code = (
+        "import importlib.util, sys\n"
+        f"sys.path.insert(0, {str(checkout)!r})\n"
+        "import mdpot\n"
+        f"print(*[name for name in {others!r} if name.isidentifier() and importlib.util.find_spec('mdpot.' + name)])\n"
+    )
+    assert {"tests", "mdpot", "docs"} <= set(others)
+    assert python(code).split() == ["cli", "training"]
+
+
 def test_what_runs_a_potential_needs_nothing_optional() -> None:
     """Every public name imports where matplotlib and OpenMM are missing, and without the trainer."""
     python(

@@ -63,38 +63,33 @@ def run_compare(
         raise MdpotError(f"--compare-scratch needs pretraining, and recipe {recipe.name!r} has none.")
     nothing = recipe.pretrain.model_copy(update={"objective": "none"})
     arms = {"pretrained": recipe, "scratch": recipe.model_copy(update={"pretrain": nothing})}
-    files.open_folder(out, recipe, seed, "compare", resume)
     chosen = list(range(seed, seed + seeds))
-    tables: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
-    labels = ""
-    for number in chosen:
-        for arm, variant in arms.items():
-            folder = out / f"seed{number}" / arm
-            listener.note(f"seed {number}, {arm}")
-            metrics = run_train(
-                variant,
-                data=data,
-                out=folder,
-                seed=number,
-                device=device,
-                resume=True,
-                listener=listener,
-            )
-            errors = metrics["errors"]
-            tables[arm].append(errors.get("test", errors["validation"]))
-            labels = metrics["labels"]
-    result = {
-        "recipe": recipe.name,
-        "preset": recipe.preset,
-        "model": recipe.model.name,
-        "labels": labels,
-        "seeds": chosen,
-        "test": {key: compare(*([t[key] for t in tables[arm]] for arm in ARMS)) for key in QUANTITIES},
-    }
-    files.write_json(out / COMPARISON, result)
-    draw(out / CURVES, out, chosen)
-    write_text(out / REPORT, _report(result))
-    return result
+    with files.claimed(out, resume):
+        files.open_folder(out, recipe, seed, "compare", resume)
+        tables: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
+        labels = ""
+        for number in chosen:
+            for arm, variant in arms.items():
+                folder = out / f"seed{number}" / arm
+                listener.note(f"seed {number}, {arm}")
+                metrics = run_train(
+                    variant, data=data, out=folder, seed=number, device=device, resume=True, listener=listener
+                )
+                errors = metrics["errors"]
+                tables[arm].append(errors.get("test", errors["validation"]))
+                labels = metrics["labels"]
+        result = {
+            "recipe": recipe.name,
+            "preset": recipe.preset,
+            "model": recipe.model.name,
+            "labels": labels,
+            "seeds": chosen,
+            "test": {key: compare(*([t[key] for t in tables[arm]] for arm in ARMS)) for key in QUANTITIES},
+        }
+        files.write_json(out / COMPARISON, result)
+        draw(out / CURVES, out, chosen)
+        write_text(out / REPORT, _report(result))
+        return result
 
 
 def compare(pretrained: Sequence[float], scratch: Sequence[float]) -> dict[str, Any]:

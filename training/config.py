@@ -208,7 +208,7 @@ def _read_recipe(name_or_path: str | Path) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # the second and more: numbers of many digits, deep nesting
         raise MdpotError(f"{str(path)!r} is not a recipe in TOML: {error}") from error
     except OSError as error:
         raise MdpotError(f"cannot read the recipe {str(path)!r}: {error.strerror}") from error
@@ -229,7 +229,7 @@ def _parse_override(text: str) -> dict[str, Any]:
     try:
         parsed = tomllib.loads(f"value = {value}")
         result: Any = parsed["value"] if len(parsed) == 1 else value.strip()
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         result = value.strip()
     for part in reversed(parts):
         result = {part: result}

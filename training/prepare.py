@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from ase.data import atomic_numbers, covalent_radii
 from ase.data.vdw_alvarez import vdw_radii
 
 from mdpot.errors import MdpotError
-from mdpot.files import atomic
+from mdpot.files import sealed, sealed_content, write_bytes
 from mdpot.models import MODELS, Potential, build_potential
 from mdpot.models.potential import edge_vectors
 from mdpot.training.data.frames import Dataset, Frame
@@ -187,9 +188,7 @@ def _forcefield_labels(
     """Energies, NaN where a frame is not described, and forces of each frame; see `with_forcefield_labels`."""
     energies, forces, done = np.full(len(frames), np.nan), [np.full((len(frame), 3), np.nan) for frame in frames], 0
     if file.is_file():
-        with np.load(file) as kept:
-            energies, done = kept["energies"], int(kept["done"])
-            forces = np.split(kept["forces"], np.cumsum([len(frame) for frame in frames])[:-1])
+        energies, forces, done = _kept_labels(file, [len(frame) for frame in frames])
     saved = time.monotonic()
     with StopSignal() as stop:
         while done < len(frames) and not stop.requested:
@@ -198,12 +197,30 @@ def _forcefield_labels(
             done += 1
             tell(done, len(frames))
             if done == len(frames) or stop.requested or time.monotonic() - saved > SAVE_EVERY:
-                with atomic(file) as temporary:
-                    np.savez(temporary, energies=energies, forces=np.concatenate(forces), done=done)
+                buffer = io.BytesIO()
+                np.savez(buffer, energies=energies, forces=np.concatenate(forces), done=done)
+                write_bytes(file, sealed(buffer.getvalue()))
                 saved = time.monotonic()
     if stop.requested:
         raise Stopped(f"stopped after {done} of {len(frames)} labels of the force field, which are kept.")
     return energies, forces
+
+
+def _kept_labels(file: Path, sizes: Sequence[int]) -> tuple[np.ndarray, list[np.ndarray], int]:
+    """Energies, forces and the number of frames done, of a file that `_forcefield_labels` left.
+
+    Raises:
+        MdpotError: it was changed since, or is of other frames.
+    """
+    try:
+        with np.load(io.BytesIO(sealed_content(file))) as kept:
+            energies, forces, done = kept["energies"], kept["forces"], int(kept["done"])
+        if energies.shape != (len(sizes),) or forces.shape != (sum(sizes), 3):
+            raise ValueError("it is of other frames")
+    except Exception as error:  # what numpy raises depends on what it meets
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise MdpotError(f"{str(file)!r} is damaged: {reason}. Remove it to label the frames again.") from None
+    return energies, np.split(forces, np.cumsum(sizes)[:-1]), done
 
 
 def without_labels(prepared: Prepared) -> Prepared:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from ase.data import chemical_symbols
 
+from mdpot.autograd import exact_gradients
 from mdpot.checkpoint import load_potential, save_potential
 from mdpot.errors import MdpotError
 from mdpot.models import Potential
@@ -42,8 +42,11 @@ from mdpot.training.transfer import all_hyperparameters, load_pretrained, pretra
 from mdpot.zoo import find_potential
 
 SILENT = Listener()
+MAX_SEED = 2**32 - 1
+"""Times a million and some steps, a seed of a step must be one of torch's."""
 
 
+@exact_gradients()
 def run_train(
     recipe: Recipe,
     *,
@@ -73,15 +76,17 @@ def run_train(
         Stopped: on Ctrl-C or SIGTERM; `resume` goes on.
     """
     where = pick_device(device)
-    prepared = _open(recipe, data, out, seed, where, "train", resume, listener)
-    network = new_potential(recipe.model, prepared, seed)
-    if prepared.structures is not None:
-        pretrained = _pretrain(recipe, prepared, where, out, seed, listener)
-        with_readout = recipe.pretrain.objective == "forcefield"
-        _transfer(pretrained, network, "the pretrained network", listener, with_readout)
-    return _finetune(recipe, prepared, network.to(where), out, seed, listener)
+    with files.claimed(out, resume):
+        prepared = _open(recipe, data, out, seed, where, "train", resume, listener)
+        network = new_potential(recipe.model, prepared, seed)
+        if prepared.structures is not None:
+            pretrained = _pretrain(recipe, prepared, where, out, seed, listener)
+            with_readout = recipe.pretrain.objective == "forcefield"
+            _transfer(pretrained, network, "the pretrained network", listener, with_readout)
+        return _finetune(recipe, prepared, network.to(where), out, seed, listener)
 
 
+@exact_gradients()
 def run_pretrain(
     recipe: Recipe,
     *,
@@ -98,11 +103,13 @@ def run_pretrain(
         The file with the pretrained weights.
     """
     where = pick_device(device)
-    prepared = _open(recipe, data, out, seed, where, "pretrain", resume, listener, need_labels=False)
-    _pretrain(recipe, prepared, where, out, seed, listener)
+    with files.claimed(out, resume):
+        prepared = _open(recipe, data, out, seed, where, "pretrain", resume, listener, need_labels=False)
+        _pretrain(recipe, prepared, where, out, seed, listener)
     return out / files.PRETRAINED
 
 
+@exact_gradients()
 def run_finetune(
     recipe: Recipe,
     *,
@@ -121,16 +128,18 @@ def run_finetune(
     """
     where = pick_device(device)
     source = load_pretrained(from_file, torch.device("cpu"))
-    prepared = _open(recipe, data, out, seed, where, "finetune", resume, listener, from_file=from_file)
-    network = new_potential(recipe.model, prepared, seed)
-    if "avg_neighbors" in network.hyperparameters and source.model == network.model:
-        # A normalization measured on the pretraining data belongs to the weights.
-        same = {**network.hyperparameters, "avg_neighbors": all_hyperparameters(source)["avg_neighbors"]}
-        network = new_potential(recipe.model, prepared, seed, same)
-    _transfer(source, network, str(from_file), listener, pretraining_of(from_file) == "forcefield")
-    return _finetune(recipe, prepared, network.to(where), out, seed, listener, from_file)
+    with files.claimed(out, resume):
+        prepared = _open(recipe, data, out, seed, where, "finetune", resume, listener, from_file=from_file)
+        network = new_potential(recipe.model, prepared, seed)
+        if "avg_neighbors" in network.hyperparameters and source.model == network.model:
+            # A normalization measured on the pretraining data belongs to the weights.
+            same = {**network.hyperparameters, "avg_neighbors": all_hyperparameters(source)["avg_neighbors"]}
+            network = new_potential(recipe.model, prepared, seed, same)
+        _transfer(source, network, str(from_file), listener, pretraining_of(from_file) == "forcefield")
+        return _finetune(recipe, prepared, network.to(where), out, seed, listener, from_file)
 
 
+@exact_gradients()
 def run_evaluate(
     file: Path, data: Path | str, *, device: str | None = None, labels: Asked = NOTHING_ASKED
 ) -> dict[str, Any]:
@@ -201,10 +210,10 @@ def _open(
     """The folder of the run and its data; a resumed run gets the same frames in the same splits and starts from the
     same weights, or an error."""
     began = time.perf_counter()
-    if not resume:
-        files.check_new(out)
-    run = files.open_folder(out, recipe, seed, kind, resume) if resume else {}
-    splits = json.loads((out / files.SPLITS).read_text()) if (out / files.SPLITS).is_file() else None
+    if not 0 <= seed <= MAX_SEED:
+        raise MdpotError(f"seed must be from 0 to {MAX_SEED}; got {seed}.")
+    run = files.open_folder(out, recipe, seed, kind, resume) if resume and (out / files.RUN).is_file() else {}
+    splits = files.read_splits(out / files.SPLITS, run.get("splits")) if "data" in run else None
     prepared = prepare(recipe, data, seed, device, splits, need_labels)
     if kind != "finetune":
         # Before there is a folder: what cannot be pretrained raises here.
@@ -231,9 +240,10 @@ def _open(
             "new run."
         )
     if "data" not in run:
-        run = run or files.open_folder(out, recipe, seed, kind, resume)
-        files.write_json(out / files.SPLITS, {k: v.tolist() for k, v in prepared.splits.items()})
-        files.write_json(out / files.RUN, {**run, "data": facts, "weights": weights, "device": str(device)})
+        run = files.open_folder(out, recipe, seed, kind, resume)
+        known = {"data": facts, "weights": weights, "device": str(device)}
+        known["splits"] = files.write_splits(out / files.SPLITS, prepared.splits)
+        files.write_json(out / files.RUN, {**run, **known})
     for note in filter(None, (dataset.notice, *dataset.notes)):
         listener.note(note)
     counts = ", ".join(f"{len(v)} {k}" for k, v in prepared.stores.items())

@@ -16,10 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from mdpot.training.data.labels import Asked
 from mdpot.training.data.units import parse_units
 
-PositiveInt = Annotated[int, Field(ge=1, strict=True)]
-NaturalInt = Annotated[int, Field(ge=0, strict=True)]
-Positive = Annotated[float, Field(gt=0, strict=True)]
-NonNegative = Annotated[float, Field(ge=0, strict=True)]
+# The upper ends are beyond all use; what lies past them overflows somewhere.
+PositiveInt = Annotated[int, Field(ge=1, le=10**12, strict=True)]
+NaturalInt = Annotated[int, Field(ge=0, le=10**12, strict=True)]
+Positive = Annotated[float, Field(gt=0, le=1e6, strict=True)]
+NonNegative = Annotated[float, Field(ge=0, le=1e9, strict=True)]
+Distance = Annotated[float, Field(gt=0, le=100.0, strict=True)]
 Share = Annotated[float, Field(gt=0, le=1, strict=True)]
 Decay = Annotated[float, Field(gt=0, lt=1, strict=True)]
 
@@ -111,7 +113,7 @@ class ModelConfig(Section):
 
     name: str = "tide"
     """Architecture, a key of `mdpot.MODELS`."""
-    cutoff: Positive = 4.0
+    cutoff: Distance = 4.0
     """Range of the messages, Å."""
     repulsion: bool = True
     """Add a pair repulsion a little inside the smallest distances of the training frames; it is zero on all of them.
@@ -230,7 +232,7 @@ class PretrainConfig(LabelStage):
     components."""
     vector: Literal["derivative", "direct"] = "derivative"
     """What masking and denoising predict by: "derivative", the force -dE/dx; "direct", the network's vector head."""
-    sigma: Positive = 0.5
+    sigma: Distance = 0.5
     """Standard deviation of the noise of denoising on each coordinate, Å."""
     forcefield: Literal["spcfw", "gfn2-xtb"] = "spcfw"
     """The force field of the objective "forcefield": "spcfw", flexible water; "gfn2-xtb", tight binding for any

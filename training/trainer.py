@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
-import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import AveragedModel
 
+from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError
-from mdpot.files import atomic, write_text
+from mdpot.files import sealed, sealed_content, write_bytes, write_text
 from mdpot.models import Potential
 from mdpot.training.data.store import Store, batches
 from mdpot.training.objectives import Objective
@@ -63,6 +64,7 @@ class Report:
     numbers: dict[str, float]
 
 
+@exact_gradients()
 def fit(
     potential: Potential,
     objective: Objective,
@@ -152,12 +154,12 @@ def fit(
                 raise Stopped(f"stopped at step {progress.step} of {n_steps}; the last validation's state is kept.")
 
     with _readable(folder / BEST):
-        potential.load_state_dict(torch.load(folder / BEST, map_location=device, weights_only=True))
+        potential.load_state_dict(_load(folder / BEST, device))
     potential.eval()
     return progress
 
 
-@torch.enable_grad()
+@exact_gradients()
 def validate(potential: torch.nn.Module, objective: Objective, store: Store, stage: Stage) -> dict[str, float]:
     """Means of the objective's numbers over a store, with masks that are the same in every call."""
     training = potential.training
@@ -249,8 +251,7 @@ def _keep_best(progress: Progress, loss: float | None, potential: torch.nn.Modul
     if loss is None or loss < progress.best_loss:
         progress.best_loss = progress.best_loss if loss is None else loss
         progress.best_step, progress.stale = progress.step, 0
-        with atomic(folder / BEST) as temporary:
-            torch.save(potential.state_dict(), temporary)
+        _save(folder / BEST, potential.state_dict())
     else:
         progress.stale += 1
 
@@ -268,8 +269,19 @@ def _save_state(
         "optimizer": optimizer.state_dict(),
         "progress": asdict(progress),
     }
-    with atomic(folder / LAST) as temporary:
-        torch.save(state, temporary)
+    _save(folder / LAST, state)
+
+
+def _save(path: Path, state: dict[str, Any]) -> None:
+    """Writes a state with its checksum."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_bytes(path, sealed(buffer.getvalue()))
+
+
+def _load(path: Path, device: torch.device) -> dict[str, Any]:
+    """What `_save` wrote; raises many things where that is no such state."""
+    return torch.load(io.BytesIO(sealed_content(path)), map_location=device, weights_only=True)
 
 
 def _resume(
@@ -281,13 +293,13 @@ def _resume(
         log.unlink(missing_ok=True)
         return Progress()
     with _readable(folder / LAST):
-        state = torch.load(folder / LAST, map_location=next(potential.parameters()).device, weights_only=True)
+        state = _load(folder / LAST, next(potential.parameters()).device)
         potential.load_state_dict(state["potential"])
         if average is not None:
             average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         progress = Progress(**state["progress"])
-    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if log.exists() else []
     write_text(log, "".join(line for line in lines if _step_of(line) <= progress.step))
     return progress
 
@@ -297,7 +309,7 @@ def _readable(path: Path) -> Iterator[None]:
     """Turns what torch raises on a state that it cannot read, or that is of another network, into one line."""
     try:
         yield
-    except (RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # what unpickling raises depends on what it meets
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise MdpotError(
             f"{str(path)!r} is damaged or of another network: {reason}. "

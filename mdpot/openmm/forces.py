@@ -114,12 +114,20 @@ def create_system(
     OpenMM learns from the forces of a System which atoms are a molecule, and a barostat moves molecules as a whole.
     So the bonds of the topology, where it has any, come along without strength (`BONDS`).
 
+    What has no element in the topology, as the fourth site of TIP4P water, is left out by `atoms` and gets no mass.
+    Where it goes is yours to say, by a virtual site; without one it stays where it is.
+
+    >>> atoms = [atom.index for atom in topology.atoms() if atom.element is not None]
+    >>> system = create_system(topology, ckpt, atoms=atoms)
+    >>> site = openmm.ThreeParticleAverageSite(oxygen, hydrogen1, hydrogen2, 0.786646558, 0.106676721, 0.106676721)
+    >>> system.setVirtualSite(index, site)  # for each molecule
+
     Args:
-        topology: OpenMM topology; every atom needs an element.
+        topology: OpenMM topology; every atom of the potential needs an element.
         ckpt: as in `create_force`.
         backend: as in `create_force`.
         remove_cm_motion: whether to add a CMMotionRemover.
-        options: periodic, dtype, device, skin, force_group and check of `create_force`.
+        options: atoms, periodic, dtype, device, skin, force_group and check of `create_force`.
 
     Raises:
         MdpotError: as `create_force`.
@@ -128,7 +136,7 @@ def create_system(
     force = create_force(ckpt, topology, backend, **options)
     system = openmm.System()
     for atom in list(topology.atoms()):
-        system.addParticle(atom.element.mass)
+        system.addParticle(0.0 if atom.element is None else atom.element.mass)
     box = topology.getPeriodicBoxVectors()
     if box is not None:
         system.setDefaultPeriodicBoxVectors(*box)
@@ -202,7 +210,8 @@ def _choose_atoms(
             atom = listed[index]
             raise MdpotError(
                 f"topology: atom {index} ({atom.name} of {atom.residue.name} {atom.residue.id}) has no "
-                "element. Set it, or leave virtual sites out by `atoms`."
+                "element. Set it, or leave virtual sites out: "
+                "atoms=[a.index for a in topology.atoms() if a.element is not None]."
             )
     found = [int(numbers[index]) for index in chosen]  # type: ignore[arg-type]
     require_elements(found, elements)

@@ -146,9 +146,9 @@ def check(run: Run, out: Path) -> None:
         MdpotError: it does, with the keys in which the two differ.
     """
     path = folder_of(run, out) / files.RUN
-    if not path.is_file() or run.kind == "dynamics":
+    if run.kind == "dynamics" or not path.is_file() or files.barely_begun(path.parent):
         return
-    there = json.loads(path.read_text(encoding="utf-8"))
+    there = files.read_run(path)
     different = [
         f"{key}: {there.get(key)!r} there, {value!r} asked for"
         for key, value in (("kind", run.kind), ("seed", run.seed))

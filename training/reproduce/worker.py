@@ -183,16 +183,12 @@ def _run(task: dict[str, Any], listener: Listener) -> None:
         return
     from mdpot.training.run import run_finetune, run_pretrain, run_train
 
-    begun = (out / files.RUN).is_file()
-    if not begun:
-        # What a process leaves that is killed just before it writes run.json.
-        (out / files.RECIPE).unlink(missing_ok=True)
     common: dict[str, Any] = {
         "data": task["data"] and Path(task["data"]),
         "out": out,
         "seed": task["seed"],
         "device": task["device"],
-        "resume": begun,
+        "resume": True,
         "listener": listener,
     }
     if kind == "pretrain":
