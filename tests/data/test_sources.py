@@ -11,6 +11,7 @@ from ase.io import write
 
 from mdpot.errors import MdpotError
 from mdpot.training.data import sources
+from mdpot.training.data.labels import Asked
 from mdpot.training.data.rmd17 import MOLECULES
 from mdpot.training.data.sources import find, list_sources, load_dataset, prepare
 
@@ -130,6 +131,21 @@ def test_all_molecules_of_rmd17_are_ten(tmp_path: Path, own_cache: Path, monkeyp
         load_dataset("rmd17-all")
     monkeypatch.setenv("MDPOT_DATA", str(tmp_path / "all"))
     assert {k: len(v) for k, v in (load_dataset("rmd17-all").splits or {}).items()}["train"] == 9500
+
+
+def test_nothing_bad_is_copied_into_the_cache(tmp_path: Path, own_cache: Path, runner_text: str) -> None:
+    _put(tmp_path / "mine", runner_text.replace("0.01 -0.02 0.03", "nan -0.02 0.03"))
+    with pytest.raises(MdpotError, match="forces must be finite"):
+        prepare("water-blypd3", tmp_path / "mine")
+    assert not list(own_cache.rglob("*.data"))
+    _put(tmp_path / "mine", runner_text)
+    assert prepare("water-blypd3", tmp_path / "mine")["n_frames"] == 12
+    assert list(own_cache.rglob("*.data"))
+
+
+def test_keys_are_for_ones_own_files(tmp_path: Path) -> None:
+    with pytest.raises(MdpotError, match="rmd17-uracil has labels of its own"):
+        load_dataset("rmd17-uracil", tmp_path, labels=Asked(energy_key="E"))
 
 
 def test_custom_files(tmp_path: Path) -> None:

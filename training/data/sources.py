@@ -81,9 +81,9 @@ def load_dataset(
     source = _source(name)
     if size is not None and size not in source.sizes:
         raise unknown(f"size of {name}", size, source.sizes)
-    place = find(name, data, allow_download, size)
     if not source.own and (labels.keys or labels.units):
         raise MdpotError(f"{name} has labels of its own; keys and units are for --data with your own frames (custom).")
+    place = find(name, data, allow_download, size)
     request = Request(size or next(iter(source.sizes), ""), labels, need)
     reading = _read(source, place.files, request)
     dataset = Dataset(
