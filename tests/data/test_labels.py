@@ -63,6 +63,8 @@ def read(tmp_path: Path, frames: list[Atoms] | Atoms, need=ENERGY_AND_FORCES, **
         ("force", ("forces", "force", "")),
         ("Virial", ("stress", "virial", "")),
         ("mace_mp_stress", ("stress", "stress", "mace_mp")),
+        ("TotEnergy", ("energy", "tot_energy", "")),
+        ("dftForces", ("forces", "forces", "dft")),
         ("dft_normal_mode_energy", None),
         ("energy_per_atom", None),
         ("force_weight", None),

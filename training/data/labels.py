@@ -18,7 +18,7 @@ from ase import Atoms
 from mdpot.errors import MdpotError
 
 #: The words for a quantity in a key, the first ones best.
-ENERGY_WORDS = ("energy", "free_energy", "total_energy", "potential_energy")
+ENERGY_WORDS = ("energy", "free_energy", "total_energy", "tot_energy", "potential_energy")
 FORCES_WORDS = ("forces", "force")
 STRESS_WORDS = ("stress", "stresses", "virial", "virials")
 #: In place of a key: the label is not used.
@@ -32,6 +32,7 @@ _KEY = re.compile(
     + r")(?:[_\-.: ](?P<after>.+))?$",
     re.I,
 )
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 #: What a family name may not hold: numbers that belong to an energy or a force without being one.
 _NOT_LABELS = re.compile(
     r"(?:^|_)(weights?|masks?|std|stdev|var|variance|error|err|uncertainty|norm|rms|rmse|mae|max|units?|key|kinetic|"
@@ -103,7 +104,7 @@ class Values:
 
 def family_of(key: str) -> tuple[str, str, str] | None:
     """Kind, word and family of a key: ("energy", "energy", "dft") for "DFT_energy"; None where it is no label's."""
-    match = _KEY.match(key)
+    match = _KEY.match(_CAMEL.sub("_", key))
     if match is None:
         return None
     word = match["word"].lower()
