@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Protocol
 
 import numpy as np
@@ -22,9 +18,15 @@ from mdpot.simulate.restart import Restart, file_sizes, save_restart
 from mdpot.simulate.settings import Settings
 from mdpot.simulate.trajectory import TRAJECTORIES, to_atoms
 from mdpot.simulate.watch import Strike, Watch
+from mdpot.stopping import StopSignal
 
 CHECK_EVERY = 100  # steps between looks of the watch where the log is written more rarely
 LOG, RESTART, LAST_GOOD, STRUCK = "log.csv", "restart.npz", "last_good.xyz", "struck.xyz"
+
+
+def trajectory_name(settings: Settings) -> str:
+    """Name of the trajectory's file."""
+    return f"trajectory.{settings.trajectory}"
 
 
 class Observer(Protocol):
@@ -49,26 +51,6 @@ class Silent:
         pass
 
 
-@contextmanager
-def noted_interrupt() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets, before it raises KeyboardInterrupt as always."""
-    event = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield event
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        event.set()
-        before(number, frame)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 class Driver:
     """Takes an engine from where it stands to the last step, and writes log, trajectory and restart file.
 
@@ -84,7 +66,8 @@ class Driver:
         self.engine, self.settings, self.out = engine, settings, out
         self.watch, self.observer = watch, observer
         self.atoms = engine.atoms.copy()
-        self.interrupt = threading.Event()
+        self.interrupted = False
+        self._stop = StopSignal(at_once=True)
         self.good: State | None = None  # the last state that the watch let pass
 
     def run(self, resumed: bool) -> str | None:
@@ -94,14 +77,13 @@ class Driver:
             resumed: the first state is in the files already.
 
         Returns:
-            None, or in one line why it ended early: the watch struck, or the user interrupted.
+            None, or in one line why it ended early: the watch struck, or the user interrupted (Ctrl-C, SIGTERM).
         """
         s = self.settings
-        with ExitStack() as files, noted_interrupt() as self.interrupt:
+        with ExitStack() as files, self._stop:
             self.log = Log(self.out / LOG)
             files.callback(self.log.close)
-            path = self.out / f"trajectory.{s.trajectory}"
-            self.trajectory = TRAJECTORIES[s.trajectory](path, self.atoms, s.dt, s.every)
+            self.trajectory = TRAJECTORIES[s.trajectory](self.out / trajectory_name(s), self.atoms, s.dt, s.every)
             files.callback(self.trajectory.close)
             try:
                 state = self.engine.state()
@@ -115,7 +97,7 @@ class Driver:
             except Strike as strike:
                 return str(strike)
             except KeyboardInterrupt:
-                self.interrupt.set()
+                self.interrupted = True
                 return f"interrupted after step {self.good.step if self.good else 0}"
         return None
 
@@ -137,7 +119,7 @@ class Driver:
                 self.engine.step(n_steps)
                 return self.engine.state()
         except Exception as error:
-            if self.interrupt.is_set():  # it came while Python was called from C++, which made another error of it
+            if self._stop.requested:  # it came while Python was called from C++, which made another error of it
                 raise KeyboardInterrupt from error
             if self.engine.is_finite() and not isinstance(error, MdpotError):
                 raise

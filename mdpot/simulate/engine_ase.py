@@ -59,8 +59,8 @@ class AseEngine:
     name = "ase"
 
     def __init__(self, atoms: Atoms, calculator: BaseCalculator, dynamics: Dynamics) -> None:
-        self.atoms = atoms.copy()
-        self.atoms.calc = calculator
+        self.atoms, self._atoms = atoms.copy(), atoms.copy()
+        self._atoms.calc = calculator
         self.dynamics = dynamics
         self.rng = np.random.default_rng(dynamics.seed)
         self._step = 0
@@ -71,10 +71,10 @@ class AseEngine:
             self._check_stress()
 
     def minimize(self, max_steps: int) -> None:
-        FIRE(self.atoms, logfile=os.devnull).run(fmax=FORCE_TOLERANCE, steps=max_steps)
+        FIRE(self._atoms, logfile=os.devnull).run(fmax=FORCE_TOLERANCE, steps=max_steps)
 
     def set_velocities(self, velocities: np.ndarray) -> None:
-        self.atoms.set_velocities(velocities / units.fs)
+        self._atoms.set_velocities(velocities / units.fs)
 
     def step(self, n_steps: int) -> None:
         if self._integrator is None:
@@ -83,35 +83,35 @@ class AseEngine:
         self._step += n_steps
 
     def state(self) -> State:
-        velocities = self.atoms.get_velocities() * units.fs
+        velocities = self._atoms.get_velocities() * units.fs
         return State(
             step=self._step,
             time=self._step * self.dynamics.dt,
-            positions=self.atoms.get_positions(),
+            positions=self._atoms.get_positions(),
             velocities=velocities,
-            cell=self.atoms.cell.array.copy(),
-            potential=float(self.atoms.get_potential_energy()),
-            kinetic=kinetic_energy(velocities, self.atoms.get_masses()),
+            cell=self._atoms.cell.array.copy(),
+            potential=float(self._atoms.get_potential_energy()),
+            kinetic=kinetic_energy(velocities, self._atoms.get_masses()),
         )
 
     def is_finite(self) -> bool:
-        return bool(np.isfinite(self.atoms.positions).all())
+        return bool(np.isfinite(self._atoms.positions).all())
 
     def snapshot(self) -> dict[str, np.ndarray]:
         return {
             "step": np.array(self._step),
-            "positions": self.atoms.get_positions(),
-            "momenta": self.atoms.get_momenta(),
-            "cell": self.atoms.cell.array.copy(),
+            "positions": self._atoms.get_positions(),
+            "momenta": self._atoms.get_momenta(),
+            "cell": self._atoms.cell.array.copy(),
             "piston": np.array([getattr(self._integrator, name, 0.0) for name in PISTON]),
             "rng": np.array(json.dumps(self.rng.bit_generator.state)),
         }
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         self._step = int(arrays["step"])
-        self.atoms.set_cell(arrays["cell"])
-        self.atoms.set_positions(arrays["positions"])
-        self.atoms.set_momenta(arrays["momenta"])
+        self._atoms.set_cell(arrays["cell"])
+        self._atoms.set_positions(arrays["positions"])
+        self._atoms.set_momenta(arrays["momenta"])
         self.rng.bit_generator.state = json.loads(str(arrays["rng"]))
         self._integrator = self._make_integrator()
         # Before the first step a new integrator knows them, and the snapshot, older than any integrator, does not.
@@ -123,17 +123,17 @@ class AseEngine:
         d = self.dynamics
         dt = d.dt * units.fs
         if d.ensemble == "nve":
-            return VelocityVerlet(self.atoms, dt)
+            return VelocityVerlet(self._atoms, dt)
         langevin = {
             "temperature_K": d.temperature,
             "T_tau": 1000 * units.fs / d.friction,
             "hydrostatic": True,
         }
         if d.ensemble == "nvt":
-            return RestingLangevin(self.atoms, dt, rng=self.rng, **langevin)
-        ndof, tau = degrees_of_freedom(len(self.atoms)), d.pdamp * units.fs
+            return RestingLangevin(self._atoms, dt, rng=self.rng, **langevin)
+        ndof, tau = degrees_of_freedom(len(self._atoms)), d.pdamp * units.fs
         integrator = RestingLangevin(
-            self.atoms,
+            self._atoms,
             dt,
             rng=self.rng,
             externalstress=-d.pressure * BAR,
@@ -146,6 +146,6 @@ class AseEngine:
 
     def _check_stress(self) -> None:
         try:
-            self.atoms.get_stress()
+            self._atoms.get_stress()
         except PropertyNotImplementedError:
             raise MdpotError("ensemble npt needs the stress, which this potential does not give. Take nvt.") from None

@@ -13,7 +13,7 @@ from ase.data import covalent_radii
 
 from mdpot.errors import MdpotError
 from mdpot.neighbors import neighbor_list
-from mdpot.openmm.forces import bonds_without_strength
+from mdpot.simulate.barostat import Barostat, Structure
 from mdpot.simulate.engine import Dynamics, State, kinetic_energy, rest
 from mdpot.units import AMU_A2_PER_FS2, KJ_PER_MOL, NM
 
@@ -57,23 +57,33 @@ def to_openmm_frame(atoms: Atoms) -> Atoms:
 
 
 def molecule_bonds(atoms: Atoms) -> np.ndarray:
-    """The bonds [n_bonds, 2] of all finite molecules; what is bonded to its own image has none.
+    """The bonds [n_bonds, 2] of all finite molecules; what is bonded to its own image has none."""
+    return find_molecules(atoms)[2]
+
+
+def find_molecules(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The finite molecules; the atoms of what is bonded to its own image are each on their own.
 
     Two nonmetal atoms are bonded that are closer than 1.2 times the sum of their covalent radii: what holds
     together for the length of a run. A barostat that moves as a whole what falls apart would give a wrong
     pressure.
+
+    Returns:
+        The molecule of each atom [n_atoms], from 0 on; the image of the cell [n_atoms, 3] in which it is next to the
+        others of its molecule; and the bonds [n_bonds, 2].
     """
+    n_atoms = len(atoms)
+    image = np.zeros((n_atoms, 3), dtype=np.int64)  # each molecule laid out in space, along its bonds
     radii = 1.2 * np.where(np.isin(atoms.numbers, NONMETALS), covalent_radii[atoms.numbers], 0.0)
     if not radii.any():
-        return np.zeros((0, 2), dtype=np.int64)
+        return np.arange(n_atoms), image, np.zeros((0, 2), dtype=np.int64)
     (i, j), shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, 2.0 * radii.max())
     distances = np.linalg.norm(atoms.positions[j] - atoms.positions[i] + shifts @ atoms.cell.array, axis=1)
     bonded = (distances < radii[i] + radii[j]) & (radii[i] > 0) & (radii[j] > 0)
     i, j, shifts = i[bonded], j[bonded], shifts[bonded]
-    first = np.searchsorted(i, np.arange(len(atoms) + 1))
-    image = np.zeros((len(atoms), 3), dtype=np.int64)  # each molecule laid out in space, along its bonds
-    molecule = np.full(len(atoms), -1)
-    for root in range(len(atoms)):
+    first = np.searchsorted(i, np.arange(n_atoms + 1))
+    molecule = np.full(n_atoms, -1)
+    for root in range(n_atoms):
         if molecule[root] >= 0:
             continue
         molecule[root] = root
@@ -85,9 +95,10 @@ def molecule_bonds(atoms: Atoms) -> np.ndarray:
                     molecule[j[edge]] = root
                     image[j[edge]] = image[k] + shifts[edge]
                     waiting.append(j[edge])
-    endless = molecule[i[(image[i] + shifts != image[j]).any(axis=1)]]
-    keep = (i < j) & ~np.isin(molecule[i], endless)
-    return np.stack([i[keep], j[keep]], axis=1)
+    endless = np.isin(molecule, molecule[i[(image[i] + shifts != image[j]).any(axis=1)]])
+    keep = (i < j) & ~endless[i]
+    molecule, image = np.where(endless, np.arange(n_atoms), molecule), np.where(endless[:, None], 0, image)
+    return np.unique(molecule, return_inverse=True)[1], image, np.stack([i[keep], j[keep]], axis=1)
 
 
 def make_topology(atoms: Atoms) -> Any:
@@ -117,13 +128,12 @@ def one_line() -> Iterator[None]:
 class OpenMMEngine:
     """See `Engine`.
 
-    NVE is OpenMM's Verlet integrator, NVT its Langevin middle integrator, and NPT that with an isotropic
-    Monte Carlo barostat.
+    NVE is OpenMM's Verlet integrator, NVT its Langevin middle integrator, and NPT that with a Monte Carlo barostat
+    of ours.
 
     Args:
         atoms: structure in the frame of `to_openmm_frame`; its masses are used.
-        system: OpenMM system with the forces; masses, integrator, removal of drift and barostat are set up
-            here.
+        system: OpenMM system with the forces; masses, integrator and removal of drift are set up here.
         dynamics: what to integrate.
         platform: name of an OpenMM platform; None takes the fastest.
         properties: of the platform.
@@ -148,8 +158,10 @@ class OpenMMEngine:
         forces = ", ".join(force.getName() for force in system.getForces() if force.getName() != DRIFT)
         if atoms.pbc.all():
             system.setDefaultPeriodicBoxVectors(*(self.atoms.cell.array / NM).tolist())
+        self._barostat: Barostat | None = None
         if dynamics.ensemble == "npt":
-            self._add_barostat(system)
+            molecules, images, _ = find_molecules(self.atoms)
+            self._barostat = Barostat(dynamics.pressure, dynamics.temperature, molecules, images, dynamics.seed)
         self._context = self._make_context(system, platform, properties or {})
         self._context.setPositions(self.atoms.positions / NM)
         used = self._context.getPlatform().getName()
@@ -167,9 +179,16 @@ class OpenMMEngine:
         self._context.setVelocities(velocities / VELOCITY)
 
     def step(self, n_steps: int) -> None:
+        end = self._step + n_steps
         with one_line():
-            self._context.getIntegrator().step(n_steps)
-        self._step += n_steps
+            while self._step < end:
+                n_steps = end - self._step
+                if self._barostat is not None:
+                    n_steps = min(n_steps, BAROSTAT_INTERVAL - self._step % BAROSTAT_INTERVAL)
+                self._context.getIntegrator().step(n_steps)
+                self._step += n_steps
+                if self._barostat is not None and self._step % BAROSTAT_INTERVAL == 0:
+                    self._change_volume(self._barostat)
 
     def state(self) -> State:
         raw = self._get(positions=True, velocities=True, energy=True, forces=True)
@@ -201,12 +220,16 @@ class OpenMMEngine:
         }
         if self.atoms.pbc.all():
             arrays["cell"] = raw.getPeriodicBoxVectors(asNumpy=True)._value * NM
+        if self._barostat is not None:
+            arrays["barostat"] = self._barostat.snapshot()
         return arrays
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         from openmm import OpenMMException
 
         self._step = int(arrays["step"])
+        if self._barostat is not None and "barostat" in arrays:  # version 0.3 left it to OpenMM
+            self._barostat.restore(arrays["barostat"])
         try:
             self._context.loadCheckpoint(arrays["checkpoint"].tobytes())
         except OpenMMException:  # of another platform, machine or version: all but the random numbers carries on
@@ -259,13 +282,20 @@ class OpenMMEngine:
         if len(self.atoms) > 1:
             system.addForce(openmm.CMMotionRemover(1))
 
-    def _add_barostat(self, system: Any) -> None:
-        import openmm
+    def _change_volume(self, barostat: Barostat) -> None:
+        raw = self._get(positions=True)
+        before = raw.getPositions(asNumpy=True)._value, raw.getPeriodicBoxVectors(asNumpy=True)._value
+        new = barostat.trial(before[0] * NM, before[1] * NM, self._energy_at)
+        if new is None:
+            self._place(*before)
+        else:
+            self._place(new[0] / NM, new[1] / NM)
 
-        d = self.dynamics
-        barostat = openmm.MonteCarloBarostat(d.pressure, d.temperature, BAROSTAT_INTERVAL)
-        barostat.setRandomNumberSeed(d.seed % (2**31 - 2) + 1)
-        system.addForce(barostat)
-        # Bonds without strength tell the barostat what to move as a whole. If it stretched each molecule with
-        # the box, only tiny changes of volume would be accepted.
-        system.addForce(bonds_without_strength(molecule_bonds(self.atoms).tolist()))
+    def _energy_at(self, structure: Structure) -> float:
+        self._place(structure[0] / NM, structure[1] / NM)
+        return self._get(energy=True).getPotentialEnergy()._value * KJ_PER_MOL
+
+    def _place(self, positions: np.ndarray, box: np.ndarray) -> None:
+        """Positions [n_atoms, 3] and box [3, 3], nm."""
+        self._context.setPeriodicBoxVectors(*box.tolist())
+        self._context.setPositions(positions)

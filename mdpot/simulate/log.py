@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mdpot.errors import MdpotError
 from mdpot.simulate.engine import State, density
 
 
@@ -75,10 +76,21 @@ class Log:
 
 
 def read_log(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a log file by name, each [n_rows] float64, NaN where a line is empty."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: np.array([float(row[name] or "nan") for row in rows]) for name in COLUMNS}
+    """The columns of a log file by name, each [n_rows] float64, NaN where a line is empty.
+
+    Raises:
+        MdpotError: it is not what a run writes.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise ValueError(f"its first line is {','.join(reader.fieldnames or ())[:60]!r}")
+        return {name: np.array([float(row[name] or "nan") for row in rows]) for name in COLUMNS}
+    except (ValueError, KeyError, csv.Error) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise MdpotError(f"{str(path)!r} is damaged ({why}): a log has the columns {', '.join(COLUMNS)}.") from None
 
 
 def _text(name: str, value: float | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 
 from mdpot.errors import MdpotError
 from mdpot.files import atomic
+from mdpot.simulate.watch import MEMORY
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,12 @@ def save_restart(path: Path, restart: Restart) -> None:
         temporary.write_bytes(buffer.getvalue())
 
 
-def load_restart(path: Path) -> Restart:
+def load_restart(path: Path, written: Collection[str]) -> Restart:
     """Reads a restart file.
+
+    Args:
+        path: of it.
+        written: names of the files that it may know the sizes of.
 
     Raises:
         MdpotError: no such file, or a damaged one.
@@ -73,9 +78,37 @@ def load_restart(path: Path) -> Restart:
         header = json.loads(str(values.pop("header")))
         engine = {k.removeprefix("engine."): v for k, v in values.items() if k.startswith("engine.")}
         fixed = {k: v for k, v in values.items() if not k.startswith("engine.")}
-        return Restart(arrays=engine, memory=header["memory"], sizes=header["sizes"], **fixed)
+        restart = Restart(arrays=engine, memory=header["memory"], sizes=header["sizes"], **fixed)
+        _check(restart, written)
     except Exception as error:
-        raise MdpotError(f"restart file {str(path)!r} is damaged: {error}.") from None
+        raise MdpotError(damaged(path, error)) from None
+    return restart
+
+
+def damaged(path: Path, error: Exception) -> str:
+    """The one line for a file of a run that cannot be what it was."""
+    why = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{path.name} in {str(path.parent)!r} is damaged ({why}); the run cannot be resumed. Start a new one."
+
+
+def _check(restart: Restart, written: Collection[str]) -> None:
+    """Raises ValueError or another Exception where the content is not that of a restart file."""
+    n_atoms = len(restart.numbers)
+    shapes = {"numbers": (n_atoms,), "masses": (n_atoms,), "pbc": (3,), "start_cell": (3, 3)}
+    for name, shape in {**shapes, "start_positions": (n_atoms, 3)}.items():
+        array = getattr(restart, name)
+        if array.shape != shape or not np.isfinite(array.astype(float)).all():
+            raise ValueError(f"{name} must be {list(shape)} finite numbers")
+    if restart.arrays["positions"].shape != (n_atoms, 3) or not np.isfinite(restart.arrays["positions"]).all():
+        raise ValueError(f"positions must be {[n_atoms, 3]} finite numbers")
+    if restart.step < 0:
+        raise ValueError(f"step {restart.step}")
+    if set(restart.memory) != set(MEMORY) or not all(v is None or np.isfinite(v) for v in restart.memory.values()):
+        raise ValueError("memory of the watch")
+    for name, size in restart.sizes.items():
+        # A name with a path in it would have another file cut off.
+        if name not in written or not isinstance(size, int) or size < 0:
+            raise ValueError(f"{name!r} of {size!r} bytes is no file of this run")
 
 
 def file_sizes(paths: Iterable[Path]) -> dict[str, int]:

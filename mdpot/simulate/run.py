@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,21 @@ from ase.io import write as write_atoms
 
 from mdpot import __version__
 from mdpot.errors import MdpotError
-from mdpot.files import atomic, write_text
+from mdpot.files import atomic, locked, write_text
 from mdpot.simulate.box import read_start
-from mdpot.simulate.driver import LAST_GOOD, LOG, RESTART, STRUCK, Driver, Observer, Silent
+from mdpot.simulate.driver import LAST_GOOD, LOG, RESTART, STRUCK, Driver, Observer, Silent, trajectory_name
 from mdpot.simulate.engine import Engine, maxwell_boltzmann, repartition
 from mdpot.simulate.engines import ENGINES, Forces, ModelFacts, read_facts
-from mdpot.simulate.restart import cut_back, load_restart
+from mdpot.simulate.log import read_log
+from mdpot.simulate.restart import cut_back, damaged, load_restart
 from mdpot.simulate.settings import TRAJECTORIES, Settings, settings_of
-from mdpot.simulate.summary import Summary, summarize
+from mdpot.simulate.summary import Summary, is_summarized, summarize
 from mdpot.simulate.watch import Limits, Watch
 from mdpot.zoo import find_potential
 
 MINIMIZE_STEPS = 300
-SETTINGS, START = "run.json", "start.xyz"
+SETTINGS, START, LOCK = "run.json", "start.xyz", ".lock"
+TRAINING = "recipe.toml"  # what only the folder of a training run holds; its run.json is another
 
 
 def run_md(
@@ -57,7 +60,7 @@ def run_md(
 
     Raises:
         MdpotError: settings out of range, no such start or model, elements the model does not know, no full
-            cell for NPT, or a folder that holds another run.
+            cell for NPT, or a folder that holds another run or is in use by one.
     """
     settings.check()
     out = Path(out)
@@ -71,18 +74,19 @@ def run_md(
         atoms.set_array("masses", repartition(atoms, settings.hydrogen_mass), float, ())
     observer.phase("loading")
     engine = ENGINES[settings.engine](atoms, settings, _seed(thermostat), forces)
-    out.mkdir(parents=True, exist_ok=True)
-    _clear(out)
-    _write_settings(out, settings, forces)
-    with atomic(out / START) as temporary:
-        write_atoms(temporary, engine.atoms, format="extxyz")
-    if settings.minimize:
-        observer.phase("minimizing")
-        engine.minimize(MINIMIZE_STEPS)
-    rng = np.random.default_rng(velocities)
-    engine.set_velocities(maxwell_boltzmann(engine.atoms.get_masses(), settings.temperature, rng))
-    watch = _watch(engine, settings, facts, limits)
-    return _finish(Driver(engine, settings, out, watch, observer), resumed=False)
+    with _alone(out):
+        _check_folder(out)
+        _clear(out)
+        _write_settings(out, settings, forces)
+        with atomic(out / START) as temporary:
+            write_atoms(temporary, engine.atoms, format="extxyz")
+        if settings.minimize:
+            observer.phase("minimizing")
+            engine.minimize(MINIMIZE_STEPS)
+        rng = np.random.default_rng(velocities)
+        engine.set_velocities(maxwell_boltzmann(engine.atoms.get_masses(), settings.temperature, rng))
+        watch = _watch(engine, settings, facts, limits)
+        return _finish(Driver(engine, settings, out, watch, observer), resumed=False)
 
 
 def resume_md(
@@ -95,7 +99,8 @@ def resume_md(
 ) -> Summary:
     """Carries a run on from its restart file, as if it had not been interrupted.
 
-    What was written to the log and the trajectory after the restart file is taken off first.
+    What was written to the log and the trajectory after the restart file is taken off first. Where no step is left but
+    the summary, as after a kill at the end, it is made.
 
     Args:
         out: folder of the run.
@@ -105,19 +110,27 @@ def resume_md(
         observer: is told how it goes.
 
     Raises:
-        MdpotError: no run in the folder, another setting or another model, or nothing left to do.
+        MdpotError: no run in the folder or one that is at work, damaged files, another setting or another model, or
+            nothing left to do.
     """
     out = Path(out)
     if not (out / SETTINGS).is_file():
         raise MdpotError(f"out {str(out)!r} holds no run to resume. Leave --resume out to start one.")
-    stored = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
-    settings = settings_of(stored["settings"]).resumed(changes or {})
+    with _alone(out):
+        return _resume(out, changes or {}, forces, limits, observer or Silent())
+
+
+def _resume(
+    out: Path, changes: Mapping[str, Any], forces: Forces | None, limits: Limits | None, observer: Observer
+) -> Summary:
+    stored, fingerprint = _read_settings(out)
+    settings = stored.resumed(changes)
     settings.check()
     facts = read_facts(settings.model, forces)
-    if _fingerprint(settings, forces) != stored["model_sha256"]:
+    if _fingerprint(settings, forces) != fingerprint:
         raise MdpotError(f"model {settings.model!r} is not the one that the run in {str(out)!r} began with.")
-    restart = load_restart(out / RESTART)
-    if restart.step >= settings.steps:
+    restart = load_restart(out / RESTART, (LOG, trajectory_name(settings)))
+    if restart.step > settings.steps or (restart.step == settings.steps and is_summarized(out, restart.step)):
         raise MdpotError(
             f"the run in {str(out)!r} already has {restart.step} steps. Ask for more with --steps, which "
             "counts them all from the start."
@@ -129,12 +142,15 @@ def resume_md(
         pbc=restart.pbc,
         masses=restart.masses,
     )
-    observer = observer or Silent()
     observer.phase("loading")
     thermostat = np.random.SeedSequence(settings.seed).spawn(3)[2]
     engine = ENGINES[settings.engine](atoms, settings, _seed(thermostat), forces)
-    engine.restore(restart.arrays)
+    try:
+        engine.restore(restart.arrays)
+    except (KeyError, ValueError, TypeError) as error:
+        raise MdpotError(damaged(out / RESTART, error)) from error
     cut_back(out, restart.sizes)
+    read_log(out / LOG)  # refuses a damaged one now, not at the end
     for name in (LAST_GOOD, STRUCK):
         (out / name).unlink(missing_ok=True)
     _write_settings(out, settings, forces)
@@ -181,7 +197,7 @@ def _finish(driver: Driver, resumed: bool) -> Summary:
         s.temperature,
         driver.engine.description,
         stopped,
-        driver.interrupt.is_set(),
+        driver.interrupted,
     )
 
 
@@ -191,9 +207,20 @@ def _watch(engine: Engine, settings: Settings, facts: ModelFacts, limits: Limits
     return Watch(engine.atoms, settings.ensemble, settings.temperature, facts.min_distances, limits)
 
 
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Makes the folder, and holds its lock while the block runs; a process that dies lets it go."""
+    with locked(out / LOCK, wait=False) as free:
+        if not free:
+            raise MdpotError(f"out {str(out)!r} is in use by another run. Wait for it, or choose another folder.")
+        yield
+
+
 def _check_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise MdpotError(f"out {str(out)!r} is a file. Choose a folder.")
+    if (out / TRAINING).exists():
+        raise MdpotError(f"out {str(out)!r} holds a training run. Choose another folder.")
     begun = (out / SETTINGS).exists()
     names = [RESTART] if begun else [SETTINGS, RESTART, START, *_written()]
     if any((out / name).exists() for name in names):
@@ -217,6 +244,20 @@ def _write_settings(out: Path, settings: Settings, forces: Forces | None) -> Non
         "mdpot_version": __version__,
     }
     write_text(out / SETTINGS, json.dumps(content, indent=2) + "\n")
+
+
+def _read_settings(out: Path) -> tuple[Settings, str | None]:
+    """The settings of the run in a folder, and the checksum of its model."""
+    path = out / SETTINGS
+    if (out / TRAINING).exists():
+        raise MdpotError(f"out {str(out)!r} holds a training run, not one of mdpot md. Choose another folder.")
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        settings = settings_of(stored["settings"])
+        settings.check()
+        return settings, stored["model_sha256"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MdpotError(damaged(path, error)) from None
 
 
 def _fingerprint(settings: Settings, forces: Forces | None) -> str | None:

@@ -11,6 +11,17 @@ from mdpot.simulate.engine import ENSEMBLES, Dynamics
 
 ENGINES = ("ase", "openmm")
 TRAJECTORIES = ("xyz", "dcd")
+# Smallest and largest value of each number, and its unit: beyond them there is a slip of the pen, not a simulation.
+RANGES: dict[str, tuple[float, float, str]] = {
+    "temperature": (0.0, 1e5, "K"),
+    "pressure": (-1e7, 1e7, "bar"),
+    "dt": (1e-6, 100.0, "fs"),
+    "steps": (1, 10**12, ""),
+    "every": (1, 2**31 - 1, ""),
+    "friction": (1e-6, 1e4, "1/ps"),
+    "seed": (0, 2**63 - 1, ""),
+    "hydrogen_mass": (0.1, 20.0, "u"),
+}
 # What may be another when a run is resumed: it does not change what is simulated.
 FREE = ("steps", "model", "device", "backend")
 
@@ -69,14 +80,20 @@ class Settings:
                 raise unknown(name, getattr(self, name), options)
         if self.dtype not in (None, "float32", "float64"):
             raise unknown("dtype", self.dtype or "", ("float32", "float64"))
-        for name in ("dt", "friction", "steps", "every", "hydrogen_mass"):
+        for name, (least, most, unit) in RANGES.items():
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise MdpotError(f"{name} must be positive; got {value:g}.")
-        if self.seed < 0:
-            raise MdpotError(f"seed must not be negative; got {self.seed}.")
-        if not self.temperature >= 0 or (self.temperature == 0 and self.ensemble != "nve"):
-            raise MdpotError(f"temperature must be positive; got {self.temperature:g} K.")
+            if value is None and name == "hydrogen_mass":
+                continue
+            kind = int if isinstance(least, int) else (int, float)
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise MdpotError(f"{name} must be a number{'' if unit else ' without a fraction'}; got {value!r}.")
+            if not least <= value <= most:  # NaN is not either
+                raise MdpotError(f"{name} must be from {least} to {most} {unit}".rstrip() + f"; got {value}.")
+        if self.temperature == 0 and self.ensemble != "nve":
+            raise MdpotError("temperature must be positive; got 0 K.")
+        for name in ("start", "model"):
+            if not isinstance(getattr(self, name), str):
+                raise MdpotError(f"{name} must be a text; got {getattr(self, name)!r}.")
 
     def dynamics(self, seed: int) -> Dynamics:
         """What the engine needs of it."""

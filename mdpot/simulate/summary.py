@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from mdpot.errors import MdpotError
 from mdpot.files import atomic, write_text
 from mdpot.simulate.log import read_log
 from mdpot.simulate.rdf import Radial, radial_distributions
@@ -18,6 +19,7 @@ from mdpot.simulate.trajectory import read_trajectory
 
 DISCARD = 0.2  # share of a run, from its start, that averages leave out
 MAX_FRAMES = 1000  # that the radial distributions are averaged over
+SUMMARY = "summary.json"
 FIRST_SHELL = (1.5, 4.0)  # Å: where the first peak of O–O is looked for
 
 
@@ -52,6 +54,15 @@ class Summary:
     oo_peak: float | None
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
+
+
+def is_summarized(folder: Path, steps: int) -> bool:
+    """Whether the folder holds the summary of a run that went to its end after `steps`."""
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        return summary["steps"] == steps and summary["stopped"] is None
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def energy_drift(time_ps: np.ndarray, total: np.ndarray, n_atoms: int) -> tuple[float, float]:
@@ -92,6 +103,9 @@ def summarize(
         engine: what moved the atoms.
         stopped: why it ended early.
         interrupted: it was the user who ended it.
+
+    Raises:
+        MdpotError: a file is damaged.
     """
     columns = read_log(folder / "log.csv")
     n_rows = len(columns["step"])
@@ -122,13 +136,17 @@ def summarize(
         notes=_draw(folder, columns, len(atoms), ensemble, temperature, drift, radial),
         interrupted=interrupted,
     )
-    write_text(folder / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
+    write_text(folder / SUMMARY, json.dumps(asdict(summary), indent=2) + "\n")
     return summary
 
 
 def _radial(trajectory: Path, atoms: Atoms, first: int, n_frames: int) -> Radial:
     stride = max(1, (n_frames - first) // MAX_FRAMES)
-    return radial_distributions(islice(read_trajectory(trajectory, atoms, first), 0, None, stride))
+    try:
+        return radial_distributions(islice(read_trajectory(trajectory, atoms, first), 0, None, stride))
+    except (ValueError, KeyError, IndexError, OSError) as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise MdpotError(f"{str(trajectory)!r} is damaged ({why}).") from None
 
 
 def _write_radial(path: Path, radial: Radial) -> None:

@@ -15,8 +15,9 @@ from mdpot.errors import MdpotError
 from mdpot.simulate.engine import State
 from mdpot.units import NM
 
-# Bytes of the header that OpenMM's DCD writer makes: three records and their lengths.
-DCD_HEADER = 276
+# Bytes of the header that OpenMM's DCD writer makes: three records and their lengths; and where in it is whether each
+# frame has a cell.
+DCD_HEADER, DCD_HAS_CELL = 276, 48
 
 
 class Trajectory(Protocol):
@@ -39,8 +40,6 @@ class ExtendedXYZ:
         atoms: numbers and periodicity.
     """
 
-    suffix = ".xyz"
-
     def __init__(self, path: Path, atoms: Atoms, dt: float, every: int) -> None:
         self.path = path
         self._atoms = atoms
@@ -60,7 +59,8 @@ class DCD:
     """DCD, by OpenMM: positions and cell in single precision; the atoms are those of `start.xyz` beside it.
 
     A cell that is not lower triangular is turned into that form, and the positions with it, for DCD knows
-    lengths and angles only.
+    lengths and angles only. Lattice vectors that are missing (of a slab, a wire) are written as unit vectors across the
+    others.
 
     Args:
         path: file; an existing one is appended to.
@@ -72,8 +72,6 @@ class DCD:
         MdpotError: OpenMM is not installed.
     """
 
-    suffix = ".dcd"
-
     def __init__(self, path: Path, atoms: Atoms, dt: float, every: int) -> None:
         try:
             from openmm.app import DCDFile
@@ -84,19 +82,19 @@ class DCD:
         from mdpot.simulate.engine_openmm import make_topology
 
         self.path = path
-        self._periodic = bool(atoms.pbc.all())
+        self._has_cell = atoms.cell.rank > 0
         # The header only says how many atoms there are and that there is a box; each frame brings its own.
-        topology = make_topology(Atoms(atoms.numbers, cell=np.eye(3), pbc=self._periodic))
+        topology = make_topology(Atoms(atoms.numbers, cell=np.eye(3), pbc=self._has_cell))
         append = path.is_file() and path.stat().st_size > 0
         if append:
-            _count_frames(path, len(atoms), self._periodic)
+            _count_frames(path, len(atoms))
         self._file = path.open("r+b" if append else "w+b")
         self._writer = DCDFile(self._file, topology, dt * 1e-3, 0, every, append)
 
     def write(self, state: State) -> None:
         positions, vectors = state.positions, None
-        if self._periodic:
-            lower, rotation = Cell(state.cell).standard_form()
+        if self._has_cell:
+            lower, rotation = Cell(state.cell).complete().standard_form()
             positions = positions @ rotation.T
             vectors = _vectors(lower.array)
         self._writer.writeModel(positions / NM, periodicBoxVectors=vectors)
@@ -114,7 +112,7 @@ def read_trajectory(path: Path, atoms: Atoms, start: int = 0) -> Iterator[Atoms]
 
     Args:
         path: .xyz, or .dcd as OpenMM writes it.
-        atoms: what a DCD file does not say: numbers and periodicity.
+        atoms: what a DCD file does not say: numbers, periodicity and which lattice vectors there are.
         start: index of the first frame.
     """
     if path.suffix == ".dcd":
@@ -149,27 +147,36 @@ def _frame_type(n_atoms: int, periodic: bool) -> np.dtype:
     return np.dtype([*([("box", box)] if periodic else []), ("xyz", record, 3)])
 
 
-def _count_frames(path: Path, n_atoms: int, periodic: bool) -> int:
+def _count_frames(path: Path, n_atoms: int) -> int:
     """Writes the number of frames that the file really holds into its header, which a cut leaves behind."""
-    count = (path.stat().st_size - DCD_HEADER) // _frame_type(n_atoms, periodic).itemsize
+    count = (path.stat().st_size - DCD_HEADER) // _frame_type(n_atoms, _has_cell(path)).itemsize
     with path.open("r+b") as file:
         file.seek(8)
         file.write(struct.pack("<i", count))
     return count
 
 
+def _has_cell(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(DCD_HAS_CELL)
+        return file.read(4) == struct.pack("<i", 1)
+
+
 def _read_dcd(path: Path, atoms: Atoms, start: int) -> Iterator[Atoms]:
-    periodic = bool(atoms.pbc.all())
-    kind = _frame_type(len(atoms), periodic)
+    has_cell = _has_cell(path)
+    kind = _frame_type(len(atoms), has_cell)
     count = (path.stat().st_size - DCD_HEADER) // kind.itemsize
     if count == 0:
         return
     frames = np.memmap(path, dtype=kind, mode="r", offset=DCD_HEADER, shape=(count,))
+    missing = ~atoms.cell.any(axis=1) & ~atoms.pbc
     for frame in frames[start:]:
         positions = np.array(frame["xyz"]["values"], dtype=np.float64).T
         cell = None
-        if periodic:
+        if has_cell:
             a, gamma, b, beta, alpha, c = frame["box"]["values"]  # the cosines, by the custom of CHARMM
             cosines = np.array([alpha, beta, gamma])
             cell = Cell.fromcellpar([a, b, c, *np.rad2deg(np.arccos(cosines))])
+            if not missing.all():
+                cell[missing] = 0.0
         yield Atoms(atoms.numbers, positions, cell=cell, pbc=atoms.pbc)

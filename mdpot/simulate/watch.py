@@ -13,6 +13,9 @@ from mdpot.errors import MdpotError
 from mdpot.neighbors import neighbor_list
 from mdpot.simulate.engine import State, degrees_of_freedom
 
+MEMORY = ("first_energy", "first_volume", "mean_temperature", "mean_at")
+CHANCE = 1e-9  # of a right run to be stopped for its temperature, at one look
+
 
 class Strike(Exception):
     """The watch struck; the message is one line that says what happened and when."""
@@ -25,9 +28,9 @@ class Limits:
     Attributes:
         distance: share of the smallest distance of the training set (or, where that is not known, of the sum
             of the covalent radii) under which two atoms are too close.
-        hot: times the target at which a temperature ends a run at once.
+        hot: times the target at which a temperature ends a run at once, and
         temperature: relative deviation of the mean temperature from the target, once the run has had time to
-            equilibrate; or six standard deviations of a small system's temperature, if that is more.
+            equilibrate; of a small system what its canonical scatter exceeds once in 10⁹ looks, where that is more.
         equilibration: ps before the mean temperature counts.
         averaging: ps, time constant of the running mean of the temperature.
         drift: eV/atom that the total energy may be off its start in NVE at any time, plus
@@ -69,6 +72,7 @@ class Watch:
         self.ensemble, self.target = ensemble, temperature
         self._numbers, self._pbc = atoms.numbers, atoms.pbc
         self._too_close = self.limits.distance * shortest_distances(atoms.numbers, min_distances or {})
+        self._coldest, self._hottest = canonical_range(degrees_of_freedom(len(atoms)))
         self._first_energy: float | None = None
         self._first_volume: float | None = None
         self._mean_temperature: float | None = None
@@ -92,12 +96,8 @@ class Watch:
 
     def memory(self) -> dict[str, float | None]:
         """What it remembers of earlier states; for the restart file."""
-        return {
-            "first_energy": self._first_energy,
-            "first_volume": self._first_volume,
-            "mean_temperature": self._mean_temperature,
-            "mean_at": self._mean_at,
-        }
+        values = (self._first_energy, self._first_volume, self._mean_temperature, self._mean_at)
+        return dict(zip(MEMORY, values, strict=True))
 
     def recall(self, memory: Mapping[str, float | None]) -> None:
         """Takes up the memory of an earlier watch."""
@@ -133,7 +133,7 @@ class Watch:
 
     def _temperature(self, state: State) -> str | None:
         now, target, limits = state.temperature, self.target, self.limits
-        if now > limits.hot * max(target, 100.0):
+        if now > max(limits.hot, self._hottest) * max(target, 100.0):
             return f"the temperature is {now:.0f} K, target {target:g} K"
         if self.ensemble == "nve":
             return None
@@ -141,9 +141,8 @@ class Watch:
         mean = self._mean_temperature
         mean = now if mean is None else float(fade * mean + (1 - fade) * now)
         self._mean_temperature, self._mean_at = mean, state.time
-        scatter = float(np.sqrt(2 / degrees_of_freedom(len(self._numbers))))
-        allowed = max(limits.temperature, 6 * scatter) * target
-        if state.time >= 1000 * limits.equilibration and abs(mean - target) > allowed:
+        low, high = min(1 - limits.temperature, self._coldest), max(1 + limits.temperature, self._hottest)
+        if state.time >= 1000 * limits.equilibration and not low * target <= mean <= high * target:
             return f"the mean temperature is {mean:.0f} K, target {target:g} K"
         return None
 
@@ -166,6 +165,16 @@ class Watch:
         if 1 / self.limits.volume <= factor <= self.limits.volume:
             return None
         return f"the volume is {factor:.2f} times that of the start"
+
+
+def canonical_range(n_dof: int) -> tuple[float, float]:
+    """Multiples of the target between which a temperature at an instant lies, but for `CHANCE` at each end.
+
+    2 E_kin / k_B T of n_dof degrees of freedom is distributed as χ², with the relative scatter sqrt(2 / n_dof).
+    """
+    from scipy.special import chdtri
+
+    return float(chdtri(n_dof, 1 - CHANCE)) / n_dof, float(chdtri(n_dof, CHANCE)) / n_dof
 
 
 def shortest_distances(numbers: np.ndarray, min_distances: Mapping[str, float]) -> np.ndarray:

@@ -57,6 +57,7 @@ def test_a_run_leaves_its_files(gas_file: str, constant: Make, tmp_path: Path) -
     s = Settings(gas_file, "-", ensemble="nve", steps=250, every=100, dt=2.0)
     summary = run_md(s, out, forces=constant(), limits=Limits(distance=0.0), observer=Observer())
     assert {p.name for p in out.iterdir()} == {
+        ".lock",
         "run.json",
         "start.xyz",
         "log.csv",
@@ -182,6 +183,129 @@ def test_resume_refuses(gas_file: str, constant: Make, tmp_path: Path) -> None:
         resume_md(out, {"steps": 30}, forces=constant())
 
 
+def rewrite(path: Path, **changes: Any) -> None:
+    """A restart file with other arrays in it; None takes one out."""
+    with np.load(path) as file:
+        arrays = {**{name: file[name] for name in file.files}, **changes}
+    np.savez(path, **{name: value for name, value in arrays.items() if value is not None})
+
+
+def header_of(path: Path) -> dict[str, Any]:
+    with np.load(path) as file:
+        return json.loads(str(file["header"]))
+
+
+def test_a_restart_file_names_no_other_files(gas_file: str, constant: Make, tmp_path: Path) -> None:
+    out, precious = tmp_path / "out", tmp_path / "precious.txt"
+    precious.write_text("precious")
+    run_md(Settings(gas_file, "-", steps=20, every=10), out, forces=constant())
+    header = header_of(out / "restart.npz")
+    for name in ("../precious.txt", str(precious), "run.json"):
+        sizes = json.dumps({**header, "sizes": {**header["sizes"], name: 0}})
+        rewrite(out / "restart.npz", header=np.array(sizes))
+        with pytest.raises(MdpotError, match=r"restart\.npz in .* is damaged .*is no file of this run"):
+            resume_md(out, {"steps": 30}, forces=constant())
+    assert precious.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"header": None},
+        {"header": np.array("{}")},
+        {"header": np.array("[1]")},
+        {"numbers": np.zeros((3, 3))},
+        {"masses": None},
+        {"pbc": np.ones(2, bool)},
+        {"start_positions": np.full((20, 3), np.nan)},
+        {"engine.step": None},
+        {"engine.step": np.array(-3)},
+        {"engine.positions": np.zeros((2, 3))},
+        {"engine.momenta": None},
+        {"engine.rng": np.array("no json")},
+        {"more": np.zeros(3)},
+    ],
+)
+def test_a_damaged_restart_file_is_one_line(
+    gas_file: str, constant: Make, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    out = tmp_path / "out"
+    run_md(Settings(gas_file, "-", steps=20, every=10), out, forces=constant())
+    rewrite(out / "restart.npz", **changes)
+    with pytest.raises(MdpotError, match=r"restart\.npz in .* is damaged") as error:
+        resume_md(out, {"steps": 30}, forces=constant())
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", "{"),
+        ("run.json", "[]"),
+        ("run.json", '{"settings": {}}'),
+        ("run.json", '{"settings": {"start": "a", "model": "b", "steps": "many"}, "model_sha256": null}'),
+        ("log.csv", "x" * 5000),
+        ("trajectory.xyz", "x" * 50000),
+    ],
+)
+def test_other_damaged_files_are_one_line(
+    gas_file: str, constant: Make, tmp_path: Path, name: str, content: str
+) -> None:
+    out = tmp_path / "out"
+    run_md(Settings(gas_file, "-", steps=20, every=10), out, forces=constant())
+    (out / name).write_text(content)
+    with pytest.raises(MdpotError, match=r"damaged|steps must") as error:
+        resume_md(out, {"steps": 30}, forces=constant())
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_that_lacks_only_its_summary(gas_file: str, constant: Make, tmp_path: Path) -> None:
+    """Killed after its last restart file."""
+    out = tmp_path / "out"
+    summary = run_md(Settings(gas_file, "-", steps=20, every=10), out, forces=constant())
+    for content in (None, "{", "[]", json.dumps({"steps": 10, "stopped": None})):
+        (out / "summary.json").unlink()
+        if content is not None:
+            (out / "summary.json").write_text(content)
+        assert resume_md(out, forces=constant()) == summary
+        assert json.loads((out / "summary.json").read_text())["steps"] == 20
+    with pytest.raises(MdpotError, match="already has 20 steps"):
+        resume_md(out, forces=constant())
+
+
+def test_two_runs_do_not_share_a_folder(gas_file: str, constant: Make, tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    s = Settings(gas_file, "-", steps=20, every=10)
+    refused: list[str] = []
+
+    class Second(Interrupter):
+        """Tries to take the folder while the first run is at work."""
+
+        def row(self, row: Row, n_steps: int) -> None:
+            for attempt in (
+                lambda: run_md(s, tmp_path / "out", forces=constant()),
+                lambda: resume_md(tmp_path / "out"),
+            ):
+                with pytest.raises(MdpotError, match=r"in use by another run|holds another run") as error:
+                    attempt()
+                refused.append(str(error.value))
+
+    run_md(s, tmp_path / "out", forces=constant(), observer=Second(0))
+    assert len(refused) == 6
+    assert all("in use" in text for text in refused[1::2])
+    assert resume_md(tmp_path / "out", {"steps": 30}, forces=constant()).steps == 30
+
+
+def test_the_folder_of_a_training_run_is_refused(gas_file: str, constant: Make, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text('name = "mine"')
+    (tmp_path / "run.json").write_text('{"kind": "train"}')
+    with pytest.raises(MdpotError, match="holds a training run"):
+        run_md(Settings(gas_file, "-", steps=20, every=10), tmp_path, forces=constant())
+    with pytest.raises(MdpotError, match="holds a training run"):
+        resume_md(tmp_path, forces=constant())
+    assert (tmp_path / "run.json").read_text() == '{"kind": "train"}'
+
+
 def test_a_run_does_not_overwrite(gas_file: str, constant: Make, tmp_path: Path) -> None:
     out = tmp_path / "out"
     s = Settings(gas_file, "-", steps=10, every=10)
@@ -209,12 +333,23 @@ def test_a_run_does_not_overwrite(gas_file: str, constant: Make, tmp_path: Path)
         ({"ensemble": "nph"}, "unknown ensemble 'nph'"),
         ({"trajectory": "pdb"}, "unknown trajectory"),
         ({"dtype": "float16"}, "unknown dtype"),
-        ({"dt": 0.0}, "dt must be positive; got 0"),
-        ({"steps": -5}, "steps must be positive; got -5"),
-        ({"every": 0}, "every must be positive"),
+        ({"dt": 0.0}, "dt must be from 1e-06 to 100.0 fs; got 0"),
+        ({"steps": -5}, "steps must be from 1 to .*; got -5"),
+        ({"every": 0}, "every must be from 1 to"),
         ({"temperature": 0.0}, "temperature must be positive; got 0 K"),
-        ({"temperature": float("nan")}, "temperature must be positive"),
-        ({"seed": -1}, "seed must not be negative"),
+        ({"temperature": float("nan")}, "temperature must be from 0.0 to 100000.0 K; got nan"),
+        ({"seed": -1}, "seed must be from 0 to"),
+        ({"steps": 10**30}, "steps must be from 1 to"),
+        ({"steps": 1e4}, "steps must be a number without a fraction; got 10000.0"),
+        ({"every": 2**31}, "every must be from 1 to"),
+        ({"seed": 10**30}, "seed must be from 0 to"),
+        ({"dt": float("inf")}, "dt must be from"),
+        ({"dt": "1"}, "dt must be a number; got '1'"),
+        ({"temperature": 1e9}, "temperature must be from"),
+        ({"pressure": float("-inf")}, "pressure must be from"),
+        ({"friction": float("nan")}, "friction must be from"),
+        ({"friction": 1e30}, "friction must be from"),
+        ({"hydrogen_mass": 1e9}, "hydrogen_mass must be from"),
         ({"start": "gone.xyz"}, "is not there"),
         ({"ensemble": "npt", "start": "ARGON"}, "npt needs a cell that is periodic"),
     ],

@@ -60,6 +60,32 @@ def test_round_trip(kind: str, cell: str, tmp_path: Path) -> None:
         assert frames[2].info["potential_eV"] == pytest.approx(-2)
 
 
+PARTLY = {
+    "slab in a cell": (CELLS["turned"], [True, True, False]),
+    "slab without third vector": (np.array([[5.0, 1, 0], [-1, 6, 0], [0, 0, 0]]), [True, True, False]),
+    "wire": (np.diag([0, 7.0, 0]), [False, True, False]),
+    "cluster in a cell": (CELLS["triclinic"], [False, False, False]),
+}
+
+
+@pytest.mark.parametrize("name", PARTLY)
+def test_a_partly_periodic_cell_survives_dcd(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("openmm")
+    cell, pbc = PARTLY[name]
+    atoms = Atoms("OHHO", np.zeros((4, 3)), cell=cell, pbc=pbc)
+    file = TRAJECTORIES["dcd"](tmp_path / "t.dcd", atoms, 0.5, 10)
+    written = states(3, cell)
+    for state in written:
+        file.write(state)
+    file.close()
+    for state, frame in zip(written, read_trajectory(tmp_path / "t.dcd", atoms), strict=True):
+        expected = Atoms(atoms.numbers, state.positions, cell=state.cell, pbc=pbc)
+        assert frame.pbc.tolist() == pbc
+        assert frame.cell.lengths() == pytest.approx(expected.cell.lengths(), abs=1e-5)
+        distances = expected.get_all_distances(mic=True)
+        assert frame.get_all_distances(mic=True) == pytest.approx(distances, abs=1e-5)
+
+
 def test_dcd_as_others_read_it(tmp_path: Path) -> None:
     pytest.importorskip("openmm")
     mda = pytest.importorskip("MDAnalysis")

@@ -16,7 +16,7 @@ from ase.io import read, write
 from mdpot.errors import MdpotError
 from mdpot.simulate import Limits, Settings, State, Summary, run_md
 from mdpot.simulate.engine import degrees_of_freedom
-from mdpot.simulate.watch import Strike, Watch, shortest_distances
+from mdpot.simulate.watch import Strike, Watch, canonical_range, shortest_distances
 from mdpot.units import BOLTZMANN
 
 Make = Callable[..., Any]
@@ -83,10 +83,29 @@ def test_too_close_to_its_own_image() -> None:
         Watch(lone, "nvt", 300.0).look(state(lone))
 
 
-def test_too_hot_at_once(water: Atoms) -> None:
+def test_too_hot_at_once() -> None:
+    gas = Atoms("Ar400", np.random.default_rng(0).uniform(0, 1e4, (400, 3)))
     for ensemble in ("nve", "nvt"):
-        with pytest.raises(Strike, match="temperature is 1600 K, target 300 K"):
-            Watch(water, ensemble, 300.0).look(state(water, temperature=1600.0))
+        Watch(gas, ensemble, 300.0).look(state(gas, temperature=1490.0))
+        with pytest.raises(Strike, match="temperature is 1510 K, target 300 K"):
+            Watch(gas, ensemble, 300.0).look(state(gas, temperature=1510.0))
+
+
+@pytest.mark.parametrize("n_atoms", [1, 2, 3, 10])
+def test_the_scatter_of_few_degrees_of_freedom_is_right(n_atoms: int) -> None:
+    """χ², drawn a million times; ten times what it reaches is wrong."""
+    atoms = Atoms(f"Ar{n_atoms}", 9.0 * np.arange(3 * n_atoms).reshape(-1, 3))
+    n_dof = degrees_of_freedom(n_atoms)
+    hottest = 300 * np.random.default_rng(0).chisquare(n_dof, 10**6).max() / n_dof
+    Watch(atoms, "nvt", 300.0).look(state(atoms, temperature=max(hottest, 1400.0)))
+    with pytest.raises(Strike, match="temperature is"):
+        Watch(atoms, "nvt", 300.0).look(state(atoms, temperature=max(2 * hottest, 1600.0)))
+
+
+def test_canonical_range() -> None:
+    """For many degrees of freedom that of a normal distribution: six standard deviations."""
+    low, high = canonical_range(3 * 10**6)
+    assert [low - 1, high - 1] == pytest.approx([-6 * np.sqrt(2 / 3e6), 6 * np.sqrt(2 / 3e6)], rel=0.01)
 
 
 @pytest.mark.parametrize("temperature", [150.0, 450.0])
