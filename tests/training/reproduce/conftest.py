@@ -70,7 +70,12 @@ def leave(run: Run, out: Path, status: str) -> None:
     folder = folder_of(run, out)
     (folder / "pretrain").mkdir(parents=True, exist_ok=True)
     (folder / "finetune").mkdir(exist_ok=True)
-    data = {"labels": "the RPBE-D3 network potential (not DFT)", "n_frames": 6120, "fingerprint": "f" * 64}
+    data = {
+        "labels": "the RPBE-D3 network potential (not DFT)",
+        "n_frames": 6120,
+        "fingerprint": "f" * 64,
+        "origin": "here",
+    }
     content = {"kind": run.kind, "seed": run.seed, "recipe": recipe_to_dict(run.recipe), "data": data}
     if run.kind != "dynamics":
         (folder / "run.json").write_text(json.dumps(content))

@@ -177,7 +177,8 @@ def test_a_worker_tells_how_a_run_ended(
         assert recipe == run.recipe
         assert (arguments["out"], arguments["seed"], arguments["resume"]) == (folder_of(run, tmp_path), 0, False)
         arguments["out"].mkdir(parents=True)
-        (arguments["out"] / "run.json").touch()
+        begun = {"kind": run.kind, "seed": run.seed, "recipe": recipe_to_dict(run.recipe)}
+        (arguments["out"] / "run.json").write_text(json.dumps(begun))
         if error is not None:
             raise error
         leave(run, tmp_path, "finished")
