@@ -191,10 +191,10 @@ def read_run(path: Path) -> dict[str, Any]:
         MdpotError: it is damaged.
     """
     run = _read(path)
-    data = run.get("data", {"fingerprint": "", "origin": ""})
+    data = run.get("data", {"fingerprint": ""})
     types = {"kind": str, "seed": int, "recipe": dict}
     whole = all(isinstance(run.get(key), kind) for key, kind in types.items()) and isinstance(data, dict)
-    if not whole or not all(isinstance(data.get(key), str) for key in ("fingerprint", "origin")):
+    if not whole or not isinstance(data.get("fingerprint"), str):
         raise MdpotError(f"{str(path)!r} is damaged: it does not hold what mdpot wrote. {BEGIN_ANEW}")
     return run
 

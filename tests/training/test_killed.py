@@ -1,4 +1,4 @@
-"""A training that is killed at any time, by any signal, and resumed until it is done ends as one that was left alone."""
+"""A training that is killed at any time, and resumed until it is done, ends as one that was left alone."""
 
 from __future__ import annotations
 

@@ -153,13 +153,13 @@ elif sys.argv[4] == "before the state is saved":
     keep = trainer._save_state
     trainer._save_state = lambda *a: die() if a[-1].step == 8 else keep(*a)
 else:
-    write = torch.save
-    def half(content, path):
-        write(content, path)
-        if isinstance(content, dict) and "progress" in content and content["progress"]["step"] == 8:
-            Path(path).write_bytes(Path(path).read_bytes()[:1000])
+    write, states = Path.write_bytes, []
+    def half(path, content):
+        states.extend([path] if path.name.startswith(".last.") else [])
+        write(path, content[:1000] if len(states) == 2 else content)
+        if len(states) == 2:
             die()
-    torch.save = half
+    Path.write_bytes = half
 helpers.run(Path(sys.argv[3]), frames, stores, happens, ema_decay=0.9)
 """
 

@@ -188,7 +188,7 @@ def _run(task: dict[str, Any], listener: Listener) -> None:
         "out": out,
         "seed": task["seed"],
         "device": task["device"],
-        "resume": True,
+        "resume": (out / files.RUN).is_file(),
         "listener": listener,
     }
     if kind == "pretrain":
