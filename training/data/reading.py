@@ -105,12 +105,20 @@ def finish(raw: Raw, need: Collection[str] | None, path: Path) -> Reading:
         raw: of a reader.
         need: the labels that a frame must have; none for pretraining; None for any label at all.
         path: the file, for messages.
+
+    Raises:
+        MdpotError: atomic numbers that are none.
     """
     reading = Reading([], raw.keys, raw.units, n_frames=len(raw.frames), path=path, ignored=raw.ignored)
     reading.notes.extend(raw.keys.notes)
     called = raw.isolated or [False] * len(raw.frames)
     frames, alone = [], []
     for frame, name in zip(raw.frames, called, strict=True):
+        strange = frame.numbers[(frame.numbers < 1) | (frame.numbers >= len(chemical_symbols))]
+        if len(strange):
+            raise MdpotError(
+                f"{path}, frame {frame.index}: atomic numbers go from 1 to {len(chemical_symbols) - 1}; got {strange[0]}."
+            )
         converted = convert(frame, raw.units)
         (alone if _is_isolated(converted, name) else frames).append(converted)
     reading.n_isolated = len(alone)
