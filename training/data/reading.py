@@ -117,7 +117,8 @@ def finish(raw: Raw, need: Collection[str] | None, path: Path) -> Reading:
         strange = frame.numbers[(frame.numbers < 1) | (frame.numbers >= len(chemical_symbols))]
         if len(strange):
             raise MdpotError(
-                f"{path}, frame {frame.index}: atomic numbers go from 1 to {len(chemical_symbols) - 1}; got {strange[0]}."
+                f"{path}, frame {frame.index}: atomic numbers go from 1 to {len(chemical_symbols) - 1}; got "
+                f"{strange[0]}."
             )
         converted = convert(frame, raw.units)
         (alone if _is_isolated(converted, name) else frames).append(converted)
