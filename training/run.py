@@ -230,8 +230,8 @@ def _open(
     }
     if resume and "data" in run and run["data"]["fingerprint"] != dataset.fingerprint:
         raise MdpotError(
-            f"the run in {str(out)!r} began with other data ({run['data'].get('origin')}); found now: {dataset.origin}. "
-            "Give the same data again by --data, or start a new run."
+            f"the run in {str(out)!r} began with other data ({run['data'].get('origin')}); found now: "
+            f"{dataset.origin}. Give the same data again by --data, or start a new run."
         )
     weights = None if from_file is None else hashlib.sha256(find_potential(from_file).read_bytes()).hexdigest()
     if "data" in run and run.get("weights") != weights:
