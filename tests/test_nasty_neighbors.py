@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import time
+import warnings
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +30,31 @@ def by_verlet(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: 
     return VerletList(cutoff, 0.4).update(np.ones(len(positions), int), positions, cell, pbc)
 
 
-SEARCHES: dict[str, Search] = {"numpy": neighbor_list, "verlet": by_verlet, "torch": by_torch}
+@cache
+def scripted() -> torch.jit.ScriptModule:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch announces the end of TorchScript
+        return torch.jit.script(TorchNeighborList(1.0, 0.0))
+
+
+def by_torchscript(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> Edges:
+    """As in the files that are exported."""
+    module: Any = scripted()
+    module.cutoff = cutoff
+    module.reset()
+    try:
+        edges = module(torch.tensor(positions), torch.tensor(cell), torch.tensor(pbc))
+    except torch.jit.Error as error:  # which is a RuntimeError
+        raise RuntimeError(str(error)) from None
+    return edges[0].numpy(), edges[1].numpy().astype(int)
+
+
+SEARCHES: dict[str, Search] = {
+    "numpy": neighbor_list,
+    "verlet": by_verlet,
+    "torch": by_torch,
+    "torchscript": by_torchscript,
+}
 
 
 @pytest.fixture(params=SEARCHES)

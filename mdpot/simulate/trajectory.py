@@ -169,14 +169,14 @@ def _read_dcd(path: Path, atoms: Atoms, start: int) -> Iterator[Atoms]:
     if count == 0:
         return
     frames = np.memmap(path, dtype=kind, mode="r", offset=DCD_HEADER, shape=(count,))
-    missing = ~atoms.cell.any(axis=1) & ~atoms.pbc
+    missing = ~atoms.cell.array.any(axis=1) & ~atoms.pbc
     for frame in frames[start:]:
         positions = np.array(frame["xyz"]["values"], dtype=np.float64).T
         cell = None
         if has_cell:
             a, gamma, b, beta, alpha, c = frame["box"]["values"]  # the cosines, by the custom of CHARMM
             cosines = np.array([alpha, beta, gamma])
-            cell = Cell.fromcellpar([a, b, c, *np.rad2deg(np.arccos(cosines))])
+            cell = Cell.fromcellpar([a, b, c, *np.rad2deg(np.arccos(cosines))]).array
             if not missing.all():
                 cell[missing] = 0.0
         yield Atoms(atoms.numbers, positions, cell=cell, pbc=atoms.pbc)

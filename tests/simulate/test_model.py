@@ -110,8 +110,11 @@ def test_a_platform_that_is_not_there(model: str, skewed: str, tmp_path: Path) -
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # between `open` and `with`
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("engine", "backend"), [("ase", "eager"), ("openmm", "python")])
-def test_ctrl_c_at_any_time(model: str, skewed: str, tmp_path: Path, engine: str, backend: str) -> None:
+def test_a_signal_at_any_time(
+    model: str, skewed: str, tmp_path: Path, engine: str, backend: str, number: signal.Signals
+) -> None:
     """Also while OpenMM calls Python, where the exception is lost on its way through C++."""
     if engine == "openmm":
         pytest.importorskip("openmm")
@@ -124,9 +127,9 @@ def test_ctrl_c_at_any_time(model: str, skewed: str, tmp_path: Path, engine: str
         def row(self, row: Row, n_steps: int) -> None:
             steps[0] += 1
             if steps[0] == 2:
-                threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+                threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
 
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(number)
     s = Settings(skewed, model, engine=engine, backend=backend, steps=10**6, every=10, temperature=1.0)
     limits = Limits(distance=0.0, hot=1e9, temperature=1e9)
     summary = run_md(s, tmp_path / "out", limits=limits, observer=Observer())
@@ -134,4 +137,4 @@ def test_ctrl_c_at_any_time(model: str, skewed: str, tmp_path: Path, engine: str
     assert summary.interrupted
     assert summary.stopped is not None
     assert summary.stopped.startswith("interrupted after step")
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before

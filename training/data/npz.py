@@ -141,6 +141,8 @@ def _frames(path: Path, arrays: Mapping[str, np.ndarray]) -> list[Frame]:
             f"{path}: atomic numbers must be {n_atoms} integers, one for each atom of the positions; got the shape "
             f"{list(numbers.shape)}."
         )
+    if not np.isin(numbers, np.arange(1, 119)).all():
+        raise MdpotError(f"{path}: atomic numbers must be whole numbers from 1 to 118; some are not.")
     energies, forces, cells = (_optional(path, arrays, what) for what in ("energies", "forces", "cells"))
     if energies is not None and energies.size != n_frames:
         raise MdpotError(
