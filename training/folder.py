@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,7 @@ def open_folder(path: Path, recipe: Recipe, seed: int, kind: str, resume: bool) 
     return run
 
 
-def write_splits(path: Path, splits: Mapping[str, Sequence[int]]) -> str:
+def write_splits(path: Path, splits: Mapping[str, Iterable[Any]]) -> str:
     """Writes the frames of each split; returns the checksum by which `read_splits` knows them."""
     plain = {name: [int(i) for i in indices] for name, indices in splits.items()}
     write_json(path, plain)

@@ -84,7 +84,7 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
     # Compared as they are: a whole number of many digits has no float.
     if limits is not None and not limits.low <= value <= limits.high:
         raise MdpotError(f"hyperparameter {name} must be from {limits.low:g} to {limits.high:g}; got {_short(value)}.")
-    return float(value) if kind is float else value
+    return float(value) if kind is float else value  # type: ignore[arg-type]
 
 
 def _short(value: Any) -> str:
