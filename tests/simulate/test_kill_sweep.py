@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +55,7 @@ def outcome(out: Path, trajectory: str) -> dict[str, Any]:
 @pytest.mark.parametrize("trajectory", ["xyz", "dcd"])
 @pytest.mark.parametrize("ensemble", ["nvt", "npt"])
 @pytest.mark.parametrize("engine", ["ase", "openmm"])
-def test_killed_at_any_time(
-    model: str, tmp_path: Path, engine: str, ensemble: str, trajectory: str, record_property: Callable[..., None]
-) -> None:
+def test_killed_at_any_time(model: str, tmp_path: Path, engine: str, ensemble: str, trajectory: str) -> None:
     if engine == "openmm" or trajectory == "dcd":
         pytest.importorskip("openmm")
     if trajectory == "dcd" and (engine, ensemble) != ("openmm", "nvt") and KILLS < 4:
@@ -90,7 +87,6 @@ def test_killed_at_any_time(
         if (out / "summary.json").exists() and outcome(out, trajectory)["log"] == expected["log"]:
             assert outcome(out, trajectory) == expected, hit
             out = tmp_path / f"parts-{k}"  # it came to its end: the next one is killed
-    record_property("exits", hit)
     last = server.Process(target=go, args=(s, out))
     last.start()
     last.join()
