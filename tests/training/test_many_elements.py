@@ -54,5 +54,12 @@ def test_forces_of_pairs_are_found_where_there_is_evidence(frames: list[Frame]) 
     assert np.abs(left).mean() < 0.2 * np.abs(forces).mean()
 
 
+def test_frames_too_few_to_judge_by_get_no_pair_energy(frames: list[Frame]) -> None:
+    store = Store(frames[:3], CUTOFF, molecules=False)
+    fit = fit_pair_energy(store, ELEMENTS, CUTOFF, closest_approach(ELEMENTS, shortest_contacts(store)))
+    assert not fit.helps
+    assert not fit.coefficients.any()
+
+
 def test_the_priors_that_are_tried_are_in_order() -> None:
     assert list(PRIOR_ROWS) == sorted(PRIOR_ROWS)
