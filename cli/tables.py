@@ -18,18 +18,29 @@ ROWS = {
 }
 """Title to key and format; keys and units as in `mdpot.training.evaluate.METRICS`."""
 
+BASELINE = "no force, mean energy:"
+
 
 def print_errors(tables: Mapping[str, Mapping[str, float]]) -> None:
-    """Print a table of errors with one column for each set of frames.
+    """Print a table of errors with one column for each set of frames, and below them those of predicting nothing.
 
     Args:
         tables: errors by name of the set.
     """
+    rows = _error_rows(tables, "")
+    if baseline := _error_rows(tables, "baseline_"):
+        rows += [[BASELINE, *("" for _ in tables)], *([f"  {title}", *cells] for title, *cells in baseline)]
+    print_table(rows, list(tables))
+
+
+def _error_rows(tables: Mapping[str, Mapping[str, float]], prefix: str) -> list[list[str]]:
+    """A row for each kind of error that a table has, under its key with this prefix."""
     rows = []
     for title, (key, style) in ROWS.items():
-        if any(key in values for values in tables.values()):
-            rows.append([title, *(style.format(v[key]) if key in v else "" for v in tables.values())])
-    print_table(rows, list(tables))
+        cells = [style.format(v[prefix + key]) if prefix + key in v else "" for v in tables.values()]
+        if any(cells):
+            rows.append([title, *cells])
+    return rows
 
 
 def print_comparison(quantities: Mapping[str, Mapping[str, Any]]) -> None:

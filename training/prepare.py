@@ -6,35 +6,33 @@ import inspect
 import io
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from ase.data import atomic_numbers, covalent_radii
-from ase.data.vdw_alvarez import vdw_radii
+from ase.data import atomic_numbers
 
 from mdpot.errors import MdpotError
 from mdpot.files import sealed, sealed_content, write_bytes
 from mdpot.models import MODELS, Potential, build_potential
-from mdpot.models.potential import edge_vectors
+from mdpot.training.contacts import Contact, Pair, closest_approach, shortest_contacts, wall_starts
+from mdpot.training.data.cache import Arrays, cached
 from mdpot.training.data.frames import Dataset, Frame
-from mdpot.training.data.reference import fit_reference, rms_force
+from mdpot.training.data.reference import fit_reference, label_scale, mean_offset, wild_frames
 from mdpot.training.data.sources import load_dataset
 from mdpot.training.data.splits import limit_frames, split_by_group
-from mdpot.training.data.store import Store, batches
+from mdpot.training.data.store import Store
 from mdpot.training.masking import count_maskable
-from mdpot.training.pair import evaluate_pair_energy, fit_pair_energy
+from mdpot.training.pair import PairFit, evaluate_pair_energy, fit_pair_energy
 from mdpot.training.schema import DataConfig, ModelConfig, Recipe
 from mdpot.training.stopping import Stopped, StopSignal
 
 LABELS = "labels.npz"
 SAVE_EVERY = 30.0  # seconds between two savings of the labels of a force field
-CHUNK_ATOMS = 5000
-WALL = 0.9
-CONTACT = 0.65
+MOST_NAMED = 8  # wild frames that a note names
 
 
 @dataclass
@@ -48,8 +46,12 @@ class Prepared:
         stores: the frames of each split as tensors, on the device, and of every further test set.
         elements: atomic numbers, ascending.
         shift: [n_elements], eV, reference energies from the training split.
-        scale: eV, the RMS force of the training split (eV/Å) times 1 Å; less the pair energy where there is one.
+        scale: eV, the typical force of the training split (eV/Å) times 1 Å; less the pair energy where there is one.
         pair: [n_terms, n_elements, n_elements], eV, of the pair energy fitted to the training split; None for none.
+        offset: eV per atom, where the network's energy starts: what binds an atom on average, where the reference is
+            the energy of isolated atoms; zero where it is fitted.
+        means: [n_elements], eV, reference energies of the training split for a potential that knows nothing else.
+        notes: what the user should know of them, a sentence each.
         structures: what pretraining sees, see `structures_to_pretrain`.
     """
 
@@ -60,23 +62,49 @@ class Prepared:
     shift: np.ndarray
     scale: float
     pair: np.ndarray | None = None
+    offset: float = 0.0
+    means: np.ndarray | None = None
+    notes: list[str] = field(default_factory=list)
     structures: Prepared | None = None
 
     def refer(self, model: ModelConfig, training: Sequence[Frame]) -> None:
-        """Fits pair energy, reference energies and scale, in this order, to the labelled frames of the train store."""
-        if model.pair and MODELS[model.name].conservative:
-            self.pair = fit_pair_energy(self.train, self.elements, model.cutoff, self.smallest_distances)
-            energies, forces = evaluate_pair_energy(self.train, self.elements, self.pair, model.cutoff)
-            training = _subtract(training, energies, forces)
-        _, self.shift = fit_reference(training, self.elements)
-        self.scale = rms_force(training)
+        """Fits pair energy, reference energies and scale, in this order, to the labeled frames of the train store."""
+        isolated = self.dataset.isolated
+        if any(frame.energy is not None for frame in training):
+            _, self.means = fit_reference(training, self.elements)
+            self.notes += _about_wild_frames(training, self.elements, self.means)
+        if model.pair and MODELS[model.name].conservative and any(frame.forces is not None for frame in training):
+            fit = self._fitted_pair(model.cutoff)
+            if fit.helps:
+                self.pair = fit.coefficients
+                energies, forces = evaluate_pair_energy(self.train, self.elements, self.pair, model.cutoff)
+                training = _subtract(training, energies, forces)
+            else:
+                self.notes.append(
+                    "no pair energy: fitted to a part of the training frames, it does not explain the others"
+                )
+        if self.means is not None:
+            _, self.shift = fit_reference(training, self.elements, isolated)
+            self.offset = mean_offset(training, self.elements, self.shift) if isolated else 0.0
+        self.scale = label_scale(training, self.elements, self.shift)
         for store in self.stores.values():
             store.set_shift(dict(zip(self.elements, self.shift.tolist(), strict=True)))
 
+    def _fitted_pair(self, cutoff: float) -> PairFit:
+        def fit() -> Arrays:
+            return fit_pair_energy(self.train, self.elements, cutoff, self.closest).arrays
+
+        return PairFit.from_arrays(cached("pair", [self.train.fingerprint(), cutoff, self.elements], fit))
+
     @cached_property
-    def smallest_distances(self) -> dict[tuple[int, int], float]:
-        """The smallest distance, Å, between each pair of elements in the training frames."""
-        return smallest_distances(self.train)
+    def contacts(self) -> dict[Pair, Contact]:
+        """The shortest contact of each pair of elements in the training frames."""
+        return shortest_contacts(self.train)
+
+    @property
+    def closest(self) -> dict[Pair, float]:
+        """How close, Å, the atoms of each pair of elements are taken to come."""
+        return closest_approach(self.elements, self.contacts)
 
     def frames(self, split: str) -> list[Frame]:
         """The frames of a split, in the order of its store."""
@@ -130,7 +158,11 @@ def prepare(
     used = {name: indices for name, indices in chosen.items() if len(indices) and name != "pretrain"}
     parts = {name: [frames[i] for i in indices] for name, indices in used.items()}
     parts |= {name: extra.frames for name, extra in dataset.tests.items()}
-    stores = {name: Store(part, recipe.model.cutoff, None, config.molecule) for name, part in parts.items()}
+    masked = recipe.pretrain.objective == "mask"
+    stores = {
+        name: Store(part, recipe.model.cutoff, None, config.molecule, masked and name in ("train", "validation"))
+        for name, part in parts.items()
+    }
     prepared = Prepared(dataset, chosen, stores, elements, np.zeros(len(elements)), 1.0)
     if need_labels:
         prepared.refer(recipe.model, training)
@@ -161,7 +193,9 @@ def structures_to_pretrain(recipe: Recipe, prepared: Prepared) -> Prepared | Non
     if stage.objective == "none":
         return None
     if "pretrain" in prepared.splits:
-        store = Store(prepared.frames("pretrain"), recipe.model.cutoff, None, recipe.data.molecule)
+        store = Store(
+            prepared.frames("pretrain"), recipe.model.cutoff, None, recipe.data.molecule, stage.objective == "mask"
+        )
         prepared = replace(
             prepared,
             splits={**prepared.splits, "train": prepared.splits["pretrain"]},
@@ -228,7 +262,7 @@ def without_labels(prepared: Prepared) -> Prepared:
 
     None goes in, not even by the scale: pretraining alone and as a part of a training are the same.
     """
-    return replace(prepared, shift=np.zeros_like(prepared.shift), scale=1.0, pair=None)
+    return replace(prepared, shift=np.zeros_like(prepared.shift), scale=1.0, pair=None, offset=0.0)
 
 
 def with_forcefield_labels(
@@ -254,8 +288,8 @@ def with_forcefield_labels(
         if np.isfinite(energy):
             split = "train" if n < len(prepared.splits["train"]) else "validation"
             parts[split].append(replace(frame, energy=float(energy), forces=force, stress=None))
-    stores = {split: Store(part, recipe.model.cutoff) for split, part in parts.items()}
-    labelled = replace(prepared, stores=stores, pair=None)
+    stores = {split: Store(part, recipe.model.cutoff, molecules=False) for split, part in parts.items()}
+    labelled = replace(prepared, stores=stores, pair=None, means=None, notes=[])
     labelled.refer(recipe.model, parts["train"])
     for store in stores.values():
         store.to(prepared.train.device)
@@ -286,11 +320,15 @@ def new_potential(
     if hyperparameters is None:
         hyperparameters = measured_hyperparameters(model, prepared)
     torch.manual_seed(seed)
-    wall = wall_starts(prepared.elements, prepared.smallest_distances) if model.repulsion else None
+    wall = wall_starts(prepared.elements, prepared.closest) if model.repulsion else None
     pair = None if prepared.pair is None else prepared.pair.tolist()
-    return build_potential(
+    potential = build_potential(
         model.name, hyperparameters, prepared.elements, prepared.shift.tolist(), prepared.scale, wall, pair
     )
+    # The energies of isolated atoms stay what they are; that atoms bind is where the network starts from.
+    with torch.no_grad():
+        potential.readout[-1].bias += prepared.offset / prepared.scale  # type: ignore[union-attr]
+    return potential
 
 
 def measured_hyperparameters(model: ModelConfig, prepared: Prepared) -> dict[str, Any]:
@@ -315,39 +353,21 @@ def _subtract(frames: Sequence[Frame], energies: np.ndarray, forces: np.ndarray)
     ]
 
 
+def _about_wild_frames(frames: Sequence[Frame], elements: Sequence[int], means: np.ndarray) -> list[str]:
+    """A sentence that names the frames whose energies fit to nothing else."""
+    wild = wild_frames(frames, elements, means)
+    if not wild:
+        return []
+    named = ", ".join(f"{frame.index} ({off:+.1f} eV/atom)" for frame, off in wild[:MOST_NAMED])
+    more = f" and {len(wild) - MOST_NAMED} more" if len(wild) > MOST_NAMED else ""
+    return [
+        f"wild energies in training frames {named}{more}: they hardly count in the reference energies; look at them"
+    ]
+
+
 def average_neighbors(store: Store) -> float:
     """Mean number of neighbors per atom inside the cutoff."""
     return round(float(store.n_edges_per_frame.sum() / store.n_atoms_per_frame.sum()), 2)
-
-
-def smallest_distances(store: Store) -> dict[tuple[int, int], float]:
-    """The smallest distance, Å, that occurs between each pair of elements (Z1 <= Z2) inside the cutoff."""
-    smallest: dict[tuple[int, int], float] = {}
-    for frames in batches(store, n_atoms=CHUNK_ATOMS):
-        graph = store.batch(frames, torch.float64).graph
-        distance = edge_vectors(graph.positions, graph.cell, graph.system, graph.edge_index, graph.shifts).norm(dim=1)
-        low, high = graph.numbers[graph.edge_index].sort(0)[0]
-        name = low * len(covalent_radii) + high  # one number for a pair: unique pairs would take far longer
-        for key in torch.unique(name).tolist():
-            pair = divmod(key, len(covalent_radii))
-            smallest[pair] = min(float(distance[name == key].min()), smallest.get(pair, np.inf))
-    return smallest
-
-
-def wall_starts(elements: Sequence[int], smallest: Mapping[tuple[int, int], float]) -> list[list[float]]:
-    """Where the repulsive wall of each pair of elements starts, Å.
-
-    At `WALL` of the smallest distance in the training frames, for a network is still good a little beyond its data; and
-    where a pair does not occur there, at `WALL` of the sum of the covalent radii. Atoms that the frames happened to
-    hold apart may come into contact: the wall starts nowhere beyond `CONTACT` of the sum of the van der Waals radii.
-    """
-
-    def start(a: int, b: int) -> float:
-        seen = WALL * smallest.get((min(a, b), max(a, b)), covalent_radii[a] + covalent_radii[b])
-        contact = CONTACT * (vdw_radii[a] + vdw_radii[b])
-        return round(float(seen if np.isnan(contact) else min(seen, contact)), 4)
-
-    return [[start(a, b) for b in elements] for a in elements]
 
 
 def sample_structures(frames: Sequence[Frame], n_structures: int = 3, n_atoms: int = 200) -> list[dict[str, Any]]:

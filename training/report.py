@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mdpot.files import atomic, write_text
-from mdpot.training.evaluate import Evaluation
+from mdpot.training.evaluate import BASELINE, Evaluation
 from mdpot.training.trainer import LOG
 
 if TYPE_CHECKING:
@@ -56,12 +56,15 @@ def read_log(folder: Path) -> dict[str, list[float]]:
 
 
 def error_table(tables: Mapping[str, Mapping[str, float]]) -> str:
-    """A Markdown table with one row for each set of frames."""
+    """A Markdown table with one row for each set of frames, and below it what predicting nothing would score."""
     columns = {k: title for k, title in COLUMNS.items() if any(k in t for t in tables.values())}
     rows = ["| | " + " | ".join(columns.values()) + " |", "|---|" + "---:|" * len(columns)]
     for name, table in tables.items():
         cells = (_cell(key, table.get(key)) for key in columns)
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
+        if any(f"baseline_{key}" in table for key in columns):
+            cells = (_cell(key, table.get(f"baseline_{key}")) for key in columns)
+            rows.append(f"| {name}: {BASELINE} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
 
@@ -95,29 +98,25 @@ def draw_parity(path: Path, results: Mapping[str, Evaluation], labels: str) -> N
     figure, (left, right) = new_figure(2, height=4.2)
     for name, result in results.items():
         metrics = result.metrics()
-        left.plot(
-            *(result.energy / result.sizes * 1e3),
-            ".",
-            markersize=4,
-            label=f"{name}: {metrics['energy_rmse']:.2f} meV/atom",
-        )
-        truth, predicted = result.forces.reshape(2, -1)
-        step = -(-truth.size // MOST_POINTS)
-        right.plot(
-            truth[::step],
-            predicted[::step],
-            ".",
-            markersize=2,
-            alpha=0.5,
-            rasterized=True,
-            label=f"{name}: {metrics['force_rmse']:.1f} meV/Å",
-        )
+        if "energy_rmse" in metrics:
+            label = f"{name}: {metrics['energy_rmse']:.2f} meV/atom"
+            left.plot(*(result.energy / result.sizes * 1e3), ".", markersize=4, label=label)
+        if "force_rmse" in metrics:
+            truth, predicted = result.forces.reshape(2, -1)
+            step = -(-truth.size // MOST_POINTS)
+            label = f"{name}: {metrics['force_rmse']:.1f} meV/Å"
+            style: dict[str, Any] = {"markersize": 2, "alpha": 0.5, "rasterized": True}
+            right.plot(truth[::step], predicted[::step], ".", label=label, **style)
     for axis, what, unit in ((left, "energy − reference", "meV/atom"), (right, "force component", "eV/Å")):
+        empty = not axis.has_data()
+        if empty:
+            axis.text(0.5, 0.5, "no labels", ha="center", transform=axis.transAxes)
         low, high = axis.get_xlim()
         axis.plot([low, high], [low, high], color="0.4", linewidth=0.8, zorder=0)
         axis.set_xlabel(f"label: {what} ({unit})")
         axis.set_ylabel(f"prediction ({unit})")
-        axis.legend(frameon=False, title="RMSE", markerscale=3, fontsize="small")
+        if not empty:
+            axis.legend(frameon=False, title="RMSE", markerscale=3, fontsize="small")
     figure.suptitle(f"Labels: {labels}", fontsize="small")
     save(figure, path)
 
@@ -156,16 +155,18 @@ def _report(metrics: Mapping[str, Any]) -> str:
     pretrained = (
         f"Pretrained by the objective `{metrics['pretrained']}`." if metrics["pretrained"] else "Not pretrained."
     )
+    warning = f"**Warning: {metrics['caution']}**\n\n" if metrics.get("caution") else ""
+    notes = "".join(f"- note: {note}\n" for note in metrics.get("notes", ()))
     return f"""# {metrics["recipe"]}, preset {metrics["preset"]}, seed {metrics["seed"]}
 
 - data: {metrics["data"]}
 - labels: {metrics["labels"]}
 - network: `{metrics["model"]}`. {pretrained} Finetuned for {metrics["finetune_steps"]} steps in \
 {metrics["finetune_seconds"]:.0f} s; the best validation was at step {metrics["best_step"]}.
-
+{notes}
 ## Errors
 
-{error_table(metrics["errors"])}
+{warning}{error_table(metrics["errors"])}
 
 Per-structure errors are those of the total energy of a frame. {metrics["splits"]}
 

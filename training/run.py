@@ -19,9 +19,10 @@ from mdpot.training import folder as files
 from mdpot.training.data.frames import Dataset
 from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import NOTHING_ASKED
+from mdpot.training.data.reference import fit_reference
 from mdpot.training.data.sources import SOURCES, load_dataset
 from mdpot.training.data.store import Store
-from mdpot.training.evaluate import Evaluation, evaluate
+from mdpot.training.evaluate import Evaluation, evaluate, worse_than_nothing
 from mdpot.training.listener import Listener
 from mdpot.training.objectives import Labels, pretraining_objective
 from mdpot.training.prepare import (
@@ -163,7 +164,7 @@ def run_evaluate(
     source, path = (str(data), None) if named else ("custom", Path(data))
     dataset = load_dataset(source, path, need=None, labels=labels)
     sets = {dataset.name if named else Path(data).name: dataset, **dataset.tests}
-    tables = {name: evaluate(potential, store_for(potential, part)).metrics() for name, part in sets.items()}
+    tables = {name: _evaluate_set(potential, metadata, part) for name, part in sets.items()}
     result: dict[str, Any] = {"file": str(file), "data": dataset.origin, "labels": dataset.labels, **tables}
     if dataset.notes:
         result["notes"] = list(dataset.notes)
@@ -172,6 +173,15 @@ def run_evaluate(
             f"the potential was trained on a part of {dataset.name}; `mdpot info` has its errors on the test split"
         )
     return result
+
+
+def _evaluate_set(potential: Potential, metadata: Mapping[str, Any], dataset: Dataset) -> dict[str, float]:
+    """The errors on a set; its baseline is the mean energy of the training frames, in old files of the set itself."""
+    known = metadata.get("mean_energies") or {}
+    means = {int(z): float(energy) for z, energy in known.items()}
+    if not means and any(frame.energy is not None for frame in dataset.frames):
+        means = dict(zip(*fit_reference(dataset.frames), strict=True))
+    return evaluate(potential, store_for(potential, dataset), means or None).metrics()
 
 
 def store_for(potential: Potential, dataset: Dataset) -> Store:
@@ -187,7 +197,7 @@ def store_for(potential: Potential, dataset: Dataset) -> Store:
             f"Z = {potential.elements}."
         )
     shift = dict(zip(potential.elements, potential.shift.tolist(), strict=True))
-    return Store(dataset.frames, potential.cutoff, shift).to(potential.shift.device)
+    return Store(dataset.frames, potential.cutoff, shift, molecules=False).to(potential.shift.device)
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -244,7 +254,7 @@ def _open(
         known = {"data": facts, "weights": weights, "device": str(device)}
         known["splits"] = files.write_splits(out / files.SPLITS, prepared.splits)
         files.write_json(out / files.RUN, {**run, **known})
-    for note in filter(None, (dataset.notice, *dataset.notes)):
+    for note in filter(None, (dataset.notice, *dataset.notes, *prepared.notes)):
         listener.note(note)
     counts = ", ".join(f"{len(v)} {k}" for k, v in prepared.stores.items())
     listener.note(f"data: {len(dataset)} frames from {dataset.origin} ({counts}), {time.perf_counter() - began:.1f} s")
@@ -325,21 +335,26 @@ def _finetune(
         seed,
         lambda report: listener.progress("finetune", report),
     )
-    results = {name: evaluate(network, store) for name, store in prepared.stores.items()}
+    means = None if prepared.means is None else dict(zip(prepared.elements, prepared.means.tolist(), strict=True))
+    results = {name: evaluate(network, store, means) for name, store in prepared.stores.items()}
     tables = {name: result.metrics() for name, result in results.items()}
     metadata = _provenance(recipe, prepared, seed, "finetune", progress)
     metadata["provenance"] |= {"metrics": tables, "pretrained_from": from_file and str(from_file)}
-    if prepared.dataset.caution:
-        metadata["caution"] = prepared.dataset.caution
+    poor = worse_than_nothing(tables)
+    if poor:
+        listener.note(f"WARNING: {poor}")
+    if caution := " ".join(filter(None, (prepared.dataset.caution, poor))):
+        metadata["caution"] = caution
+    metadata["mean_energies"] = means and {str(z): energy for z, energy in means.items()}
     metadata["min_distances"] = {
-        f"{chemical_symbols[a]}-{chemical_symbols[b]}": round(distance, 4)
-        for (a, b), distance in prepared.smallest_distances.items()
+        f"{chemical_symbols[a]}-{chemical_symbols[b]}": round(contact.distance, 4)
+        for (a, b), contact in prepared.contacts.items()
     }
     held_out = prepared.splits["test"] if len(prepared.splits["test"]) else prepared.splits["validation"]
     metadata["structures"] = sample_structures([prepared.dataset.frames[i] for i in held_out])
     save_potential(out / files.POTENTIAL, network, metadata)
     pretrained = from_file or (out / files.PRETRAINED if (out / files.PRETRAINED).is_file() else None)
-    metrics = _metrics(recipe, seed, prepared, tables, progress, pretrained)
+    metrics = _metrics(recipe, seed, prepared, tables, progress, pretrained) | {"caution": poor}
     files.write_json(out / files.METRICS, metrics)
     write_report(out, metrics, results)
     return metrics
@@ -391,6 +406,7 @@ def _metrics(
         "finetune_steps": progress.step,
         "best_step": progress.best_step,
         "finetune_seconds": round(progress.seconds, 1),
+        "notes": prepared.notes,
         "errors": {name: dict(table) for name, table in tables.items()},
     }
 

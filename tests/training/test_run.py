@@ -21,6 +21,7 @@ from mdpot.checkpoint import read_metadata
 from mdpot.neighbors import neighbor_list
 from mdpot.training import run as runs
 from mdpot.training.config import load_recipe, recipe_to_dict
+from mdpot.training.contacts import closest_approach, shortest_contacts
 from mdpot.training.data.catalog import SOURCES
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.readers import read_frames
@@ -28,7 +29,6 @@ from mdpot.training.data.splits import split_by_group
 from mdpot.training.data.store import Store
 from mdpot.training.evaluate import METRICS
 from mdpot.training.pair import evaluate_pair_energy, fit_pair_energy
-from mdpot.training.prepare import smallest_distances
 from mdpot.training.run import run_evaluate, run_train
 
 from .conftest import CPU
@@ -64,7 +64,7 @@ def test_the_metrics_of_a_run(trained, small_file: Path) -> None:
     _, metrics, _, _ = trained
     assert set(metrics["errors"]) == {"train", "validation", "test"}
     for table in metrics["errors"].values():
-        assert set(table) == set(METRICS) - {"stress_rmse", "stress_mae"}
+        assert set(table) == {key for key in METRICS if "stress" not in key}
         assert all(math.isfinite(value) for value in table.values())
     assert sum(table["n_frames"] for table in metrics["errors"].values()) == len(read_frames(small_file))
     assert metrics["recipe"] == "water-rpbe"
@@ -126,11 +126,12 @@ def test_the_potential_of_a_run(trained, small_file: Path) -> None:
     assert potential.has_wall
     starts = potential.wall.tolist()
     for key, start in {"H-H": starts[0][0], "H-O": starts[0][1], "O-O": starts[1][1]}.items():
-        assert 0.8 < start / header["min_distances"][key] < 1.0001
+        assert 0.65 < start / header["min_distances"][key] < 1.0001
     # Energies without the pair energy and the elements' share: least squares on the training frames.
     assert potential.has_pair
     store = Store(training, recipe.model.cutoff)
-    pair = fit_pair_energy(store, [1, 8], recipe.model.cutoff, smallest_distances(store))
+    closest = closest_approach([1, 8], shortest_contacts(store))
+    pair = fit_pair_energy(store, [1, 8], recipe.model.cutoff, closest).coefficients
     np.testing.assert_allclose(potential.pair.numpy(), pair, rtol=1e-5, atol=1e-3)
     energies, forces = evaluate_pair_energy(store, [1, 8], pair, recipe.model.cutoff)
     x = np.array([[(f.numbers == 1).mean(), (f.numbers == 8).mean()] for f in training])
@@ -138,7 +139,7 @@ def test_the_potential_of_a_run(trained, small_file: Path) -> None:
     expected = np.linalg.lstsq(x, y, rcond=1e-10)[0]
     np.testing.assert_allclose(potential.shift.tolist(), expected, rtol=1e-9)
     rms = np.sqrt(np.mean((np.concatenate([f.forces for f in training]) - forces) ** 2))  # type: ignore[arg-type]
-    assert potential.scale == pytest.approx(rms)
+    assert potential.scale == pytest.approx(rms, rel=0.05)
     pairs = sum(neighbor_list(f.positions, f.cell, f.pbc, recipe.model.cutoff)[0].shape[1] for f in training)
     atoms = sum(len(f) for f in training)
     assert potential.hyperparameters["avg_neighbors"] == pytest.approx(pairs / atoms, abs=0.01)
@@ -231,7 +232,9 @@ def test_own_data_with_stress(tiny_recipe, copper: Path, tmp_path: Path) -> None
     # Against ASE's own reading of the file: the sign and the order of the components.
     frames = read(copper, ":")
     splits = json.loads((tmp_path / "run" / "splits.json").read_text())
-    calculator = MaskedGNNCalculator(tmp_path / "run", device="cpu")
+    assert "worse than no force, mean energy" in read_metadata(tmp_path / "run")["caution"]
+    with pytest.warns(UserWarning, match="worse than no force, mean energy"):
+        calculator = MaskedGNNCalculator(tmp_path / "run", device="cpu")
     errors = []
     for index in splits["train"]:
         atoms = frames[index]
@@ -258,7 +261,7 @@ def test_the_caution_of_the_data_is_in_the_potential(
         "data.split_by=frame", "data.fractions=[0.7, 0.15, 0.15]", "pretrain.objective=none", name="custom"
     )
     run_train(recipe, data=copper, out=tmp_path / "run", **CPU)
-    assert read_metadata(tmp_path / "run")["caution"] == "half of the forces are missing."
+    assert read_metadata(tmp_path / "run")["caution"].startswith("half of the forces are missing.")
 
 
 def test_too_few_frames(tiny_recipe, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +12,7 @@ import torch
 from mdpot.errors import MdpotError
 from mdpot.graph import Graph
 from mdpot.neighbors import neighbor_list
-from mdpot.training.data.frames import Frame
+from mdpot.training.data.frames import MIN_GROUPS, Frame
 from mdpot.training.data.molecules import find_molecules, is_bond, longest_bond
 
 
@@ -57,6 +58,7 @@ class Store:
         shift: energy per element, {atomic number: eV}, taken off in `Batch.interaction`; zeros without it.
         molecule: only molecules of exactly this formula, e.g. "H2O", are usable for masking; None takes every
             component that does not reach across its cell.
+        molecules: whether molecules are looked for; where nothing is masked, nobody asks for them.
 
     Attributes:
         n_atoms_per_frame, n_edges_per_frame, n_molecules_per_frame: [n_frames] int64, always on the CPU.
@@ -78,30 +80,23 @@ class Store:
         cutoff: float,
         shift: Mapping[int, float] | None = None,
         molecule: str | None = None,
+        molecules: bool = True,
     ) -> None:
         if not frames:
             raise MdpotError("a store needs at least one frame; got none.")
         self.cutoff = float(cutoff)
         sizes = np.array([len(frame) for frame in frames])
-        numbers = np.concatenate([frame.numbers for frame in frames]).astype(np.int64)
-        positions = np.concatenate([frame.positions for frame in frames]).astype(np.float64)
-        cells = np.stack([frame.cell for frame in frames]).astype(np.float64)
         self.n_atoms_per_frame = torch.from_numpy(sizes)
-        self.numbers = torch.from_numpy(numbers)
-        self.positions = torch.from_numpy(positions)
-        self.cell = torch.from_numpy(cells)
+        self.numbers = torch.from_numpy(np.concatenate([frame.numbers for frame in frames]).astype(np.int64))
+        self.positions = torch.from_numpy(np.concatenate([frame.positions for frame in frames]).astype(np.float64))
+        self.cell = torch.from_numpy(np.stack([frame.cell for frame in frames]).astype(np.float64))
         self.pbc = torch.from_numpy(np.stack([frame.pbc for frame in frames]).astype(bool))
+        names = {name: n for n, name in enumerate(dict.fromkeys(frame.group for frame in frames))}
+        self._group_per_frame = torch.tensor([names[frame.group] for frame in frames])
         self._set_labels(frames, shift)
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        bonds, bond_shifts = self._set_edges(frames, starts)
-        found, images = find_molecules(numbers, bonds, bond_shifts, molecule)
-        frame_of_atom = np.repeat(np.arange(len(frames)), sizes)
-        self.molecule = torch.from_numpy(found)
-        moved = np.einsum("ij,ijk->ik", images.astype(np.float64), cells[frame_of_atom])
-        self.whole = torch.from_numpy(positions + moved)
-        # Molecules are numbered in the order of their first atoms, so those of a frame follow each other.
-        last = np.maximum.accumulate(np.maximum.reduceat(found, starts)) + 1
-        self.n_molecules_per_frame = torch.from_numpy(np.diff(last, prepend=0))
+        bonds, bond_shifts = self._set_edges(frames, starts, molecules)
+        self._set_molecules(bonds, bond_shifts, molecule, starts)
 
     def __len__(self) -> int:
         return len(self.n_atoms_per_frame)
@@ -154,6 +149,26 @@ class Store:
             n_molecules=int(counts.sum()),
         )
 
+    def groups(self) -> torch.Tensor:
+        """The number of the group of each frame, [n_frames] int64 on the CPU; each is its own where groups are few."""
+        return self._group_per_frame if int(self._group_per_frame.max()) >= MIN_GROUPS - 1 else torch.arange(len(self))
+
+    def fingerprint(self) -> str:
+        """The sha256 of the frames: atoms, cells, labels, groups, and the cutoff of the neighbor lists."""
+        digest = hashlib.sha256(f"{self.cutoff!r}".encode())
+        tensors = (self.n_atoms_per_frame, self._group_per_frame, self.numbers, self.positions, self.cell, self.pbc)
+        for tensor in (*tensors, self.energy, self.forces, self.stress):
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def counts(self, elements: Sequence[int]) -> torch.Tensor:
+        """How many atoms of each element each frame has: [n_frames, n_elements] float64, on the CPU."""
+        place = torch.zeros(max(elements) + 1, dtype=torch.int64)
+        place[torch.tensor(elements)] = torch.arange(len(elements))
+        frame = torch.repeat_interleave(torch.arange(len(self)), self.n_atoms_per_frame)
+        cell = frame * len(elements) + place[self.numbers.cpu()]
+        return torch.bincount(cell, minlength=len(self) * len(elements)).view(len(self), -1).double()
+
     def _set_labels(self, frames: Sequence[Frame], shift: Mapping[int, float] | None) -> None:
         nothing = np.full((3, 3), np.nan)
         energies = [np.nan if frame.energy is None else frame.energy for frame in frames]
@@ -169,33 +184,35 @@ class Store:
         Raises:
             MdpotError: `shift` lacks an element of the frames.
         """
-        numbers = self.numbers.cpu().numpy()
-        found = np.unique(numbers)
-        lacking = sorted(set(found.tolist()) - {int(z) for z in shift})
-        if lacking:
-            raise MdpotError(f"shift must cover all elements of the frames; it lacks Z = {lacking}.")
-        table = np.zeros(found.max() + 1)
-        table[found] = [shift[int(z)] for z in found]
-        starts = _starts(self.n_atoms_per_frame).numpy()
-        per_frame = torch.from_numpy(np.add.reduceat(table[numbers], starts))
-        self.interaction = self.energy - per_frame.to(self.energy.device)
+        self.interaction = self.without(shift)
 
-    def _set_edges(self, frames: Sequence[Frame], starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Builds the neighbor lists; returns the bonds [2, n_bonds] in atoms of the store, and their
-        shifts."""
-        reach = longest_bond(self.numbers.numpy())
-        search = max(self.cutoff, reach)
-        edges, shifts, bonds, bond_shifts = [], [], [], []
+    def without(self, shift: Mapping[int, float]) -> torch.Tensor:
+        """The energies [n_frames], eV, less the sum of `shift` over the atoms; errors as `set_shift`."""
+        elements = self.numbers.unique().tolist()
+        if lacking := sorted(set(elements) - {int(z) for z in shift}):
+            raise MdpotError(f"shift must cover all elements of the frames; it lacks Z = {lacking}.")
+        energies = torch.tensor([shift[z] for z in elements], dtype=torch.float64)
+        per_frame = self.counts(elements) @ energies
+        return self.energy - per_frame.to(self.energy.device)
+
+    def _set_edges(
+        self, frames: Sequence[Frame], starts: np.ndarray, want_bonds: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Builds the neighbor lists; returns the bonds [2, n_bonds] in atoms of the store, and their shifts."""
+        edges, shifts = [], []
+        bonds, bond_shifts = [np.zeros((2, 0), np.int64)], [np.zeros((0, 3), np.int32)]
         for frame, start in zip(frames, starts, strict=True):
-            pairs, translations = neighbor_list(frame.positions, frame.cell, frame.pbc, search)
-            vectors = frame.positions[pairs[1]] - frame.positions[pairs[0]] + translations @ frame.cell
-            squared = np.einsum("ij,ij->i", vectors, vectors)
-            near = is_bond(frame.numbers[pairs[0]], frame.numbers[pairs[1]], squared)
-            bonds.append(pairs[:, near] + start)
-            bond_shifts.append(translations[near])
-            if reach > self.cutoff:
-                inside = squared < self.cutoff**2
-                pairs, translations = pairs[:, inside], translations[inside]
+            reach = longest_bond(frame.numbers) if want_bonds else 0.0
+            pairs, translations = neighbor_list(frame.positions, frame.cell, frame.pbc, max(self.cutoff, reach))
+            if want_bonds:
+                vectors = frame.positions[pairs[1]] - frame.positions[pairs[0]] + translations @ frame.cell
+                squared = np.einsum("ij,ij->i", vectors, vectors)
+                near = is_bond(frame.numbers[pairs[0]], frame.numbers[pairs[1]], squared)
+                bonds.append(pairs[:, near] + start)
+                bond_shifts.append(translations[near])
+                if reach > self.cutoff:
+                    inside = squared < self.cutoff**2
+                    pairs, translations = pairs[:, inside], translations[inside]
             edges.append(pairs.astype(np.int32))
             shifts.append(translations)
         self.n_edges_per_frame = torch.tensor([e.shape[1] for e in edges])
@@ -204,6 +221,17 @@ class Store:
         compact = np.int8 if np.abs(translations).max(initial=0) < 128 else np.int32
         self._shifts = torch.from_numpy(translations.astype(compact))
         return np.concatenate(bonds, axis=1), np.concatenate(bond_shifts)
+
+    def _set_molecules(self, bonds: np.ndarray, shifts: np.ndarray, formula: str | None, starts: np.ndarray) -> None:
+        """Finds the molecules that the bonds make; without bonds every atom is alone."""
+        found, images = find_molecules(self.numbers.numpy(), bonds, shifts, formula)
+        self.molecule = torch.from_numpy(found)
+        frame = torch.repeat_interleave(torch.arange(len(self)), self.n_atoms_per_frame)
+        moved = np.einsum("ij,ijk->ik", images.astype(np.float64), self.cell[frame].numpy())
+        self.whole = self.positions + torch.from_numpy(moved)
+        # Molecules are numbered in the order of their first atoms, so those of a frame follow each other.
+        last = np.maximum.accumulate(np.maximum.reduceat(found, starts)) + 1
+        self.n_molecules_per_frame = torch.from_numpy(np.diff(last, prepend=0))
 
 
 def count_batches(store: Store, n_atoms: int | None = None, n_frames: int | None = None) -> int:

@@ -1,0 +1,78 @@
+"""Errors of what labels there are, beside those of predicting nothing; tables, report and pictures cope."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mdpot.cli.tables import print_errors
+from mdpot.training.evaluate import METRICS, Evaluation, worse_than_nothing
+from mdpot.training.report import draw_parity, error_table
+
+SIZES = np.array([2, 3])
+
+
+def _evaluation(energy: bool = True, forces: bool = True, stress: bool = True) -> Evaluation:
+    rng = np.random.default_rng(0)
+    energies, pulls = rng.normal(size=(2, 2)), rng.normal(size=(2, 5, 3))
+    if not energy:
+        energies[0] = np.nan
+    if not forces:
+        pulls[0] = np.nan
+    stresses = rng.normal(size=(2, 2 if stress else 0, 3, 3))
+    return Evaluation(SIZES, energies, pulls, stresses, energies[0] - 0.5)
+
+
+def test_the_baseline_is_no_force_and_the_mean_energy() -> None:
+    result = _evaluation()
+    metrics = result.metrics()
+    assert set(metrics) == set(METRICS)
+    off = (result.energy[0] - 0.5) / SIZES
+    assert metrics["baseline_energy_rmse"] == pytest.approx(1e3 * np.sqrt(np.mean(off**2)))
+    assert metrics["baseline_energy_mae"] == pytest.approx(1e3 * np.mean(np.abs(off)))
+    assert metrics["baseline_force_rmse"] == metrics["force_rms"]
+    assert metrics["baseline_force_mae"] == pytest.approx(1e3 * np.abs(result.forces[0]).mean())
+    assert metrics["baseline_stress_mae"] == pytest.approx(1e3 * np.abs(result.stress[0]).mean())
+
+
+@pytest.mark.parametrize("absent", ["energy", "forces", "stress"])
+def test_labels_that_are_absent_have_no_errors(absent: str, tmp_path: Path, capsys) -> None:
+    result = _evaluation(**{absent: False})
+    metrics = result.metrics()
+    word = absent.removesuffix("s") if absent == "forces" else absent
+    assert set(metrics) == {key for key in METRICS if word not in key}
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert word not in error_table({"test": metrics}).replace("no force, mean energy", "")
+    print_errors({"test": metrics})
+    assert f"{word} RMSE" not in capsys.readouterr().out
+    draw_parity(tmp_path / "parity.png", {"test": result}, "of a test")
+    assert (tmp_path / "parity.png").stat().st_size > 0
+
+
+def test_frames_without_a_label_do_not_touch_those_with_one() -> None:
+    whole = _evaluation()
+    energy, forces = whole.energy.copy(), whole.forces.copy()
+    energy[0, 1], forces[0, 2:] = np.nan, np.nan
+    metrics = Evaluation(SIZES, energy, forces, whole.stress, energy[0] - 0.5).metrics()
+    alone = Evaluation(SIZES[:1], energy[:, :1], forces[:, :2], whole.stress, energy[0, :1] - 0.5).metrics()
+    assert {k: v for k, v in metrics.items() if not k.startswith("n_")} == pytest.approx(
+        {k: v for k, v in alone.items() if not k.startswith("n_")}
+    )
+
+
+def test_the_line_is_in_the_tables(capsys) -> None:
+    tables = {"test": _evaluation().metrics()}
+    assert "| test: no force, mean energy |" in error_table(tables)
+    print_errors(tables)
+    assert "no force, mean energy:" in capsys.readouterr().out
+
+
+def test_what_is_worse_than_nothing_is_said() -> None:
+    good = {"energy_rmse": 1.0, "baseline_energy_rmse": 2.0, "force_mae": 3.0, "baseline_force_mae": 4.0}
+    assert worse_than_nothing({"train": good, "test": {"n_frames": 3.0}}) == ""
+    said = worse_than_nothing({"train": good, "test": {**good, "force_mae": 5.0}})
+    assert "force MAE of test: 5 against 4 meV/Å" in said
+    assert "energy" not in said.split(":", 1)[1]
+    assert "train" not in said.split(":", 1)[1].split("Do not")[0]
