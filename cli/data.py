@@ -67,7 +67,7 @@ def _inspection_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     )
     yield "periodic", periodic
     if found["vacuum"]:
-        yield "vacuum", ", ".join(f"{n:,} frames along {axis}" for axis, n in found["vacuum"].items())
+        yield "vacuum", ", ".join(f"along {axis} in {n:,}" for axis, n in found["vacuum"].items())
     for kind in ("energy", "forces", "stress"):
         yield kind, found[f"{kind}_key"] or "none"
     if found["other_keys"]:
@@ -80,7 +80,7 @@ def _inspection_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "isolated", ", ".join(f"{symbol} {energy:.6g} eV" for symbol, energy in found["isolated_atoms"].items())
     for key, title, unit in (
         ("energy_per_atom", "energy/atom", "eV"),
-        ("force", "largest force", "eV/Å"),
+        ("force", "max force", "eV/Å"),
         ("volume_per_atom", "volume/atom", "Å³"),
     ):
         if found[key]:

@@ -153,13 +153,13 @@ def _read_xyz(path: Path, data: bytes) -> list[Atoms]:
     structures = read(io.StringIO(text), index=":", format="extxyz")
     assert isinstance(structures, list)
     for atoms, cell, mass in zip(structures, cells, masses, strict=True):
-        if cell is not None and not atoms.cell.any():
+        if cell is not None and not np.any(atoms.cell.array):
             box, scale = cell
             atoms.positions *= scale
             atoms.set_cell(box)
             atoms.pbc = True
         if mass is not None:
-            atoms.set_masses(np.where(np.isnan(mass), atoms.get_masses(), mass))
+            atoms.arrays["masses"] = np.where(np.isnan(mass), atoms.get_masses(), mass)
     return structures
 
 

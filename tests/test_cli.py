@@ -224,9 +224,16 @@ def test_system_errors_and_missing_extras_are_one_line(calls: list, monkeypatch:
     assert result.stderr == (
         "interrupted: stopped at step 3 of 10. Go on with: mdpot train water-rpbe --seed 5 --resume\n"
     )
-    # A fault of ours keeps its traceback.
-    assert isinstance(fail_with(ZeroDivisionError()).exception, ZeroDivisionError)
-    assert isinstance(fail_with(ModuleNotFoundError(name="nonsense")).exception, ModuleNotFoundError)
+    # A fault of ours keeps its traceback, in a file that the line names.
+    for error in (ZeroDivisionError("by zero"), ModuleNotFoundError(name="nonsense")):
+        result = fail_with(error)
+        assert (result.exit_code, result.stderr.count("\n")) == (70, 1)
+        file = re.search(r"\S*mdpot-error-\S*\.txt", result.stderr)
+        assert file is not None
+        told = Path(file[0]).read_text()
+        Path(file[0]).unlink()
+        assert f"{type(error).__name__}" in told
+        assert "raise_it" in told
 
 
 def test_info_prints_the_header(potential_file: Path) -> None:

@@ -87,10 +87,10 @@ def test_labels_and_signs(file: Path) -> None:
     assert frame.energy == -6.9
     np.testing.assert_array_equal(frame.cell[0], [0, 2.8, 2.8])
     np.testing.assert_array_equal(frame.positions[1], [2.8, 0.1, 0])
-    np.testing.assert_array_equal(frame.forces, [[0.1, 0.2, 0.3], [-0.1, -0.2, -0.3]])
+    np.testing.assert_array_equal(np.array(frame.forces), [[0.1, 0.2, 0.3], [-0.1, -0.2, -0.3]])
     # As ASE reads an OUTCAR: the other sign, and 1 kbar = 0.1 GPa.
     kbar = -0.1 * units.GPa
-    np.testing.assert_allclose(frame.stress, np.array([[1, 4, 6], [4, 2, 5], [6, 5, 3]]) * kbar, rtol=1e-7)
+    np.testing.assert_allclose(np.array(frame.stress), np.array([[1, 4, 6], [4, 2, 5], [6, 5, 3]]) * kbar, rtol=1e-7)
 
 
 def test_a_blank_stress_is_none(file: Path) -> None:

@@ -105,5 +105,5 @@ def test_any_white_space_any_case_comments_and_deuterium(tmp_path: Path, runner_
     for one, two in zip(read_runner(path), expected, strict=True):
         np.testing.assert_array_equal(one.cell, two.cell)
         np.testing.assert_array_equal(one.positions, two.positions)
-        np.testing.assert_array_equal(one.forces, two.forces)
+        np.testing.assert_array_equal(np.array(one.forces), np.array(two.forces))
         assert (one.numbers.tolist(), one.energy, one.group) == (two.numbers.tolist(), two.energy, two.group)

@@ -42,6 +42,7 @@ def water() -> tuple[Any, Any, Any]:
 def test_tip4p(water: tuple[Any, Any, Any], backend: str) -> None:
     import openmm
     from openmm import unit
+    from openmm.unit import nanometers  # type: ignore[attr-defined]
 
     topology, positions, classical = water
     atoms = [atom.index for atom in topology.atoms() if atom.element is not None]
@@ -58,12 +59,12 @@ def test_tip4p(water: tuple[Any, Any, Any], backend: str) -> None:
         site = classical.getVirtualSite(index)
         parts, weights = ([get(i) for i in range(3)] for get in (site.getParticle, site.getWeight))
         system.setVirtualSite(index, openmm.ThreeParticleAverageSite(*parts, *weights))
-    context = make_context(system, 10 * np.array(positions.value_in_unit(unit.nanometer)))
+    context = make_context(system, 10 * np.array(positions.value_in_unit(nanometers)))
     assert len(context.getMolecules()) == 27
 
     def check() -> None:
         state = context.getState(getPositions=True)
-        x = 10 * state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+        x = 10 * state.getPositions(asNumpy=True).value_in_unit(nanometers)
         numbers = [atom.element.atomic_number for atom in topology.atoms() if atom.element is not None]
         energy, forces = reference(potential, Atoms(numbers, x[atoms], cell=9.3 * np.eye(3), pbc=True))
         found, found_forces = results(context)

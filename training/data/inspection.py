@@ -16,11 +16,16 @@ from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import parse_file
 from mdpot.training.data.reading import ENERGY_AND_FORCES, LABELS, Reading, finish, left_out
+from mdpot.training.data.reference import fit_reference, wild_frames
 
 #: Distances are looked for out to this many sums of covalent radii, in at most so many frames.
 REACH, MOST_FRAMES = 1.6, 300
 #: Å; more than this between neighboring planes of atoms is a vacuum.
 GAP = 7.0
+#: So many frames say nothing of which of them is odd.
+FEW = 10
+#: Odd frames named in a warning, the oddest first.
+NAMED = 8
 
 
 def inspect_file(path: Path | str, asked: Asked) -> dict[str, Any]:
@@ -63,7 +68,9 @@ def inspect_file(path: Path | str, asked: Asked) -> dict[str, Any]:
         warnings.append("no forces: energies alone are trained on with --set finetune.force_weight=0.")
     warnings += [note for note in reading.notes if "isolated atoms" not in note]
     outliers = _outliers(labeled, reading)
-    warnings += [f"{what}: frame {', '.join(str(n) for n in places)}." for what, places in outliers.items()]
+    for what, places in outliers.items():
+        rest = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
+        warnings.append(f"{what}: frame {', '.join(str(n) for n in places[:NAMED])}{rest}.")
     return _summary(reading, labeled, outliers, warnings)
 
 
@@ -86,17 +93,17 @@ def _faults(reading: Reading, path: Path, asked: Asked) -> list[str]:
 
 
 def _outliers(frames: Sequence[Frame], reading: Reading) -> dict[str, list[int]]:
-    """Places in the file of frames that are far from the others, by what is."""
+    """Places in the file of frames that are far from the others, by what is; the oddest first."""
     found: dict[str, list[int]] = {}
-    with_energy = [frame for frame in frames if frame.energy is not None]
-    if len(with_energy) > 10:
-        odd = find_outliers(with_energy, reading.isolated)
-        found["energies far from those of the other frames"] = [frame.index for frame in odd]
-    largest = np.array([np.abs(f.forces).max() if f.forces is not None else 0.0 for f in frames])
-    if len(largest) > 10 and np.median(largest) > 0:
-        limit = max(20 * float(np.median(largest)), 30.0)
+    if sum(frame.energy is not None for frame in frames) > FEW:
+        elements, shift = fit_reference(frames, isolated=reading.isolated)
+        wild = wild_frames(frames, elements, shift)
+        found["energies far from those of the other frames"] = [frame.index for frame, _ in wild]
+    largest = {frame.index: float(np.abs(frame.forces).max()) for frame in frames if frame.forces is not None}
+    if len(largest) > FEW:
+        limit = max(20 * float(np.median([*largest.values()])), 30.0)
         found["forces far larger than in the other frames"] = [
-            frame.index for frame, size in zip(frames, largest, strict=True) if size > limit
+            n for n, size in sorted(largest.items(), key=lambda item: -item[1]) if size > limit
         ]
     return {what: places for what, places in found.items() if places}
 
@@ -143,17 +150,6 @@ def _summary(
         },
         "warnings": list(warnings),
     }
-
-
-def find_outliers(frames, isolated):
-    from mdpot.training.data.reference import fit_reference
-
-    z, shift = fit_reference(frames)
-    table = dict(zip(z, shift, strict=True))
-    r = np.array([(f.energy - sum(table[int(q)] for q in f.numbers)) / len(f) for f in frames])
-    off = np.abs(r - np.median(r))
-    mad = np.median(off)
-    return [f for f, o in zip(frames, off, strict=True) if o > max(20 * mad, 1.0)]
 
 
 def _range(values: Sequence[float]) -> list[float] | None:

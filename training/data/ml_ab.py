@@ -47,8 +47,10 @@ def parse_ml_ab(path: Path, units: Units = UNITS) -> Raw:
     n_said = _said(lines[: starts[0]])
     if n_said is not None and len(frames) < n_said:
         raise MdpotError(f"{path}: truncated: it says it holds {n_said} configurations, and {len(frames)} are there.")
-    there = {kind: kind for kind in LABELS if any(getattr(frame, kind) is not None for frame in frames)}
-    return Raw(frames, Keys(**there), units)
+    energy, forces, stress = (
+        kind if any(getattr(frame, kind) is not None for frame in frames) else None for kind in LABELS
+    )
+    return Raw(frames, Keys(energy, forces, stress), units)
 
 
 def _said(lines: Sequence[str]) -> int | None:

@@ -258,7 +258,7 @@ def shear(frames: Sequence[Frame]) -> Line:
     if len(usable) < 4:
         return Line(math.nan, 0.0, 0)
     # Forces tell what the pair energy is; frames of small ones are strained crystals, which it does not describe.
-    strength = np.array([np.sqrt(np.square(f.forces).mean()) for f in usable])
+    strength = np.array([np.sqrt(np.mean(np.square(f.forces))) for f in usable])  # type: ignore[arg-type]
     usable = sample([f for f, size in zip(usable, strength, strict=True) if size >= 0.5 * np.median(strength)])
     predicted = _pair_stress(usable)
     p, s = (_shear_components(x) for x in (predicted, np.array([f.stress for f in usable])))

@@ -260,7 +260,8 @@ def canonical(quantity: str, unit: str, where: str = "") -> str:
             return "Hartree/bohr" if text in _ATOMIC else _canonical_ratio(text)
         table, atomic = (LENGTHS, "bohr") if quantity == "length" else (ENERGIES, "Hartree")
         name = atomic if text in _ATOMIC else _SPELLINGS[text]
-        table[name]
+        if name not in table:
+            raise KeyError(name)
         return name
     except KeyError:
         known = {"stress": [*PRESSURES, "eV/Å³"], "force": ["eV/Å", "Hartree/bohr", "kcal/mol/Å"], "length": LENGTHS}
@@ -281,7 +282,8 @@ def _plain(unit: str) -> str:
 def _canonical_ratio(text: str) -> str:
     energy, _, length = text.rpartition("/")
     name, per = _SPELLINGS[energy], _SPELLINGS[length]
-    ENERGIES[name], LENGTHS[per]
+    if name not in ENERGIES or per not in LENGTHS:
+        raise KeyError(text)
     return f"{name}/{per}"
 
 
