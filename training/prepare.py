@@ -20,6 +20,7 @@ from mdpot.files import sealed, sealed_content, write_bytes
 from mdpot.models import MODELS, Potential, build_potential
 from mdpot.training.contacts import Contact, Pair, closest_approach, shortest_contacts, wall_starts
 from mdpot.training.data.cache import Arrays, cached
+from mdpot.training.data.checks import validate_frames
 from mdpot.training.data.frames import Dataset, Frame
 from mdpot.training.data.reference import fit_reference, label_scale, mean_offset, wild_frames
 from mdpot.training.data.sources import load_dataset
@@ -121,7 +122,7 @@ class Prepared:
 
 def prepare(
     recipe: Recipe,
-    data: Path | None,
+    data: Path | Dataset | None,
     seed: int,
     device: torch.device,
     splits: Mapping[str, Sequence[int]] | None = None,
@@ -131,7 +132,7 @@ def prepare(
 
     Args:
         recipe: which data, which split, which cutoff.
-        data: file or folder given by the user.
+        data: file or folder given by the user, or the frames themselves.
         seed: of the split.
         device: where the tensors go.
         splits: those of an earlier start of the same run; made anew without it.
@@ -142,9 +143,13 @@ def prepare(
     """
     config = recipe.data
     need = needed_labels(recipe) if need_labels else ()
-    dataset = load_dataset(
-        config.source, data, allow_download=config.download, need=need, size=config.size, labels=config.labels
-    )
+    if isinstance(data, Dataset):
+        dataset = data
+        validate_frames(dataset.frames, dataset.origin, need)
+    else:
+        dataset = load_dataset(
+            config.source, data, allow_download=config.download, need=need, size=config.size, labels=config.labels
+        )
     frames = dataset.frames
     if splits is not None and max((max(v, default=-1) for v in splits.values()), default=-1) >= len(frames):
         raise MdpotError(
