@@ -241,7 +241,7 @@ def test_a_failed_download_says_what_to_put_where(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("torch_geometric.datasets.md17.download_url", broken)
     with pytest.raises(MdpotError) as caught:
-        load_dataset("custom", SPEC)
+        inspect_file(SPEC, Asked())
     message = str(caught.value)
     assert "\n" not in message
     assert "network is unreachable" in message

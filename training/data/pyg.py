@@ -37,6 +37,10 @@ COARSE = 1e-4
 NOTHING_ASKED = Asked()
 
 
+class Unopened(MdpotError):
+    """A data set that PyG cannot download or read; to try again at once is of no use."""
+
+
 def from_pyg(
     dataset: Sequence[Any],
     labels: Asked = NOTHING_ASKED,
@@ -113,7 +117,7 @@ def open_pyg(spec: str) -> Sequence[Any]:
     except MdpotError:
         raise
     except Exception as error:  # whatever PyG's classes raise
-        raise MdpotError(f"{spec}: PyG cannot read it: {_one_line(error)}") from error
+        raise Unopened(f"{spec}: PyG cannot read it: {_one_line(error)}") from error
 
 
 def _arguments(spec: str, cls: Any, argument: str) -> dict[str, Any]:
@@ -142,12 +146,11 @@ def _downloading(spec: str, cls: Any) -> Any:
             except Exception as error:  # of the network, a server, an archive
                 files = self.raw_file_names
                 wanted = ", ".join([files] if isinstance(files, str) else files)
-                page = next((v for k, v in vars(cls).items() if k.endswith("url") and isinstance(v, str)), "")
-                if getattr(self, "revised", False):
-                    page = getattr(cls, "revised_url", page)
-                raise MdpotError(
-                    f"{spec}: the download failed ({_one_line(error)}). Fetch it by hand"
-                    f"{f' ({page})' if page else ''}, and put {wanted} into {self.raw_dir}"
+                pages = [value for key, value in vars(cls).items() if "url" in key and isinstance(value, str)]
+                known = f" (its addresses: {', '.join(pages)})" if pages else ""
+                raise Unopened(
+                    f"{spec}: the download failed ({_one_line(error)}). Fetch it by hand{known}, and put {wanted} into "
+                    f"{self.raw_dir}"
                 ) from error
 
     Downloading.__name__ = Downloading.__qualname__ = cls.__name__
