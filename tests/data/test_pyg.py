@@ -35,6 +35,10 @@ from torch_geometric.datasets import MD17
 SPEC = "pyg:MD17:revised ethanol"
 
 
+def assert_close(found: Any, expected: Any, atol: float) -> None:
+    np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
+
+
 @pytest.fixture(scope="module")
 def labeled() -> list[Atoms]:
     """Shaken ethanol with the labels of EMT, whose forces are the derivative of its energies."""
@@ -91,9 +95,9 @@ def test_pygs_own_class_gives_the_frames_that_ase_has(revised: Path, labeled: li
     for frame, atoms in zip(dataset.frames, labeled, strict=True):
         np.testing.assert_array_equal(frame.numbers, atoms.numbers)
         # PyG stores single precision.
-        np.testing.assert_allclose(frame.positions, atoms.positions, atol=1e-6)
+        assert_close(frame.positions, atoms.positions, atol=1e-6)
         assert frame.energy == pytest.approx(atoms.get_potential_energy(), rel=1e-6)
-        np.testing.assert_allclose(frame.forces, atoms.get_forces(), atol=1e-5)
+        assert_close(frame.forces, atoms.get_forces(), atol=1e-5)
         assert not frame.pbc.any()
         assert not frame.cell.any()
 
@@ -106,13 +110,14 @@ def test_real_frames_are_those_of_our_own_reader(data_folder: Path, own_cache: P
     rows = range(0, len(arrays["coords"]), max(1, len(arrays["coords"]) // 60))
     path = own_cache / "pyg/MD17/raw/rmd17/npz_data/rmd17_aspirin.npz"
     path.parent.mkdir(parents=True)
-    np.savez(path, **{k: a if k == "nuclear_charges" else a[list(rows)] for k, a in arrays.items()})
+    some: dict[str, Any] = {k: a if k == "nuclear_charges" else a[list(rows)] for k, a in arrays.items()}
+    np.savez(path, **some)
     dataset = load_dataset("custom", "pyg:MD17:revised aspirin")
     for found, frame in zip(dataset.frames, rmd17_frames(ours, arrays, rows), strict=True):
         assert frame.energy is not None
         np.testing.assert_array_equal(found.numbers, frame.numbers)
-        np.testing.assert_allclose(found.positions, frame.positions, atol=1e-6)
-        np.testing.assert_allclose(found.forces, frame.forces, atol=1e-5)
+        assert_close(found.positions, frame.positions, atol=1e-6)
+        assert_close(found.forces, frame.forces, atol=1e-5)
         # 400,000 kcal/mol in single precision are known to 1/32 kcal/mol.
         assert found.energy == pytest.approx(frame.energy, abs=KCAL_PER_MOL / 32)
     (note,) = dataset.notes
@@ -121,13 +126,14 @@ def test_real_frames_are_those_of_our_own_reader(data_folder: Path, own_cache: P
 
 def test_an_object_is_read_as_its_spec(revised: Path) -> None:
     by_spec = load_dataset("custom", SPEC)
-    found = from_pyg(open_pyg(SPEC))
+    whole: Any = open_pyg(SPEC)
+    found = from_pyg(whole)
     assert found.fingerprint == by_spec.fingerprint
     assert found.origin == "PyG's MD17(30, name='revised ethanol')"
-    half = from_pyg(open_pyg(SPEC)[:15], tests={"rest": open_pyg(SPEC)[15:]})
+    half = from_pyg(whole[:15], tests={"rest": whole[15:]})
     assert (len(half), len(half.tests["rest"])) == (15, 15)
     assert half.frames[3].energy == by_spec.frames[3].energy
-    subset = torch.utils.data.Subset(open_pyg(SPEC), [4, 2])  # its units are MD17's too
+    subset = torch.utils.data.Subset(whole, [4, 2])  # its units are MD17's too
     assert [frame.energy for frame in from_pyg(subset).frames] == [by_spec.frames[k].energy for k in (4, 2)]
 
 
@@ -157,7 +163,7 @@ def test_own_class_and_names_of_labels(tmp_path: Path, labeled: list[Atoms], nam
     for one, other in zip(found.frames, expected.frames, strict=True):
         assert one.group == other.group
         assert one.energy == pytest.approx(other.energy, abs=1e-7)
-        np.testing.assert_allclose(one.forces, other.forces, atol=1e-7)
+        assert_close(one.forces, other.forces, atol=1e-7)
 
 
 def test_units_of_an_unknown_class_are_asked_for_or_doubted(labeled: list[Atoms]) -> None:
@@ -176,7 +182,7 @@ def test_y_alone_may_be_any_property(labeled: list[Atoms]) -> None:
     with pytest.raises(MdpotError, match=r"no energy .* Keys there that might be labels: y"):
         from_pyg(frames, need={"energy"})
     assert from_pyg(frames, Asked(energy_key="y"), {"energy"}).frames[0].energy is not None
-    several = [Data(z=d.z, pos=d.pos, y=torch.tensor([[1.0, float(d.y), 2.0]])) for d in frames]
+    several = [Data(z=d.z, pos=d.pos, y=torch.tensor([[1.0, d["y"].item(), 2.0]])) for d in frames]
     with pytest.raises(MdpotError, match="might be labels: y:0 to y:2"):
         from_pyg(several, need={"energy"})
     found = from_pyg(several, Asked(energy_key="y:1"), {"energy"})
@@ -214,8 +220,8 @@ def test_cells_stresses_and_virials_are_those_of_the_file(tmp_path: Path) -> Non
             ]
         ).frames
         for one, other in zip(found, expected, strict=True):
-            np.testing.assert_allclose(one.cell, other.cell, atol=1e-7)
-            np.testing.assert_allclose(one.stress, other.stress, atol=1e-7)
+            assert_close(one.cell, other.cell, atol=1e-7)
+            assert_close(one.stress, other.stress, atol=1e-7)
             assert one.pbc.all()
         assert {frame.group.split("#")[0] for frame in found} == {"first", "second"}
 
@@ -277,7 +283,7 @@ def test_other_recipes_do_not_take_them() -> None:
 
 def test_faults_name_the_structure(labeled: list[Atoms]) -> None:
     frames = objects(labeled)
-    del frames[3].pos
+    del frames[3]["pos"]
     with pytest.raises(MdpotError, match=r"the list of 30 structures, structure 3: .* pos"):
         from_pyg(frames)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -37,15 +37,23 @@ COARSE = 1e-4
 NOTHING_ASKED = Asked()
 
 
+class Structures(Protocol):
+    """A data set of PyG, a part of one, or a list of `Data`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
 class Unopened(MdpotError):
     """A data set that PyG cannot download or read; to try again at once is of no use."""
 
 
 def from_pyg(
-    dataset: Sequence[Any],
+    dataset: Structures,
     labels: Asked = NOTHING_ASKED,
     need: Collection[str] | None = ENERGY_AND_FORCES,
-    tests: Mapping[str, Sequence[Any]] | None = None,
+    tests: Mapping[str, Structures] | None = None,
 ) -> Dataset:
     """The structures of a PyG data set, as `run_train` and `run_evaluate` take them.
 
@@ -92,7 +100,7 @@ def parse_pyg(spec: str, asked: Asked, want_labels: bool) -> Raw:
     return collect_frames(open_pyg(spec), asked, want_labels, spec)
 
 
-def open_pyg(spec: str) -> Sequence[Any]:
+def open_pyg(spec: str) -> Structures:
     """The data set of `pyg:CLASS:ARGUMENT`: a class of `torch_geometric.datasets`, its files in the cache of mdpot.
 
     Raises:
@@ -172,7 +180,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def collect_frames(dataset: Sequence[Any], asked: Asked, want_labels: bool, where: str) -> Raw:
+def collect_frames(dataset: Structures, asked: Asked, want_labels: bool, where: str) -> Raw:
     """What the objects of a data set hold, in its own units.
 
     Args:
@@ -190,7 +198,8 @@ def collect_frames(dataset: Sequence[Any], asked: Asked, want_labels: bool, wher
     values: list[Values] = []
     ignored: dict[str, None] = {}
     coarse = 0.0
-    for index, data in enumerate(dataset):
+    for index in range(len(dataset)):
+        data = dataset[index]
         frame = _structure(data, f"{where}, structure {index}", index)
         fields = _fields(data, asked)
         if index == 0:
@@ -217,7 +226,7 @@ def _structure(data: Any, where: str, index: int) -> Frame:
         cell, pbc = cells_of(data)
     except MdpotError as error:
         raise MdpotError(f"{where}: {error}") from None
-    group = next((data[key] for key in GROUP_KEYS if key in data), "")
+    group: Any = next((data[key] for key in GROUP_KEYS if key in data), "")
     group = group.item() if hasattr(group, "item") and group.numel() == 1 else group
     return Frame(
         numbers=numbers.cpu().numpy(),
