@@ -20,7 +20,6 @@ from mdpot.files import sealed, sealed_content, write_bytes
 from mdpot.models import MODELS, Potential, build_potential
 from mdpot.training.contacts import Contact, Pair, closest_approach, shortest_contacts, wall_starts
 from mdpot.training.data.cache import Arrays, cached
-from mdpot.training.data.checks import validate_frames
 from mdpot.training.data.frames import Dataset, Frame
 from mdpot.training.data.reference import fit_reference, label_scale, mean_offset, wild_frames
 from mdpot.training.data.sources import load_dataset
@@ -143,13 +142,9 @@ def prepare(
     """
     config = recipe.data
     need = needed_labels(recipe) if need_labels else ()
-    if isinstance(data, Dataset):
-        dataset = data
-        validate_frames(dataset.frames, dataset.origin, need)
-    else:
-        dataset = load_dataset(
-            config.source, data, allow_download=config.download, need=need, size=config.size, labels=config.labels
-        )
+    dataset = load_dataset(
+        config.source, data, allow_download=config.download, need=need, size=config.size, labels=config.labels
+    )
     frames = dataset.frames
     if splits is not None and max((max(v, default=-1) for v in splits.values()), default=-1) >= len(frames):
         raise MdpotError(

@@ -160,7 +160,7 @@ def run_evaluate(
         MdpotError: a file that cannot be used, or frames with elements the potential does not know.
     """
     potential, metadata = load_potential(file, device=pick_device(device))
-    name, dataset = (data.name, data) if isinstance(data, Dataset) else load_named(data, labels)
+    name, dataset = load_named(data, labels)
     sets = {name: dataset, **dataset.tests}
     tables = {name: _evaluate_set(potential, metadata, part) for name, part in sets.items()}
     result: dict[str, Any] = {"file": str(file), "data": dataset.origin, "labels": dataset.labels, **tables}
