@@ -36,7 +36,8 @@ def list_command() -> None:
 def inspect(file: Path, as_json: bool, labels: Asked) -> None:
     """Say what is understood of a file with frames: keys, units, what looks wrong and what to do.
 
-    FILE is a file as `mdpot train custom --data` takes it. Nothing is trained; do this before an hour is spent on it.
+    FILE is a file, or pyg:CLASS:ARGUMENT, as `mdpot train custom --data` takes it. Nothing is trained; do this before
+    an hour is spent on it.
     """
     from mdpot.training.data.inspection import inspect_file
 

@@ -27,7 +27,8 @@ def evaluate(file: Path, data: Path, device: str | None, as_json: bool, labels: 
     """Compare a potential with labeled frames.
 
     FILE is a potential file, the folder of a run, or a name of the zoo. DATA is a file with energies, forces or
-    both, in any format that `mdpot train --data` reads, or the name of a data source (`mdpot data list`).
+    both, in any format that `mdpot train --data` reads, the name of a data source (`mdpot data list`), or
+    pyg:CLASS:ARGUMENT.
     """
     check_device(device)
     from mdpot.training.run import run_evaluate

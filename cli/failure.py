@@ -25,6 +25,7 @@ EXTRAS = {
     "openmm": "openmm",
     "openmmml": "openmm",
     "openmmtorch": "torchforce",
+    "torch_geometric": "pyg",
 }
 """Module to the extra of mdpot that installs it."""
 

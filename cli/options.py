@@ -158,7 +158,8 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--data",
             type=PATH,
             metavar="PATH",
-            help="File or folder with the frames. Default: what MDPOT_DATA, the cache or mdpot itself holds.",
+            help="File or folder with the frames, or pyg:CLASS:ARGUMENT, a data set of PyTorch Geometric. Default: "
+            "what MDPOT_DATA, the cache or mdpot itself holds.",
         ),
         *LABEL_OPTIONS.values(),
         click.option(

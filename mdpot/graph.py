@@ -100,3 +100,35 @@ class Graph:
         numbers, positions = self.numbers.cpu(), self.positions.detach().cpu()
         parts = zip(numbers.split(sizes), positions.split(sizes), self.cell.cpu(), self.pbc.cpu(), strict=True)
         return [Atoms(n.numpy(), x.double().numpy(), cell=c.double().numpy(), pbc=p.numpy()) for n, x, c, p in parts]
+
+    def to_pyg(self) -> Any:
+        """The structures as a `torch_geometric.data.Batch`, one `Data` each.
+
+        Fields: z, pos (Å), cell [n_systems, 3, 3], pbc [n_systems, 3], natoms, batch, edge_index, and shifts. In PyG
+        messages go from `edge_index[0]`, the neighbor j, to `edge_index[1]`, the central atom i; so the rows are those
+        of a `Graph` the other way round. The vector of an edge is `pos[j] - pos[i] + shifts @ cell`, as here.
+
+        Raises:
+            MdpotError: PyTorch Geometric is not installed.
+        """
+        from mdpot.pyg import to_pyg
+
+        return to_pyg(self)
+
+    @staticmethod
+    def from_pyg(data: Any, cutoff: float | None = None) -> Graph:
+        """The graph of a PyG `Data` or `Batch` with the fields of `to_pyg`.
+
+        Only z (or atomic_numbers) and pos must be there. An edge_index is taken for a neighbor list if it comes with
+        shifts, for without them it may hold bonds; otherwise the edges are made anew. The dtype is that of pos.
+
+        Args:
+            data: structures in Å.
+            cutoff: Å, for data without a neighbor list.
+
+        Raises:
+            MdpotError: fields that are missing or do not fit each other; no neighbor list and no cutoff.
+        """
+        from mdpot.pyg import from_pyg
+
+        return from_pyg(data, cutoff)

@@ -12,14 +12,21 @@ EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "examples").glob("*.
 
 
 def test_there_are_examples() -> None:
-    assert {e.stem for e in EXAMPLES} >= {"ase_dynamics", "openmm_nvt", "openmm_npt", "ml_mm", "own_data"}
+    assert {e.stem for e in EXAMPLES} >= {
+        "ase_dynamics",
+        "openmm_nvt",
+        "openmm_npt",
+        "ml_mm",
+        "own_data",
+        "pyg_dataset",
+    }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs(example: Path, tmp_path: Path) -> None:
     text = example.read_text(encoding="utf-8")
-    for module in ("openmm", "openmmml"):
+    for module in ("openmm", "openmmml", "torch_geometric"):
         if f"import {module}" in text or f"from {module}" in text:
             pytest.importorskip(module)
     done = subprocess.run(

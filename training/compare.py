@@ -11,6 +11,7 @@ import numpy as np
 from mdpot.errors import MdpotError
 from mdpot.files import write_text
 from mdpot.training import folder as files
+from mdpot.training.data.frames import Dataset
 from mdpot.training.listener import Listener
 from mdpot.training.report import new_figure, read_log, readable_log, save
 from mdpot.training.run import SILENT, run_train
@@ -29,7 +30,7 @@ QUANTITIES = {
 def run_compare(
     recipe: Recipe,
     *,
-    data: Path | None,
+    data: Path | Dataset | None,
     out: Path,
     seed: int = 0,
     seeds: int = 1,
@@ -44,7 +45,7 @@ def run_compare(
 
     Args:
         recipe: with a pretraining stage.
-        data: file or folder with the frames; None searches.
+        data: file or folder with the frames, or the frames themselves; None searches.
         out: folder; receives seedN/pretrained and seedN/scratch, comparison.json, comparison.png and report.md.
         seed: the first seed.
         seeds: how many; a standard error needs two.

@@ -121,7 +121,7 @@ class Prepared:
 
 def prepare(
     recipe: Recipe,
-    data: Path | None,
+    data: Path | Dataset | None,
     seed: int,
     device: torch.device,
     splits: Mapping[str, Sequence[int]] | None = None,
@@ -131,7 +131,7 @@ def prepare(
 
     Args:
         recipe: which data, which split, which cutoff.
-        data: file or folder given by the user.
+        data: file or folder given by the user, or the frames themselves.
         seed: of the split.
         device: where the tensors go.
         splits: those of an earlier start of the same run; made anew without it.

@@ -20,7 +20,7 @@ from mdpot.training.data.frames import Dataset
 from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import NOTHING_ASKED
 from mdpot.training.data.reference import fit_reference
-from mdpot.training.data.sources import SOURCES, load_dataset
+from mdpot.training.data.sources import load_named
 from mdpot.training.data.store import Store
 from mdpot.training.evaluate import Evaluation, evaluate, worse_than_nothing
 from mdpot.training.listener import Listener
@@ -51,7 +51,7 @@ MAX_SEED = 2**32 - 1
 def run_train(
     recipe: Recipe,
     *,
-    data: Path | None,
+    data: Path | Dataset | None,
     out: Path,
     seed: int = 0,
     device: str | None = None,
@@ -62,7 +62,7 @@ def run_train(
 
     Args:
         recipe: the complete run.
-        data: file or folder with the frames; None searches, see `load_dataset`.
+        data: file or folder with the frames, or the frames themselves; None searches, see `load_dataset`.
         out: folder of the run; new, or that of the same run with `resume`.
         seed: of the split, the weights, the batches and the masks.
         device: torch device; None takes a GPU where there is one.
@@ -91,7 +91,7 @@ def run_train(
 def run_pretrain(
     recipe: Recipe,
     *,
-    data: Path | None,
+    data: Path | Dataset | None,
     out: Path,
     seed: int = 0,
     device: str | None = None,
@@ -115,7 +115,7 @@ def run_finetune(
     recipe: Recipe,
     *,
     from_file: Path,
-    data: Path | None,
+    data: Path | Dataset | None,
     out: Path,
     seed: int = 0,
     device: str | None = None,
@@ -142,13 +142,13 @@ def run_finetune(
 
 @exact_gradients()
 def run_evaluate(
-    file: Path, data: Path | str, *, device: str | None = None, labels: Asked = NOTHING_ASKED
+    file: Path, data: Path | str | Dataset, *, device: str | None = None, labels: Asked = NOTHING_ASKED
 ) -> dict[str, Any]:
     """Compares a potential with labeled frames; what labels there are is scored.
 
     Args:
         file: a potential file, the folder of a run, or a name of the zoo.
-        data: a file with energies or forces, or the name of a data source.
+        data: a file with energies or forces, the name of a data source, or the frames themselves.
         device: torch device; None takes a GPU where there is one.
         labels: what the user says of keys and units in the file.
 
@@ -160,10 +160,8 @@ def run_evaluate(
         MdpotError: a file that cannot be used, or frames with elements the potential does not know.
     """
     potential, metadata = load_potential(file, device=pick_device(device))
-    named = str(data) in SOURCES and not Path(data).exists()
-    source, path = (str(data), None) if named else ("custom", Path(data))
-    dataset = load_dataset(source, path, need=None, labels=labels)
-    sets = {dataset.name if named else Path(data).name: dataset, **dataset.tests}
+    name, dataset = load_named(data, labels)
+    sets = {name: dataset, **dataset.tests}
     tables = {name: _evaluate_set(potential, metadata, part) for name, part in sets.items()}
     result: dict[str, Any] = {"file": str(file), "data": dataset.origin, "labels": dataset.labels, **tables}
     if dataset.notes:
@@ -207,7 +205,7 @@ def pick_device(name: str | None) -> torch.device:
 
 def _open(
     recipe: Recipe,
-    data: Path | None,
+    data: Path | Dataset | None,
     out: Path,
     seed: int,
     device: torch.device,

@@ -14,7 +14,7 @@ from mdpot.structures import read_structures
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Asked, Keys, Values, choose_keys, collect, looks_like_label
 from mdpot.training.data.reading import Raw, is_called_isolated
-from mdpot.training.data.units import parse_units, stated_units, units_of
+from mdpot.training.data.units import Units, parse_units, stated_units, units_of
 
 GROUP_KEYS = ("group", "source", "source_frame", "trajectory", "config_type")
 ISOLATED_KEYS = ("config_type", "Config_type", "configtype")
@@ -32,7 +32,7 @@ def parse_ase(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
     structures = read_structures(path)
     if not want_labels:
         asked = Asked(units=asked.units, check=asked.check)
-    values = [collect(atoms, asked) for atoms in structures]
+    values = [collect(_places(atoms), len(atoms), asked) for atoms in structures]
     keys = choose_keys(values, asked, str(path)) if want_labels else Keys()
     stated: dict[str, str] = {}
     for index, atoms in enumerate(structures):
@@ -43,9 +43,7 @@ def parse_ase(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
                     f"{stated[quantity]}. Write the file in one unit."
                 )
     units = parse_units(asked.units, units_of(stated))
-    # A virial becomes a stress here, and `convert` then takes it for one: in its own units, per volume of the file's.
-    factor = units.virial_to_ev / (units.to_angstrom**3 * units.to_ev_per_cubic_angstrom)
-    frames = [_frame(*pair, keys, factor, index) for index, pair in enumerate(zip(structures, values, strict=True))]
+    frames = [_frame(*pair, keys, units, index) for index, pair in enumerate(zip(structures, values, strict=True))]
     return Raw(
         frames=frames,
         keys=keys,
@@ -55,12 +53,18 @@ def parse_ase(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
     )
 
 
-def _frame(atoms: Atoms, values: Values, keys: Keys, virial_factor: float, index: int) -> Frame:
+def _places(atoms: Atoms) -> list[Mapping[str, Any]]:
+    """Where labels may be."""
+    results = atoms.calc.results if atoms.calc is not None else {}
+    nested = (atoms.info.get("key_value_pairs"), atoms.info.get("data"))  # of ASE's databases
+    return [results, atoms.info, atoms.arrays, *(n for n in nested if isinstance(n, Mapping))]
+
+
+def _frame(atoms: Atoms, values: Values, keys: Keys, units: Units, index: int) -> Frame:
     group = _first(atoms.info, GROUP_KEYS)
     stress = None if keys.stress is None else values.stress.get(keys.stress)
     if stress is not None and keys.stress_is_virial:
-        volume = atoms.get_volume() if atoms.pbc.all() and atoms.cell.rank == 3 else 0.0
-        stress = -stress * virial_factor / volume if volume > 0 else None
+        stress = units.stress_of_virial(stress, atoms.cell.array)
     return Frame(
         numbers=atoms.numbers.astype(np.int64),
         positions=atoms.positions.astype(np.float64),

@@ -10,12 +10,30 @@ from ase.data import chemical_symbols
 from mdpot.errors import MdpotError
 from mdpot.neighbors import neighbor_list
 from mdpot.training.data.frames import Frame
-from mdpot.training.data.reading import ENERGY_AND_FORCES
+from mdpot.training.data.reading import ENERGY_AND_FORCES, Reading
 
 #: Atoms closer than this, Å, are an error in the file: the shortest bond there is, H2, has 0.74 Å.
 MIN_DISTANCE = 0.4
 # A search for shorter pairs than this is slower, for the bins of the search are then too many.
 _SEARCH = 1.5
+
+
+def accept(reading: Reading, where: str, need: Collection[str] | None, physics: bool) -> Reading:
+    """What was read, if it can be trained on.
+
+    Args:
+        reading: of a file or a data set.
+        where: its name, for the message.
+        need: the labels that every frame must have.
+        physics: whether labels that contradict physics are refused as well.
+
+    Raises:
+        MdpotError: as `validate_frames` and `Reading.check`.
+    """
+    if not reading.refusal:
+        validate_frames(reading.frames, where, need or ())
+    reading.check(physics)
+    return reading
 
 
 def validate_frames(frames: Sequence[Frame], where: str = "data", need: Collection[str] = ENERGY_AND_FORCES) -> None:

@@ -14,6 +14,7 @@ from mdpot.neighbors import neighbor_list
 from mdpot.training.data.checks import validate_frames
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Asked
+from mdpot.training.data.pyg import Unopened
 from mdpot.training.data.readers import parse_file
 from mdpot.training.data.reading import ENERGY_AND_FORCES, LABELS, Reading, finish, left_out
 from mdpot.training.data.reference import fit_reference, wild_frames
@@ -32,7 +33,7 @@ def inspect_file(path: Path | str, asked: Asked) -> dict[str, Any]:
     """What a file holds, how it is understood, what looks wrong in it, and what to do.
 
     Args:
-        path: the file.
+        path: the file, or a data set of PyG.
         asked: what the user says of its labels.
 
     Returns:
@@ -51,6 +52,8 @@ def inspect_file(path: Path | str, asked: Asked) -> dict[str, Any]:
     warnings: list[str] = []
     try:
         raw = parse_file(path, asked, True)
+    except Unopened:
+        raise
     except MdpotError as error:
         # The structures are worth a look even where nothing says which labels are meant.
         raw = parse_file(path, Asked(units=asked.units), False)

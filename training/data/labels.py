@@ -8,12 +8,11 @@ energy of one and the forces of another.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from ase import Atoms
 
 from mdpot.errors import MdpotError
 
@@ -119,19 +118,23 @@ def looks_like_label(key: str) -> bool:
     return re.search(r"energ|force|stress|virial", key, re.I) is not None and not re.search(r"units?$", key, re.I)
 
 
-def collect(atoms: Atoms, asked: Asked) -> Values:
-    """All numbers of a structure that have the name and the shape of a label, and those that the user names."""
+def collect(places: Iterable[Mapping[str, Any]], n_atoms: int, asked: Asked) -> Values:
+    """All numbers of a structure that have the name and the shape of a label, and those that the user names.
+
+    Args:
+        places: what the structure holds by key; the first one that has a key counts.
+        n_atoms: of the structure.
+        asked: what the user says.
+    """
     values = Values()
-    results = atoms.calc.results if atoms.calc is not None else {}
-    nested = (atoms.info.get("key_value_pairs"), atoms.info.get("data"))  # of ASE's databases
-    for place in (results, atoms.info, atoms.arrays, *(n for n in nested if isinstance(n, Mapping))):
+    for place in places:
         for key, value in place.items():
             found = family_of(str(key))
             kinds = [kind for kind, name in asked.keys.items() if name == key]
             if found is not None and not kinds:
                 kinds = [found[0]]
             for kind in kinds:
-                label = _SHAPES[kind](value, len(atoms))
+                label = _SHAPES[kind](value, n_atoms)
                 if label is not None:
                     values.of(kind).setdefault(str(key), label)
     return values

@@ -13,20 +13,20 @@ from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import IGNORE, Asked
 from mdpot.training.data.ml_ab import UNITS, is_ml_ab, parse_ml_ab
 from mdpot.training.data.npz import parse_npz
+from mdpot.training.data.pyg import NOTHING_ASKED, is_pyg, parse_pyg
 from mdpot.training.data.reading import Raw, Reading, finish
 from mdpot.training.data.runner import parse_runner
 from mdpot.training.data.units import ATOMIC, parse_units
 
 _ZIP = b"PK\x03\x04"
 _MARK = b"\xef\xbb\xbf"
-NOTHING_ASKED = Asked()
 
 
 def read_file(path: Path | str, asked: Asked = NOTHING_ASKED, need: Collection[str] | None = None) -> Reading:
     """What can be used of a file: RuNNer `input.data`, VASP's ML_AB, npz, or whatever ASE reads; any may be gzipped.
 
     Args:
-        path: the file.
+        path: the file, or a data set of PyG as in `mdpot.training.data.pyg`.
         asked: what the user says of its labels.
         need: the labels that a frame must have, else it is left out; empty for pretraining, which reads none; None for
             any label at all.
@@ -56,6 +56,8 @@ def is_runner(path: Path) -> bool:
 
 def parse_file(path: Path, asked: Asked, want_labels: bool) -> Raw:
     """What a file holds, in its own units; arguments and errors as `read_file`."""
+    if is_pyg(path):
+        return parse_pyg(str(path), asked, want_labels)
     if path.is_dir() or not path.is_file() or path.stat().st_size == 0:
         read_bytes(path)  # says what is wrong
     start = head(path)

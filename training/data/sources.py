@@ -17,10 +17,11 @@ from mdpot.errors import MdpotError, unknown
 from mdpot.files import atomic
 from mdpot.structures import read_bytes
 from mdpot.training.data.catalog import SOURCES, Request, Source
-from mdpot.training.data.checks import validate_frames
+from mdpot.training.data.checks import accept, validate_frames
 from mdpot.training.data.download import cache_folder, fetch
 from mdpot.training.data.frames import Dataset
 from mdpot.training.data.labels import Asked
+from mdpot.training.data.pyg import is_pyg
 from mdpot.training.data.readers import NOTHING_ASKED
 from mdpot.training.data.reading import ENERGY_AND_FORCES, Reading
 from mdpot.training.data.reference import rms_force
@@ -51,7 +52,7 @@ class SourceRow:
 
 def load_dataset(
     name: str,
-    data: Path | str | None = None,
+    data: Path | str | Dataset | None = None,
     allow_download: bool = False,
     need: Collection[str] | None = ENERGY_AND_FORCES,
     size: str | None = None,
@@ -65,7 +66,8 @@ def load_dataset(
 
     Args:
         name: in `SOURCES`; "custom" needs `data`.
-        data: a file, or a folder laid out as the public source.
+        data: a file, a folder laid out as the public source, or "pyg:CLASS:ARGUMENT" for a data set of PyG. A `Dataset`
+            is checked and given back.
         allow_download: whether to ask the network when nothing nearer is found. Where that fails, a source
             with a sample gives the sample, and says so in `Dataset.notice`.
         need: the labels that a frame must have; empty for pretraining, None for any label at all. Frames of the
@@ -78,6 +80,11 @@ def load_dataset(
         MdpotError: an unknown name; nothing found; a file that cannot be read, labels that contradict each other or
             physics, or frames that cannot be used.
     """
+    if isinstance(data, Dataset):
+        if labels.keys or labels.units:
+            raise MdpotError("keys and units are for files; those of a Dataset are given to what makes it.")
+        validate_frames(data.frames, data.origin, need or ())
+        return data
     source = _source(name)
     if size is not None and size not in source.sizes:
         raise unknown(f"size of {name}", size, source.sizes)
@@ -103,13 +110,23 @@ def load_dataset(
     return dataset
 
 
+def load_named(data: Path | str | Dataset, labels: Asked = NOTHING_ASKED) -> tuple[str, Dataset]:
+    """The name to show and the frames, with whatever labels they have, of a source, a file, or a `Dataset`.
+
+    Raises:
+        MdpotError: as `load_dataset`.
+    """
+    if isinstance(data, Dataset):
+        return data.name, load_dataset(data.name, data, need=None, labels=labels)
+    if str(data) in SOURCES and not Path(data).exists():
+        return str(data), load_dataset(str(data), need=None, labels=labels)
+    return Path(data).name, load_dataset("custom", data, need=None, labels=labels)
+
+
 def _read(source: Source, files: Sequence[Path], request: Request) -> Reading:
     """The frames of the files of a source, checked."""
-    reading = source.read(files, request)
-    if not reading.refusal:
-        validate_frames(reading.frames, str(files[0]), request.need or ())
-    reading.check(physics=source.own and request.labels.check)
-    return reading
+    physics = source.own and request.labels.check
+    return accept(source.read(files, request), str(files[0]), request.need, physics)
 
 
 def find(name: str, data: Path | str | None = None, allow_download: bool = False, size: str | None = None) -> Place:
@@ -216,6 +233,10 @@ def _source(name: str) -> Source:
 
 def _given(name: str, source: Source, data: Path) -> Place:
     """The place that the user named."""
+    if is_pyg(data):
+        if name != "custom":
+            raise MdpotError(f"{data}: data sets of PyG are for the recipe custom, not for {name}.")
+        return Place((data,), str(data))
     if not data.exists():
         close = get_close_matches(str(data), SOURCES, n=1, cutoff=0.75)
         hint = f" Did you mean the data {close[0]!r}?" if close else ""

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from mdpot.errors import MdpotError, unknown
 from mdpot.units import BAR, BOHR, GPA, HARTREE, HARTREE_PER_BOHR, KCAL_PER_MOL, KJ_PER_MOL
 
@@ -94,7 +96,7 @@ class Units:
 
     Attributes:
         energy, length, force, stress, virial: names.
-        source: "assumed", "stated in the file", "of the format" or "given".
+        source: "assumed", "stated in the file", "of the format", "of PyG's CLASS" or "given".
     """
 
     energy: str = "eV"
@@ -125,6 +127,13 @@ class Units:
     def virial_to_ev(self) -> float:
         """Negative where the virial is that of the stress, positive under tension."""
         return (-1 if self.virial.startswith("-") else 1) * ENERGIES[self.virial.lstrip("-")]
+
+    def stress_of_virial(self, virial: np.ndarray, cell: np.ndarray) -> np.ndarray | None:
+        """The stress [3, 3], in the file's units of a stress, of a virial and a cell in the file's units; None where
+        the cell has no volume."""
+        volume = abs(float(np.linalg.det(cell)))
+        factor = self.virial_to_ev / (self.to_angstrom**3 * self.to_ev_per_cubic_angstrom)
+        return -virial * factor / volume if volume > 0 else None
 
     @property
     def conversions(self) -> tuple[float, float, float, float, float]:
