@@ -11,11 +11,12 @@ from ase.data import chemical_symbols, covalent_radii
 
 from mdpot.errors import MdpotError
 from mdpot.neighbors import neighbor_list
-from mdpot.training.data.checks import validate_frames
+from mdpot.training.data.checks import LARGEST, validate_frames
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import parse_file
 from mdpot.training.data.reading import ENERGY_AND_FORCES, LABELS, Reading, finish, left_out
+from mdpot.training.data.reference import fit_reference, wild_frames
 
 #: Distances are looked for out to this many sums of covalent radii, in at most so many frames.
 REACH, MOST_FRAMES = 1.6, 300
@@ -37,7 +38,7 @@ def inspect_file(path: Path | str, asked: Asked) -> dict[str, Any]:
         stress_key, and other_keys that were seen; units; isolated_atoms {symbol: eV}; energy_per_atom, force,
         volume_per_atom: ranges in eV, eV/Å and Å^3; vacuum: frames with a gap along a periodic direction; distances:
         the smallest in Å by pair; outliers: frames by what is odd in them; first: energy (eV), forces_rms (eV/Å) and
-        stress (eV/Å^3, tension positive) of the first labeled frame; warnings: sentences.
+        stress (eV/Å^3, tension positive) of the first labeled frame with finite labels; warnings: sentences.
 
     Raises:
         MdpotError: a file that cannot be read at all.
@@ -62,7 +63,7 @@ def inspect_file(path: Path | str, asked: Asked) -> dict[str, Any]:
     if labeled and need == {"energy"}:
         warnings.append("no forces: energies alone are trained on with --set finetune.force_weight=0.")
     warnings += [note for note in reading.notes if "isolated atoms" not in note]
-    outliers = _outliers(labeled, reading)
+    outliers = _outliers([frame for frame in labeled if _is_finite(frame)])
     warnings += [f"{what}: frame {', '.join(str(n) for n in places)}." for what, places in outliers.items()]
     return _summary(reading, labeled, outliers, warnings)
 
@@ -85,13 +86,18 @@ def _faults(reading: Reading, path: Path, asked: Asked) -> list[str]:
     return reading.doubts() if asked.check else []
 
 
-def _outliers(frames: Sequence[Frame], reading: Reading) -> dict[str, list[int]]:
+def _is_finite(frame: Frame) -> bool:
+    labels = [getattr(frame, kind) for kind in LABELS]
+    return all(value is None or bool((np.abs(value) < LARGEST).all()) for value in labels)
+
+
+def _outliers(frames: Sequence[Frame]) -> dict[str, list[int]]:
     """Places in the file of frames that are far from the others, by what is."""
     found: dict[str, list[int]] = {}
     with_energy = [frame for frame in frames if frame.energy is not None]
     if len(with_energy) > 10:
-        odd = find_outliers(with_energy, reading.isolated)
-        found["energies far from those of the other frames"] = [frame.index for frame in odd]
+        odd = wild_frames(with_energy, *fit_reference(with_energy))
+        found["energies far from those of the other frames"] = sorted(frame.index for frame, _ in odd)
     largest = np.array([np.abs(f.forces).max() if f.forces is not None else 0.0 for f in frames])
     if len(largest) > 10 and np.median(largest) > 0:
         limit = max(20 * float(np.median(largest)), 30.0)
@@ -114,7 +120,8 @@ def _summary(
     for frame in frames:
         name = "".join(axis if periodic else "-" for axis, periodic in zip("abc", frame.pbc, strict=True))
         directions[name] = directions.get(name, 0) + 1
-    first = labeled[0] if labeled else None
+    sound = [frame for frame in labeled if _is_finite(frame)]
+    first = sound[0] if sound else None
     return {
         "file": str(reading.path),
         "frames": reading.n_frames,
@@ -128,8 +135,8 @@ def _summary(
         "other_keys": [*keys.others, *reading.ignored],
         "units": reading.units.as_dict(),
         "isolated_atoms": {chemical_symbols[z]: energy for z, energy in sorted(reading.isolated.items())},
-        "energy_per_atom": _range([f.energy / len(f) for f in labeled if f.energy is not None]),
-        "force": _range([float(np.abs(f.forces).max()) for f in labeled if f.forces is not None]),
+        "energy_per_atom": _range([f.energy / len(f) for f in sound if f.energy is not None]),
+        "force": _range([float(np.abs(f.forces).max()) for f in sound if f.forces is not None]),
         "volume_per_atom": _range([abs(np.linalg.det(f.cell)) / len(f) for f in frames if f.pbc.all()]),
         "vacuum": _vacuum(frames),
         "distances": _smallest_distances(frames),
@@ -143,17 +150,6 @@ def _summary(
         },
         "warnings": list(warnings),
     }
-
-
-def find_outliers(frames, isolated):
-    from mdpot.training.data.reference import fit_reference
-
-    z, shift = fit_reference(frames)
-    table = dict(zip(z, shift, strict=True))
-    r = np.array([(f.energy - sum(table[int(q)] for q in f.numbers)) / len(f) for f in frames])
-    off = np.abs(r - np.median(r))
-    mad = np.median(off)
-    return [f for f, o in zip(frames, off, strict=True) if o > max(20 * mad, 1.0)]
 
 
 def _range(values: Sequence[float]) -> list[float] | None:
