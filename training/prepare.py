@@ -18,6 +18,7 @@ from ase.data import atomic_numbers
 from mdpot.errors import MdpotError
 from mdpot.files import sealed, sealed_content, write_bytes
 from mdpot.models import MODELS, Potential, build_potential
+from mdpot.stopping import Stopped, StopSignal
 from mdpot.training.contacts import Contact, Pair, closest_approach, shortest_contacts, wall_starts
 from mdpot.training.data.cache import Arrays, cached
 from mdpot.training.data.frames import Dataset, Frame
@@ -28,7 +29,6 @@ from mdpot.training.data.store import Store
 from mdpot.training.masking import count_maskable
 from mdpot.training.pair import PairFit, evaluate_pair_energy, fit_pair_energy
 from mdpot.training.schema import DataConfig, ModelConfig, Recipe
-from mdpot.training.stopping import Stopped, StopSignal
 
 LABELS = "labels.npz"
 SAVE_EVERY = 30.0  # seconds between two savings of the labels of a force field

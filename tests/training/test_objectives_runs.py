@@ -20,6 +20,7 @@ from ase.io import write
 from mdpot import MdpotError, build_potential, load_potential
 from mdpot.checkpoint import read_metadata
 from mdpot.neighbors import neighbor_list
+from mdpot.stopping import Stopped
 from mdpot.training.compare import run_compare
 from mdpot.training.config import load_recipe, recipe_to_dict, recipe_to_toml
 from mdpot.training.data import forcefields
@@ -29,7 +30,6 @@ from mdpot.training.listener import Listener
 from mdpot.training.prepare import new_potential, prepare, with_forcefield_labels
 from mdpot.training.run import run_finetune, run_pretrain, run_train
 from mdpot.training.schema import PretrainConfig
-from mdpot.training.stopping import Stopped
 from mdpot.training.transfer import transfer_backbone
 
 CPU: dict[str, Any] = {"device": "cpu"}
