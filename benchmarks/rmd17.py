@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 from mdpot.cli.progress import TerminalListener
 from mdpot.errors import MdpotError
+from mdpot.stopping import Stopped
 from mdpot.training import folder as files
 from mdpot.training.config import load_recipe, recipe_to_dict
 from mdpot.training.reproduce import grid
 from mdpot.training.reproduce.worker import launch
-from mdpot.training.stopping import Stopped
 
 # Test MAE of the forces, meV/Å, after 950 training frames: MACE (Batatia et al., NeurIPS 2022, table 2).
 MACE = {

@@ -130,10 +130,10 @@ def fit_pair_energy(store: Store, elements: Sequence[int], cutoff: float, closes
         closest: approach, Å, of every pair of elements Z1 <= Z2; see `closest_approach`.
     """
     pairs, system = _assemble(store, cutoff)
-    priors = _Priors(pairs, closest, cutoff)
     judged = _left_out(system.group)
-    if not judged.any() or judged.all():  # too few frames to judge by
+    if not pairs or not judged.any() or judged.all():  # too few frames to judge by
         return PairFit(np.zeros((N_TERMS, len(elements), len(elements))), (0.0, 0.0), (0.0, 0.0), system.typical)
+    priors = _Priors(pairs, closest, cutoff)
     fitted, others = system.part(~judged), system.part(judged)
     normal = (fitted.matrix.T @ fitted.matrix).tocsr()
     trials = [priors.solve(fitted, normal, rows) for rows in PRIOR_ROWS]

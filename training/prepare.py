@@ -18,6 +18,7 @@ from ase.data import atomic_numbers
 from mdpot.errors import MdpotError
 from mdpot.files import sealed, sealed_content, write_bytes
 from mdpot.models import MODELS, Potential, build_potential
+from mdpot.stopping import Stopped, StopSignal
 from mdpot.training.contacts import Contact, Pair, closest_approach, shortest_contacts, wall_starts
 from mdpot.training.data.cache import Arrays, cached
 from mdpot.training.data.frames import Dataset, Frame
@@ -28,7 +29,6 @@ from mdpot.training.data.store import Store
 from mdpot.training.masking import count_maskable
 from mdpot.training.pair import PairFit, evaluate_pair_energy, fit_pair_energy
 from mdpot.training.schema import DataConfig, ModelConfig, Recipe
-from mdpot.training.stopping import Stopped, StopSignal
 
 LABELS = "labels.npz"
 SAVE_EVERY = 30.0  # seconds between two savings of the labels of a force field
@@ -172,10 +172,11 @@ def prepare(
 
 
 def needed_labels(recipe: Recipe) -> set[str]:
-    """The labels that a frame must have to be trained on: those of a weight above zero; a stress is never needed."""
+    """The labels that a frame must have to be trained on: those of a weight above zero; a stress only where it is all
+    that is learned."""
     stage = recipe.finetune
     weights = {"energy": max(stage.energy_weight, stage.second_energy_weight or 0.0), "forces": stage.force_weight}
-    return {label for label, weight in weights.items() if weight > 0}
+    return {label for label, weight in weights.items() if weight > 0} or {"stress"}
 
 
 def structures_to_pretrain(recipe: Recipe, prepared: Prepared) -> Prepared | None:
@@ -289,7 +290,9 @@ def with_forcefield_labels(
             split = "train" if n < len(prepared.splits["train"]) else "validation"
             parts[split].append(replace(frame, energy=float(energy), forces=force, stress=None))
     stores = {split: Store(part, recipe.model.cutoff, molecules=False) for split, part in parts.items()}
-    labelled = replace(prepared, stores=stores, pair=None, means=None, notes=[])
+    # The isolated atoms of the data have energies of another method.
+    dataset = replace(prepared.dataset, isolated={})
+    labelled = replace(prepared, dataset=dataset, stores=stores, pair=None, means=None, offset=0.0, notes=[])
     labelled.refer(recipe.model, parts["train"])
     for store in stores.values():
         store.to(prepared.train.device)

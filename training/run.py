@@ -83,7 +83,7 @@ def run_train(
         if prepared.structures is not None:
             pretrained = _pretrain(recipe, prepared, where, out, seed, listener)
             with_readout = recipe.pretrain.objective == "forcefield"
-            _transfer(pretrained, network, "the pretrained network", listener, with_readout)
+            _transfer(pretrained, network, "the pretrained network", listener, with_readout, prepared.offset)
         return _finetune(recipe, prepared, network.to(where), out, seed, listener)
 
 
@@ -136,7 +136,8 @@ def run_finetune(
             # A normalization measured on the pretraining data belongs to the weights.
             same = {**network.hyperparameters, "avg_neighbors": all_hyperparameters(source)["avg_neighbors"]}
             network = new_potential(recipe.model, prepared, seed, same)
-        _transfer(source, network, str(from_file), listener, pretraining_of(from_file) == "forcefield")
+        with_readout = pretraining_of(from_file) == "forcefield"
+        _transfer(source, network, str(from_file), listener, with_readout, prepared.offset)
         return _finetune(recipe, prepared, network.to(where), out, seed, listener, from_file)
 
 
@@ -307,8 +308,10 @@ def _labelling(listener: Listener) -> Callable[[int, int], None]:
     return tell
 
 
-def _transfer(source: Potential, target: Potential, name: str, listener: Listener, with_readout: bool) -> None:
-    new = transfer_backbone(source, target, name, with_readout)
+def _transfer(
+    source: Potential, target: Potential, name: str, listener: Listener, with_readout: bool, offset: float
+) -> None:
+    new = transfer_backbone(source, target, name, with_readout, offset)
     parts = "the backbone and the readout" if with_readout else "the backbone"
     listener.note(f"transferred every weight of {parts} of {name}; new: {', '.join(new) or 'nothing'}")
 
@@ -404,7 +407,7 @@ def _metrics(
         "finetune_steps": progress.step,
         "best_step": progress.best_step,
         "finetune_seconds": round(progress.seconds, 1),
-        "notes": prepared.notes,
+        "notes": [*prepared.dataset.notes, *prepared.notes],
         "errors": {name: dict(table) for name, table in tables.items()},
     }
 

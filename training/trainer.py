@@ -19,11 +19,11 @@ from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError
 from mdpot.files import sealed, sealed_content, write_bytes, write_text
 from mdpot.models import Potential
+from mdpot.stopping import Stopped, StopSignal
 from mdpot.training.data.store import Store, batches
 from mdpot.training.objectives import Objective
 from mdpot.training.schema import Stage
 from mdpot.training.soap import SOAP
-from mdpot.training.stopping import Stopped, StopSignal
 
 EVALUATION_SEED = 12345
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "soap": SOAP}

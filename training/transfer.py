@@ -17,7 +17,11 @@ EMBEDDING = "embedding.weight"
 
 
 def transfer_backbone(
-    source: Potential, target: Potential, name: str = "the pretrained potential", with_readout: bool = False
+    source: Potential,
+    target: Potential,
+    name: str = "the pretrained potential",
+    with_readout: bool = False,
+    offset: float = 0.0,
 ) -> list[str]:
     """Copies every weight of the backbone of `source` into `target`, in place.
 
@@ -29,6 +33,8 @@ def transfer_backbone(
         name: of the source, for errors.
         with_readout: also copy the readout, so that `target` starts from the energies in eV that `source` gives, up to
             reference energies, pair energy and wall; else it stays as it is.
+        offset: eV per atom, what the labels of `target` have on average beyond its reference energies, where those are
+            not fitted; a copied readout starts from there.
 
     Returns:
         What stayed new in `target`, in words.
@@ -69,6 +75,7 @@ def transfer_backbone(
         target.readout.load_state_dict(source.readout.state_dict())
         for weight in target.readout[-1].parameters():
             weight.data *= source.scale / target.scale
+        target.readout[-1].bias.data += offset / target.scale
     return new
 
 

@@ -110,6 +110,19 @@ def test_json_and_text(odd_file: Path) -> None:
     assert "also seen:   energy" in text
 
 
+@pytest.mark.parametrize("energy", [np.inf, 1e300])
+def test_an_energy_that_is_none_is_named(odd_file: Path, energy: float) -> None:
+    frames = read_structures(odd_file)
+    frames[5].info["REF_energy"] = energy
+    write(odd_file, frames)
+    with pytest.raises(MdpotError, match="frame 5: energy must be finite"):
+        load_dataset("custom", odd_file)
+    found = inspect_file(odd_file, Asked())
+    assert any("frame 5: energy must be finite" in warning for warning in found["warnings"])
+    assert any("frame 17" in warning for warning in found["warnings"])
+    json.dumps(found, allow_nan=False)
+
+
 def test_families_that_contradict_each_other_are_shown(odd_file: Path) -> None:
     frames = read_structures(odd_file)
     for atoms in frames:

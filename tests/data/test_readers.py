@@ -25,6 +25,14 @@ def test_kinds(tmp_path: Path, runner_text: str) -> None:
     assert len(read_frames(tmp_path / "b.extxyz")) == 1
 
 
+def test_frames_without_labels_take_none_from_the_others(tmp_path: Path) -> None:
+    frames = [Atoms("H2", [[0, 0, 0], [0, 0, 0.7 + 0.01 * n]]) for n in range(4)]
+    for n, atoms in enumerate(frames[1:]):
+        atoms.info["energy"], atoms.arrays["forces"] = -30.0 - n, np.full((2, 3), 0.1)
+    write(tmp_path / "part.extxyz", frames)
+    assert [frame.energy for frame in read_frames(tmp_path / "part.extxyz")] == [None, -30.0, -31.0, -32.0]
+
+
 def test_a_truncated_gzip_file_is_called_that(tmp_path: Path, runner_text: str) -> None:
     packed = gzip.compress(runner_text.encode())
     (tmp_path / "frames.gz").write_bytes(packed[:-20])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -121,3 +123,8 @@ def test_the_scale_is_that_of_most_forces() -> None:
     for frame in frames:
         frame.forces = None
     assert label_scale(frames, elements, shift) == pytest.approx(0.05, rel=0.3)
+
+
+def test_without_forces_and_energies_there_is_no_scale() -> None:
+    with pytest.raises(MdpotError, match="the training frames have neither"):
+        label_scale([replace(_frame([1, 8], None), forces=None)], [1, 8], np.zeros(2))

@@ -32,6 +32,7 @@ def _write_splits(folder: Path, first: int = 0) -> None:
 def test_official_splits(archive: Path, below: str) -> None:
     _write_splits(archive.parent.parent / below)
     frames, splits = read_rmd17(archive)
+    assert all(frame.group == str(frame.index) for frame in frames)  # its place in the archive
     assert {name: len(indices) for name, indices in splits.items()} == {
         "train": 950,
         "validation": 50,

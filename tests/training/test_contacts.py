@@ -51,3 +51,7 @@ def test_the_wall_starts_inside_the_closest_approach_and_lets_atoms_touch() -> N
     assert starts[0][1] == starts[1][0] == pytest.approx(WALL * 0.9)
     assert starts[0][0] == pytest.approx(WALL * 1.5)
     assert starts[1][1] == pytest.approx(CONTACT * 3.0)  # twice Alvarez's radius of oxygen
+
+
+def test_atoms_that_never_meet_have_no_contact() -> None:
+    assert shortest_contacts(Store([pair(18, 18, 5.0 + 0.1 * n, "") for n in range(12)], 4.0)) == {}

@@ -20,16 +20,16 @@ from ase.io import write
 from mdpot import MdpotError, build_potential, load_potential
 from mdpot.checkpoint import read_metadata
 from mdpot.neighbors import neighbor_list
+from mdpot.stopping import Stopped
 from mdpot.training.compare import run_compare
 from mdpot.training.config import load_recipe, recipe_to_dict, recipe_to_toml
 from mdpot.training.data import forcefields
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.readers import read_frames
 from mdpot.training.listener import Listener
-from mdpot.training.prepare import prepare, with_forcefield_labels
+from mdpot.training.prepare import new_potential, prepare, with_forcefield_labels
 from mdpot.training.run import run_finetune, run_pretrain, run_train
 from mdpot.training.schema import PretrainConfig
-from mdpot.training.stopping import Stopped
 from mdpot.training.transfer import transfer_backbone
 
 CPU: dict[str, Any] = {"device": "cpu"}
@@ -213,6 +213,30 @@ def test_the_labels_are_those_of_the_force_field(recipe_of, springs, small_file:
     for split in left:
         assert torch.equal(again.stores[split].energy, data.stores[split].energy)
         assert torch.equal(again.stores[split].forces, data.stores[split].forces)
+
+
+def test_free_labels_have_a_reference_of_their_own(recipe_of, springs, small_file: Path, tmp_path: Path) -> None:
+    """The isolated atoms of a file have energies of the method that labeled it, not of the force field."""
+    recipe = recipe_of("forcefield", "model.pair=false")
+    prepared = prepare(recipe, small_file, 0, torch.device("cpu"))
+    plain = with_forcefield_labels(recipe, prepared, tmp_path / "labels.npz")
+    prepared.dataset.isolated, prepared.offset = {1: -13.6, 8: -430.0}, -3.0
+    again = with_forcefield_labels(recipe, prepared, tmp_path / "labels.npz")
+    np.testing.assert_array_equal(again.shift, plain.shift)
+    assert again.offset == 0.0
+
+
+def test_a_copied_readout_starts_from_what_binds_an_atom(recipe_of, small_file: Path) -> None:
+    recipe = recipe_of("forcefield", "model.pair=false")
+    prepared = prepare(recipe, small_file, 0, torch.device("cpu"))
+    source = new_potential(recipe.model, prepared, 0)
+    prepared.offset = -3.0
+    graph = prepared.train.batch(torch.tensor([0])).graph
+    target = new_potential(recipe.model, prepared, 1)
+    transfer_backbone(source, target, with_readout=True, offset=prepared.offset)
+    source.eval(), target.eval()
+    gained = (target(*graph.inputs())["interaction"] - source(*graph.inputs())["interaction"]).detach()
+    assert float(gained) == pytest.approx(-3.0 * graph.n_atoms, rel=1e-3)
 
 
 def test_labels_go_on_where_they_were_stopped(

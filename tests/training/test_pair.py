@@ -137,3 +137,11 @@ def _fit(store: Store) -> PairFit:
 
 def _by_frame(frames: list[Frame], values: np.ndarray) -> list[np.ndarray]:
     return np.split(values, np.cumsum([len(frame) for frame in frames])[:-1])
+
+
+def test_atoms_beyond_the_cutoff_have_no_pair_energy() -> None:
+    positions = [np.array([[0.0, 0, 0], [5.0 + 0.1 * n, 0, 0]]) for n in range(12)]
+    frames = [Frame(np.array([18, 18]), x, np.zeros((3, 3)), np.zeros(3, bool), 0.0, 0.01 * (x - 1)) for x in positions]
+    fit = fit_pair_energy(Store(frames, CUTOFF), [18], CUTOFF, {(18, 18): 3.0})
+    assert not fit.helps
+    assert fit.coefficients.shape[1:] == (1, 1)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from mdpot import MdpotError
+from mdpot.stopping import Stopped
 from mdpot.training.run import run_pretrain, run_train
-from mdpot.training.stopping import Stopped
 
 from .conftest import CPU, StopAfter, assert_same_weights, weights_of, without_clock
 

@@ -14,8 +14,8 @@ from ase.io import write
 
 from mdpot import MdpotError, build_potential, load_potential, save_potential
 from mdpot.checkpoint import read_metadata
+from mdpot.stopping import Stopped
 from mdpot.training.run import run_finetune, run_pretrain, run_train
-from mdpot.training.stopping import Stopped
 from mdpot.training.transfer import transfer_backbone
 
 from .conftest import CPU, Notes, StopAfter, assert_same_weights, weights_of, without_clock

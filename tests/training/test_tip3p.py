@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from mdpot.errors import MdpotError
+from mdpot.stopping import Stopped
 from mdpot.training.config import load_recipe
 from mdpot.training.data import tip3p
 from mdpot.training.data.forcefields import SPCFw
@@ -26,7 +27,6 @@ from mdpot.training.data.npz import read_water_npz
 from mdpot.training.data.sources import find, list_sources, load_dataset, prepare
 from mdpot.training.data.splits import split_by_group
 from mdpot.training.data.tip3p import SIZES, Size, generate
-from mdpot.training.stopping import Stopped
 from mdpot.units import KJ_PER_MOL
 
 pytest.importorskip("openmm")

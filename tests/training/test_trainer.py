@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from mdpot.stopping import Stopped
 from mdpot.training import trainer
 from mdpot.training.config import FinetuneConfig, PretrainConfig
 from mdpot.training.data.frames import Frame
@@ -20,7 +21,6 @@ from mdpot.training.data.reference import fit_reference
 from mdpot.training.data.store import Store
 from mdpot.training.evaluate import evaluate
 from mdpot.training.objectives import Labels, MaskedAtoms
-from mdpot.training.stopping import Stopped
 from mdpot.training.trainer import BEST, LAST, LOG, Diverged, Means, Report, fit, validate
 
 from .conftest import CUTOFF, STAGE, new_potential, read_log, run

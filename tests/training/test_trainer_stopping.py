@@ -14,10 +14,10 @@ import torch
 
 from mdpot.errors import MdpotError
 from mdpot.models import Potential
+from mdpot.stopping import Stopped, StopSignal
 from mdpot.training import trainer
 from mdpot.training.config import FinetuneConfig
 from mdpot.training.objectives import Labels
-from mdpot.training.stopping import Stopped, StopSignal
 from mdpot.training.trainer import BEST, LAST, LOG, Progress, fit
 
 from .conftest import STAGE, new_potential, read_log, run

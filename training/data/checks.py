@@ -14,6 +14,8 @@ from mdpot.training.data.reading import ENERGY_AND_FORCES, Reading
 
 #: Atoms closer than this, Å, are an error in the file: the shortest bond there is, H2, has 0.74 Å.
 MIN_DISTANCE = 0.4
+#: No label, in any unit, is larger; and its square still is a number.
+LARGEST = 1e12
 # A search for shorter pairs than this is slower, for the bins of the search are then too many.
 _SEARCH = 1.5
 
@@ -45,8 +47,8 @@ def validate_frames(frames: Sequence[Frame], where: str = "data", need: Collecti
         need: the labels that every frame must have; pretraining needs none.
 
     Raises:
-        MdpotError: no frames; no atoms; NaN or infinity; a periodic frame without a cell; overlapping atoms,
-            images included; a label that is missing or of a wrong shape.
+        MdpotError: no frames; no atoms; NaN, infinity or what comes near it; a periodic frame without a cell;
+            overlapping atoms, images included; a label that is missing or of a wrong shape.
     """
     if not frames:
         raise MdpotError(f"{where}: empty: it holds no frame.")
@@ -104,7 +106,7 @@ def _check_finite_labels(frame: Frame, at: str) -> None:
 
 
 def _check_finite(values: np.ndarray, what: str) -> None:
-    bad = np.argwhere(~np.isfinite(values))
+    bad = np.argwhere(~(np.abs(values) < LARGEST))
     if len(bad):
         place = f" (row {bad[0][0]})" if values.ndim == 2 else ""
         raise MdpotError(

@@ -11,7 +11,7 @@ from ase.data import chemical_symbols, covalent_radii
 
 from mdpot.errors import MdpotError
 from mdpot.neighbors import neighbor_list
-from mdpot.training.data.checks import validate_frames
+from mdpot.training.data.checks import LARGEST, validate_frames
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Asked
 from mdpot.training.data.pyg import Unopened
@@ -43,7 +43,7 @@ def inspect_file(path: Path | str, asked: Asked) -> dict[str, Any]:
         stress_key, and other_keys that were seen; units; isolated_atoms {symbol: eV}; energy_per_atom, force,
         volume_per_atom: ranges in eV, eV/Å and Å^3; vacuum: frames with a gap along a periodic direction; distances:
         the smallest in Å by pair; outliers: frames by what is odd in them; first: energy (eV), forces_rms (eV/Å) and
-        stress (eV/Å^3, tension positive) of the first labeled frame; warnings: sentences.
+        stress (eV/Å^3, tension positive) of the first labeled frame with finite labels; warnings: sentences.
 
     Raises:
         MdpotError: a file that cannot be read at all.
@@ -70,7 +70,7 @@ def inspect_file(path: Path | str, asked: Asked) -> dict[str, Any]:
     if labeled and need == {"energy"}:
         warnings.append("no forces: energies alone are trained on with --set finetune.force_weight=0.")
     warnings += [note for note in reading.notes if "isolated atoms" not in note]
-    outliers = _outliers(labeled, reading)
+    outliers = _outliers([frame for frame in labeled if _is_finite(frame)])
     for what, places in outliers.items():
         rest = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
         warnings.append(f"{what}: frame {', '.join(str(n) for n in places[:NAMED])}{rest}.")
@@ -95,12 +95,16 @@ def _faults(reading: Reading, path: Path, asked: Asked) -> list[str]:
     return reading.doubts() if asked.check else []
 
 
-def _outliers(frames: Sequence[Frame], reading: Reading) -> dict[str, list[int]]:
+def _is_finite(frame: Frame) -> bool:
+    labels = [getattr(frame, kind) for kind in LABELS]
+    return all(value is None or bool((np.abs(value) < LARGEST).all()) for value in labels)
+
+
+def _outliers(frames: Sequence[Frame]) -> dict[str, list[int]]:
     """Places in the file of frames that are far from the others, by what is; the oddest first."""
     found: dict[str, list[int]] = {}
     if sum(frame.energy is not None for frame in frames) > FEW:
-        elements, shift = fit_reference(frames, isolated=reading.isolated)
-        wild = wild_frames(frames, elements, shift)
+        wild = wild_frames(frames, *fit_reference(frames))
         found["energies far from those of the other frames"] = [frame.index for frame, _ in wild]
     largest = {frame.index: float(np.abs(frame.forces).max()) for frame in frames if frame.forces is not None}
     if len(largest) > FEW:
@@ -124,7 +128,8 @@ def _summary(
     for frame in frames:
         name = "".join(axis if periodic else "-" for axis, periodic in zip("abc", frame.pbc, strict=True))
         directions[name] = directions.get(name, 0) + 1
-    first = labeled[0] if labeled else None
+    sound = [frame for frame in labeled if _is_finite(frame)]
+    first = sound[0] if sound else None
     return {
         "file": str(reading.path),
         "frames": reading.n_frames,
@@ -138,8 +143,8 @@ def _summary(
         "other_keys": [*keys.others, *reading.ignored],
         "units": reading.units.as_dict(),
         "isolated_atoms": {chemical_symbols[z]: energy for z, energy in sorted(reading.isolated.items())},
-        "energy_per_atom": _range([f.energy / len(f) for f in labeled if f.energy is not None]),
-        "force": _range([float(np.abs(f.forces).max()) for f in labeled if f.forces is not None]),
+        "energy_per_atom": _range([f.energy / len(f) for f in sound if f.energy is not None]),
+        "force": _range([float(np.abs(f.forces).max()) for f in sound if f.forces is not None]),
         "volume_per_atom": _range([abs(np.linalg.det(f.cell)) / len(f) for f in frames if f.pbc.all()]),
         "vacuum": _vacuum(frames),
         "distances": _smallest_distances(frames),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,7 +93,7 @@ def load_arrays(path: Path | str) -> dict[str, np.ndarray]:
         raise MdpotError(f"{path}: no npz archive, truncated or damaged ({error}). Copy it again.") from None
 
 
-def rmd17_frames(path: Path, arrays: Mapping[str, np.ndarray], rows: Iterable[int]) -> list[Frame]:
+def rmd17_frames(path: Path, arrays: Mapping[str, np.ndarray], rows: Sequence[int]) -> list[Frame]:
     """Some of the frames of an rMD17 archive in eV and Å; no cell, each frame its own group.
 
     Args:
@@ -106,9 +106,9 @@ def rmd17_frames(path: Path, arrays: Mapping[str, np.ndarray], rows: Iterable[in
         MdpotError: arrays that do not fit each other.
     """
     known = zip(("numbers", "positions", "energies", "forces"), RMD17_KEYS, strict=True)
-    chosen = {what: arrays[key] if what == "numbers" else arrays[key][list(rows)] for what, key in known}
+    chosen = {what: arrays[key] if what == "numbers" else arrays[key][rows] for what, key in known}
     frames = [convert(frame, MD17_UNITS) for frame in _frames(path, chosen)]
-    return [replace(frame, group=str(row)) for frame, row in zip(frames, rows, strict=True)]
+    return [replace(frame, group=str(row), index=row) for frame, row in zip(frames, rows, strict=True)]
 
 
 def read_water_npz(paths: Iterable[Path | str]) -> list[Frame]:

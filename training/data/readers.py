@@ -42,10 +42,8 @@ def read_file(path: Path | str, asked: Asked = NOTHING_ASKED, need: Collection[s
 
 def read_frames(path: Path | str) -> list[Frame]:
     """All frames of a file but isolated atoms, labeled or not, in eV and Å; errors as `read_file`."""
-    reading = read_file(path, need=None)
-    if reading.n_unlabeled:
-        reading = read_file(path, need=())
-    return reading.frames
+    path = Path(path)
+    return finish(parse_file(path, NOTHING_ASKED, True), (), path).frames
 
 
 def is_runner(path: Path) -> bool:

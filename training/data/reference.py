@@ -136,7 +136,8 @@ def label_scale(frames: Sequence[Frame], elements: Sequence[int], shift: np.ndar
         elements, shift: from `fit_reference`.
 
     Raises:
-        MdpotError: all forces are zero, or without forces all energies per atom those of the reference.
+        MdpotError: neither forces nor energies; all forces are zero, or without forces all energies per atom those of
+            the reference.
     """
     forces = [frame.forces.ravel() for frame in frames if frame.forces is not None]
     if forces:
@@ -146,6 +147,10 @@ def label_scale(frames: Sequence[Frame], elements: Sequence[int], shift: np.ndar
             raise MdpotError("the scale is the typical force, but the training frames have no forces other than zero.")
         return value
     labeled = [frame for frame in frames if frame.energy is not None]
+    if not labeled:
+        raise MdpotError(
+            "the scale is the typical force, or the spread of the energies; the training frames have neither."
+        )
     shares, energies = _shares(labeled, elements)
     value = float(np.std(energies - shares @ shift))
     if value == 0.0:

@@ -15,7 +15,7 @@ import numpy as np
 
 from mdpot.errors import MdpotError, unknown
 from mdpot.files import atomic, locked
-from mdpot.training.stopping import Stopped, StopSignal
+from mdpot.stopping import Stopped, StopSignal
 from mdpot.units import KJ_PER_MOL, NM
 
 # The masked-pretraining paper, section "Experiment Set up on Water Datasets"; it does not give the temperature.

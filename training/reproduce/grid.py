@@ -12,10 +12,10 @@ from typing import Any, Literal, Protocol
 
 from mdpot.errors import MdpotError
 from mdpot.files import locked
+from mdpot.stopping import Stopped, StopSignal
 from mdpot.training import folder as files
 from mdpot.training.config import Recipe, recipe_to_dict
 from mdpot.training.listener import Listener
-from mdpot.training.stopping import Stopped, StopSignal
 
 Kind = Literal["pretrain", "train", "finetune", "dynamics"]
 Status = Literal["missing", "stopped", "failed", "diverged", "finished"]

@@ -20,11 +20,11 @@ from typing import Any, TextIO
 
 import mdpot
 from mdpot.errors import MdpotError
+from mdpot.stopping import Stopped
 from mdpot.training import folder as files
 from mdpot.training.config import Recipe, recipe_to_dict
 from mdpot.training.listener import Listener
 from mdpot.training.reproduce.grid import RESULTS, Run, Work, folder_of, log_of, outcome_of
-from mdpot.training.stopping import Stopped
 from mdpot.training.trainer import Diverged, Report
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from mdpot import MdpotError
+from mdpot.stopping import Stopped
 from mdpot.training.config import recipe_to_dict
 from mdpot.training.listener import Listener
 from mdpot.training.reproduce import Settings, Work, reproduce, worker
@@ -21,7 +22,6 @@ from mdpot.training.reproduce.dynamics import time_dynamics
 from mdpot.training.reproduce.experiments import plan
 from mdpot.training.reproduce.grid import Run, folder_of, outcome_of, run_grid, state_of, with_parents
 from mdpot.training.reproduce.worker import without_folders
-from mdpot.training.stopping import Stopped
 from mdpot.training.trainer import Diverged, Report
 
 from .conftest import ONE, SILENT, Fake, leave, write
