@@ -158,8 +158,8 @@ def test_own_class_and_names_of_labels(tmp_path: Path, labeled: list[Atoms], nam
     write(tmp_path / "frames.extxyz", labeled)
     expected = load_dataset("custom", tmp_path / "frames.extxyz")
     found = from_pyg(Toy(tmp_path / "toy", objects(labeled, *names)))
-    assert "(eV, eV/Å, Å, assumed)" in found.labels
-    assert f"energy {names[0]}, forces {names[1]}" in found.labels
+    assert "in eV, eV/Å, Å (assumed)" in found.labels
+    assert f"{names[0]}, {names[1]}" in found.labels
     for one, other in zip(found.frames, expected.frames, strict=True):
         assert one.group == other.group
         assert one.energy == pytest.approx(other.energy, abs=1e-7)

@@ -157,9 +157,7 @@ def test_custom_files(tmp_path: Path) -> None:
     write(tmp_path / "mine.extxyz", [water] * 4)
     dataset = load_dataset("custom", tmp_path / "mine.extxyz")
     assert len(dataset) == 4
-    assert dataset.labels == (
-        "as in mine.extxyz: energy REF_energy, forces REF_forces, no stress (eV, eV/Å, Å, assumed)"
-    )
+    assert dataset.labels == ("as in mine.extxyz: REF_energy, REF_forces, no stress; in eV, eV/Å, Å (assumed)")
     del water.arrays["REF_forces"]
     write(tmp_path / "bare.extxyz", [water] * 4)
     with pytest.raises(MdpotError, match=r"bare\.extxyz: no forces in any of its 4 frames"):

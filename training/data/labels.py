@@ -85,8 +85,8 @@ class Keys:
         return self.stress is not None and "virial" in self.stress.lower()
 
     def __str__(self) -> str:
-        shown = {"energy": self.energy, "forces": self.forces, "stress": self.stress}
-        return ", ".join(f"{kind} {key}" if key is not None else f"no {kind}" for kind, key in shown.items())
+        keys = {"energy": self.energy, "forces": self.forces, "stress": self.stress}
+        return ", ".join(key if key is not None else f"no {kind}" for kind, key in keys.items())
 
 
 @dataclass

@@ -76,7 +76,7 @@ class Reading:
     @property
     def described(self) -> str:
         """Keys and units in one line."""
-        return f"{self.keys} ({self.units})"
+        return f"{self.keys}; in {self.units}"
 
     def check(self, physics: bool = True) -> None:
         """Refuses what cannot be trained on.

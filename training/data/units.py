@@ -151,7 +151,7 @@ class Units:
         return all(math.isclose(factor, 1.0) for factor in self.conversions)
 
     def __str__(self) -> str:
-        return f"{self.energy}, {self.force}, {self.length}, {self.source}"
+        return f"{self.energy}, {self.force}, {self.length} ({self.source})"
 
     def as_dict(self) -> dict[str, str]:
         """By quantity, and "source"."""
