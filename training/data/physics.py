@@ -160,7 +160,8 @@ def _forces(frames: Sequence[Frame], key: str, taken: Units) -> str | None:
         if likely:  # a force field may have bonds as soft as it likes
             return (
                 f"the forces in {key!r} are not in {taken.force}: bonds to hydrogen would have a stiffness of "
-                f"{line.slope:.3g} eV/Å², and C–H, N–H and O–H have 25 to 60. They are likely in {likely}: --units force={likely}."
+                f"{line.slope:.3g} eV/Å², and C–H, N–H and O–H have 25 to 60. They are likely in {likely}: "
+                f"--units force={likely}."
             )
     if line.n_points > 30 and line.correlation < -0.6:
         return f"the forces in {key!r} have the wrong sign: they push bonds to hydrogen apart. Are they gradients?"
