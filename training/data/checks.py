@@ -8,7 +8,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from mdpot.errors import MdpotError
-from mdpot.neighbors import full_cell, neighbor_list
+from mdpot.neighbors import full_cell, neighbor_list, pair_vectors
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.reading import ENERGY_AND_FORCES, Reading
 
@@ -120,7 +120,7 @@ def _check_distances(frame: Frame, at: str) -> None:
     if len(frame) <= _FEW and _surely_apart(frame):
         return
     pairs, shifts = neighbor_list(frame.positions, frame.cell, frame.pbc, _SEARCH)
-    vectors = frame.positions[pairs[1]] - frame.positions[pairs[0]] + shifts @ frame.cell
+    vectors = pair_vectors(frame.positions, frame.cell, pairs, shifts)
     lengths = np.linalg.norm(vectors, axis=1)
     if lengths.min(initial=MIN_DISTANCE) >= MIN_DISTANCE:
         return

@@ -21,7 +21,7 @@ import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 from scipy import sparse
 
-from mdpot.neighbors import neighbor_list
+from mdpot.neighbors import neighbor_list, pair_vectors
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.units import ASE, ENERGIES, PRESSURES, RYDBERG, Units
 from mdpot.units import BOHR, HARTREE, KCAL_PER_MOL, KJ_PER_MOL
@@ -351,7 +351,7 @@ def _stress(frames: Sequence[Frame], key: str, taken: Units) -> str | None:
 def _edges(frame: Frame, reach: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs [2, n_edges], distances [n_edges] and vectors [n_edges, 3], Å; atoms on top of each other are left out."""
     pairs, shifts = neighbor_list(frame.positions, frame.cell, frame.pbc, reach)
-    vectors = frame.positions[pairs[1]] - frame.positions[pairs[0]] + shifts @ frame.cell
+    vectors = pair_vectors(frame.positions, frame.cell, pairs, shifts)
     distances = np.linalg.norm(vectors, axis=1)
     apart = distances > 1e-3
     return pairs[:, apart], distances[apart], vectors[apart]
