@@ -138,7 +138,10 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         **others: Any,
     ) -> Any:
         labels = {key: value for key in LABEL_OPTIONS if (value := others.pop(key)) is not None}
-        overrides = (*overrides, *(f"data.{key}={json.dumps(value)}" for key, value in labels.items()))
+        overrides = (
+            *overrides,
+            *(f"data.{key}={json.dumps(value, ensure_ascii=False)}" for key, value in labels.items()),
+        )
         loaded = read_recipe(recipe, preset, overrides, model, print_recipe)
         check_device(device)
         return command(Request(loaded, data, out, model, seed, device, resume, tensorboard), **others)

@@ -78,6 +78,7 @@ def save_potential(path: Path | str, potential: Potential, metadata: Mapping[str
     tensors = {k: v.detach().cpu().contiguous() for k, v in potential.state_dict().items()}
     as_dtype(dtype)
     _require_finite(tensors)
+    header = json.loads(json.dumps(header))  # as it will be read: JSON makes texts of all keys
     header["checksum"] = checksum(header, tensors)
     write_bytes(path, save(tensors, metadata={"mdpot": json.dumps(header)}))
 

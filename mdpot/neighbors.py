@@ -9,6 +9,7 @@ from vesin import NeighborList
 from mdpot.errors import MdpotError
 from mdpot.torch_pairs import FARTHEST, FLATTEST, find_pairs, require_manageable
 
+MANY_CELLS = 4_000  # vesin walks through them in the time that the search in torch takes to start
 MOST_CELLS = 100_000  # vesin's own limit; where it merges cells to stay below, it may divide by zero
 
 
@@ -58,8 +59,8 @@ def neighbor_list(
     except RuntimeError as error:
         raise MdpotError(str(error)) from None
     lengths = heights + np.where(pbc, 0.0, 1.01 * cutoff)
-    if np.maximum(lengths // cutoff, 1.0).prod() > min(1000 + 20 * len(positions), MOST_CELLS):
-        # More cells than atoms: vesin would walk through all of them, or die.
+    if np.maximum(lengths // cutoff, 1.0).prod() > min(MANY_CELLS + 20 * len(positions), MOST_CELLS):
+        # Many more cells than atoms: vesin would walk through all of them, or die.
         found = find_pairs(torch.from_numpy(home), torch.from_numpy(box), torch.from_numpy(pbc.copy()), float(cutoff))
         edge_index, shifts = found[0].numpy(), found[1].numpy()
     else:
@@ -70,6 +71,12 @@ def neighbor_list(
         turns = turns.astype(np.int32)
         shifts = shifts + turns.take(edge_index[0], 0) - turns.take(edge_index[1], 0)
     return edge_index, shifts.astype(np.int32, copy=False)
+
+
+def pair_vectors(positions: np.ndarray, cell: np.ndarray, edge_index: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+    """The vectors [n_edges, 3], Å, from i to j of the pairs that `neighbor_list` found; arguments as there."""
+    i, j = edge_index
+    return positions[j] - positions[i] + shifts @ cell
 
 
 def full_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:

@@ -145,10 +145,7 @@ def _read_xyz(path: Path, data: bytes) -> list[Atoms]:
     cells = [_ipi_cell(comment) for comment, _ in blocks]
     masses = [_isotopes(lines) for _, lines in blocks] if _ISOTOPE.search(text) else [None] * len(blocks)
     # Anew, for ASE's reader ends at a blank line between frames.
-    text = "".join(f"{len(lines)}\n{comment}\n" + "\n".join(lines) + "\n" for comment, lines in blocks)
-    if any(mass is not None for mass in masses):
-        text = _ISOTOPE.sub(r"\1H", text)
-    text = _SIX_NUMBERS.sub(_nine_numbers, text)
+    text = "".join(_rewritten(*block, mass is not None) for block, mass in zip(blocks, masses, strict=True))
     # From memory: ASE's reader seeks back and forth, which costs a minute in a gzipped file.
     structures = read(io.StringIO(text), index=":", format="extxyz")
     assert isinstance(structures, list)
@@ -186,6 +183,14 @@ def _blocks(path: Path, text: str) -> Iterator[tuple[str, Sequence[str]]]:
             )
         yield lines[at + 1], lines[at + 2 : at + 2 + n_atoms]
         at += 2 + n_atoms
+
+
+def _rewritten(comment: str, lines: Sequence[str], has_isotopes: bool) -> str:
+    """A frame as ASE's reader takes it."""
+    atoms = "\n".join(lines)
+    if has_isotopes:
+        atoms = _ISOTOPE.sub(r"\1H", atoms)
+    return f"{len(lines)}\n{_SIX_NUMBERS.sub(_nine_numbers, comment)}\n{atoms}\n"
 
 
 def _isotopes(lines: Sequence[str]) -> np.ndarray | None:

@@ -90,6 +90,12 @@ def test_the_header_says_what_the_file_is(path: Path) -> None:
         assert "shift" in file.keys()  # noqa: SIM118
 
 
+def test_metadata_may_have_numbers_for_keys(tmp_path: Path) -> None:
+    save_potential(tmp_path / "a.safetensors", make(), {"charges": {10: 1, 2: 3}, "pair": (1, 2)})
+    header = read_metadata(tmp_path / "a.safetensors")
+    assert (header["charges"], header["pair"]) == ({"10": 1, "2": 3}, [1, 2])
+
+
 def test_metadata_cannot_replace_what_the_file_needs(tmp_path: Path) -> None:
     save_potential(tmp_path / "a", make(), {"model": "other", "format_version": 99, "cutoff": 1.0})
     assert read_metadata(tmp_path / "a")["model"] == "egnn"

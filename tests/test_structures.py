@@ -107,3 +107,12 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "blank.xyz").write_text("\n \n")
     with pytest.raises(MdpotError, match="empty"):
         read_structures(tmp_path / "blank.xyz")
+
+
+def test_letters_in_a_comment_are_no_isotopes(tmp_path: Path) -> None:
+    comment = 'T = 300 D = 4 Properties=species:S:1:pos:R:3 energy=-1.0 pbc="F F F"'
+    (tmp_path / "d.xyz").write_text(f"2\n{comment}\nD 0 0 0\nO 0 0 0.96\n")
+    (atoms,) = read_structures(tmp_path / "d.xyz")
+    assert (atoms.info["T"], atoms.info["D"]) == (300, 4)
+    assert atoms.get_chemical_symbols() == ["H", "O"]
+    assert atoms.get_masses()[0] == pytest.approx(2.0141, abs=1e-4)

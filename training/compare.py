@@ -79,13 +79,15 @@ def run_compare(
                 errors = metrics["errors"]
                 tables[arm].append(errors.get("test", errors["validation"]))
                 labels = metrics["labels"]
+        # A label that frames do not have is not scored.
+        scored = [key for key in QUANTITIES if all(key in table for arm in ARMS for table in tables[arm])]
         result = {
             "recipe": recipe.name,
             "preset": recipe.preset,
             "model": recipe.model.name,
             "labels": labels,
             "seeds": chosen,
-            "test": {key: compare(*([t[key] for t in tables[arm]] for arm in ARMS)) for key in QUANTITIES},
+            "test": {key: compare(*([t[key] for t in tables[arm]] for arm in ARMS)) for key in scored},
         }
         files.write_json(out / COMPARISON, result)
         draw(out / CURVES, out, chosen)
@@ -113,12 +115,13 @@ def standard_error(values: np.ndarray) -> float | None:
 
 def draw(path: Path, out: Path, seeds: Sequence[int]) -> None:
     """The validation curves of both arms, a thin line a seed and a thick one for their mean."""
-    figure, axes = new_figure(2)
-    for axis, key, label in zip(
-        axes, ("force_rmse", "energy_mae"), ("force RMSE (meV/Å)", "energy MAE (meV/atom)"), strict=True
-    ):
-        for arm, color in zip(ARMS, ("C0", "C1"), strict=True):
-            logs = [read_log(out / f"seed{number}" / arm / "finetune") for number in seeds]
+    every = {arm: [read_log(out / f"seed{number}" / arm / "finetune") for number in seeds] for arm in ARMS}
+    shown = [
+        key for key in ("force_rmse", "energy_mae") if all(f"val/{key}" in x for logs in every.values() for x in logs)
+    ]
+    figure, axes = new_figure(len(shown))
+    for axis, key in zip(axes, shown, strict=True):
+        for (arm, logs), color in zip(every.items(), ("C0", "C1"), strict=True):
             length = min(len(log["step"]) for log in logs)
             curves = np.array([log[f"val/{key}"][:length] for log in logs])
             steps = logs[0]["step"][:length]
@@ -128,7 +131,7 @@ def draw(path: Path, out: Path, seeds: Sequence[int]) -> None:
         axis.set_yscale("log")
         readable_log(axis.yaxis)
         axis.set_xlabel("step of finetuning")
-        axis.set_ylabel(f"validation {label}")
+        axis.set_ylabel(f"validation {QUANTITIES[key]}")
         axis.legend(frameon=False)
     save(figure, path)
 
@@ -137,6 +140,7 @@ def _report(result: Mapping[str, Any]) -> str:
     rows = [
         f"| {title} | " + " | ".join(_value(result["test"][key][part]) for part in (*ARMS, "difference")) + " |"
         for key, title in QUANTITIES.items()
+        if key in result["test"]
     ]
     n = len(result["seeds"])
     spread = "mean ± standard error" if n > 1 else "one seed, hence no standard error"

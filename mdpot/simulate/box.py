@@ -10,7 +10,7 @@ from ase import Atoms
 from scipy.spatial.transform import Rotation
 
 from mdpot.errors import MdpotError
-from mdpot.neighbors import neighbor_list
+from mdpot.neighbors import neighbor_list, pair_vectors
 from mdpot.simulate.engine import U_PER_A3
 from mdpot.structures import read_structures
 
@@ -85,13 +85,13 @@ def _spread(n: int, length: float, rng: np.random.Generator) -> np.ndarray:
     contact = min(CONTACT, 0.89 * length)  # leaves room in the box of one or two molecules
     cell, pbc = length * np.eye(3), np.ones(3, dtype=bool)
     for _ in range(2000):
-        (i, j), shifts = neighbor_list(points, cell, pbc, contact)
-        if len(i) == 0:
+        pairs, shifts = neighbor_list(points, cell, pbc, contact)
+        if pairs.size == 0:
             break
-        vectors = points[j] - points[i] + shifts @ cell
+        vectors = pair_vectors(points, cell, pairs, shifts)
         distances = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-3)
         # Each of the two goes half of the way, and a little more so that contacts really open.
-        np.subtract.at(points, i, 0.51 * (contact * 1.01 - distances) * vectors / distances)
+        np.subtract.at(points, pairs[0], 0.51 * (contact * 1.01 - distances) * vectors / distances)
     return points % length
 
 

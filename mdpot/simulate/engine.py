@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms
 
 from mdpot.errors import MdpotError
-from mdpot.neighbors import neighbor_list
+from mdpot.neighbors import neighbor_list, pair_vectors
 from mdpot.units import AMU_A2_PER_FS2, BOLTZMANN
 
 U_PER_A3 = 1.66053906660  # g/cm^3: density of one atomic mass unit per Å^3
@@ -170,8 +170,9 @@ def repartition(atoms: Atoms, hydrogen_mass: float) -> np.ndarray:
             hydrogens.
     """
     masses = atoms.get_masses()
-    (i, j), shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, 1.4)
-    distances = np.linalg.norm(atoms.positions[j] - atoms.positions[i] + shifts @ atoms.cell.array, axis=1)
+    pairs, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, 1.4)
+    distances = np.linalg.norm(pair_vectors(atoms.positions, atoms.cell.array, pairs, shifts), axis=1)
+    i, j = pairs
     heavy = atoms.numbers[j] > 1
     for hydrogen in np.flatnonzero(atoms.numbers == 1):
         bonds = np.flatnonzero((i == hydrogen) & heavy)

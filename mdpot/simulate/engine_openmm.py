@@ -12,7 +12,7 @@ from ase.cell import Cell
 from ase.data import covalent_radii
 
 from mdpot.errors import MdpotError
-from mdpot.neighbors import neighbor_list
+from mdpot.neighbors import neighbor_list, pair_vectors
 from mdpot.simulate.barostat import Barostat, Structure
 from mdpot.simulate.engine import Dynamics, State, kinetic_energy, rest
 from mdpot.units import AMU_A2_PER_FS2, KJ_PER_MOL, NM
@@ -77,8 +77,9 @@ def find_molecules(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     radii = 1.2 * np.where(np.isin(atoms.numbers, NONMETALS), covalent_radii[atoms.numbers], 0.0)
     if not radii.any():
         return np.arange(n_atoms), image, np.zeros((0, 2), dtype=np.int64)
-    (i, j), shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, 2.0 * radii.max())
-    distances = np.linalg.norm(atoms.positions[j] - atoms.positions[i] + shifts @ atoms.cell.array, axis=1)
+    pairs, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, 2.0 * radii.max())
+    distances = np.linalg.norm(pair_vectors(atoms.positions, atoms.cell.array, pairs, shifts), axis=1)
+    i, j = pairs
     bonded = (distances < radii[i] + radii[j]) & (radii[i] > 0) & (radii[j] > 0)
     i, j, shifts = i[bonded], j[bonded], shifts[bonded]
     first = np.searchsorted(i, np.arange(n_atoms + 1))

@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from mdpot.errors import MdpotError
-from mdpot.neighbors import neighbor_list
+from mdpot.neighbors import neighbor_list, pair_vectors
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,9 @@ def radial_distributions(frames: Iterable[Atoms], r_max: float | None = None, wi
             counts = {pair: np.zeros(n_bins) for pair in pairs}
         n_frames += 1
         cell = atoms.cell.array
-        (i, j), shifts = neighbor_list(atoms.positions, cell, atoms.pbc, n_bins * width)
-        distances = np.linalg.norm(atoms.positions[j] - atoms.positions[i] + shifts @ cell, axis=1)
+        edges, shifts = neighbor_list(atoms.positions, cell, atoms.pbc, n_bins * width)
+        distances = np.linalg.norm(pair_vectors(atoms.positions, cell, edges, shifts), axis=1)
+        i, j = edges
         bins = np.minimum((distances / width).astype(np.int64), n_bins - 1)
         volume = atoms.get_volume()
         for a, b in counts:

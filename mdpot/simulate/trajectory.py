@@ -82,10 +82,11 @@ class DCD:
         from mdpot.simulate.engine_openmm import make_topology
 
         self.path = path
-        self._has_cell = atoms.cell.rank > 0
+        append = path.is_file() and path.stat().st_size > 0
+        # A file of before slabs kept their cell goes on without.
+        self._has_cell = _has_cell(path) if append else atoms.cell.rank > 0
         # The header only says how many atoms there are and that there is a box; each frame brings its own.
         topology = make_topology(Atoms(atoms.numbers, cell=np.eye(3), pbc=self._has_cell))
-        append = path.is_file() and path.stat().st_size > 0
         if append:
             _count_frames(path, len(atoms))
         self._file = path.open("r+b" if append else "w+b")

@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 
 from mdpot.errors import MdpotError
-from mdpot.neighbors import neighbor_list
+from mdpot.neighbors import neighbor_list, pair_vectors
 from mdpot.simulate.engine import State, degrees_of_freedom
 
 MEMORY = ("first_energy", "first_volume", "mean_temperature", "mean_at")
@@ -119,11 +119,11 @@ class Watch:
         cutoff = float(self._too_close.max())
         if cutoff == 0:
             return None
-        (i, j), shifts = neighbor_list(state.positions, state.cell, self._pbc, cutoff)
-        if len(i) == 0:
+        pairs, shifts = neighbor_list(state.positions, state.cell, self._pbc, cutoff)
+        if pairs.size == 0:
             return None
-        vectors = state.positions[j] - state.positions[i] + shifts @ state.cell
-        distances = np.linalg.norm(vectors, axis=1)
+        distances = np.linalg.norm(pair_vectors(state.positions, state.cell, pairs, shifts), axis=1)
+        i, j = pairs
         limits = self._too_close[self._numbers[i], self._numbers[j]]
         worst = int(np.argmin(distances / limits))
         if distances[worst] >= limits[worst]:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from mdpot.errors import MdpotError
-from mdpot.training.data.checks import validate_frames
+from mdpot.neighbors import full_cell, neighbor_list
+from mdpot.training.data.checks import MIN_DISTANCE, _surely_apart, validate_frames
+from mdpot.training.data.frames import Frame
 
 NAN_POSITIONS = np.array([[0.0, 0, 0], [0.96, np.nan, 0], [-0.24, 0.93, 0]])
 TWO_CLOSE = np.array([[0.0, 0, 0], [0.96, 0, 0], [0.96, 0.2, 0]])
@@ -55,3 +57,23 @@ def test_sound_frames(make_frame, sample_frames) -> None:
     # A slab: the third vector is of no matter where that direction is not periodic.
     validate_frames([make_frame(cell=np.diag([6.0, 6, 0]), pbc=np.array([True, True, False]))])
     validate_frames(sample_frames)
+
+
+@pytest.mark.parametrize("pbc", [(1, 1, 1), (1, 1, 0), (0, 0, 1), (0, 0, 0)])
+def test_few_atoms_are_told_apart_without_a_search(pbc: tuple[int, int, int]) -> None:
+    """The same answer as a search gives, for skewed and thin cells, atoms outside the cell and near its faces."""
+    rng = np.random.default_rng(0)
+    answers = set()
+    for _ in range(300):
+        cell = rng.normal(size=(3, 3)) + np.eye(3) * rng.uniform(1, 6)
+        periodic = np.array(pbc, bool)
+        positions = rng.uniform(-2, 3, size=(4, 3)) @ cell
+        frame = Frame(np.full(4, 1), positions, cell, periodic)
+        pairs, _ = neighbor_list(positions, cell, periodic, MIN_DISTANCE)
+        quick = _surely_apart(frame)
+        assert not (quick and pairs.size)
+        heights = 1 / np.linalg.norm(np.linalg.inv(full_cell(cell, periodic)), axis=0)[periodic]
+        if (heights > 2 * MIN_DISTANCE).all():
+            assert quick == (not pairs.size)
+        answers.add(quick)
+    assert answers == {True, False}

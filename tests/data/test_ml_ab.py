@@ -116,3 +116,8 @@ def test_damaged(file: Path, change, message: str) -> None:
     with pytest.raises(MdpotError, match=message) as caught:
         read_file(file)
     assert "\n" not in str(caught.value)
+
+
+def test_a_head_that_does_not_say_how_many_there_are(file: Path) -> None:
+    file.write_text(file.read_text().replace("\n2\n", "\n2x\n", 1))
+    assert len(read_file(file).frames) == 2

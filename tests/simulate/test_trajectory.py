@@ -86,6 +86,21 @@ def test_a_partly_periodic_cell_survives_dcd(name: str, tmp_path: Path) -> None:
         assert frame.get_all_distances(mic=True) == pytest.approx(distances, abs=1e-5)
 
 
+def test_a_dcd_file_without_cells_goes_on_without(tmp_path: Path) -> None:
+    """As earlier versions left it of a slab, whose run is resumed."""
+    pytest.importorskip("openmm")
+    cell, pbc = PARTLY["slab in a cell"]
+    slab = Atoms("OHHO", np.zeros((4, 3)), cell=cell, pbc=pbc)
+    written = states(4, cell)
+    for atoms, part in ((Atoms(slab.numbers, slab.positions), written[:2]), (slab, written[2:])):
+        file = TRAJECTORIES["dcd"](tmp_path / "t.dcd", atoms, 0.5, 10)
+        for state in part:
+            file.write(state)
+        file.close()
+    for state, frame in zip(written, read_trajectory(tmp_path / "t.dcd", slab), strict=True):
+        assert frame.positions == pytest.approx(state.positions, abs=1e-5)
+
+
 def test_dcd_as_others_read_it(tmp_path: Path) -> None:
     pytest.importorskip("openmm")
     mda = pytest.importorskip("MDAnalysis")

@@ -95,3 +95,14 @@ def test_refusals(compared, small_file: Path, tiny_recipe, tmp_path: Path) -> No
     with pytest.raises(MdpotError, match="needs pretraining"):
         run_compare(tiny_recipe("pretrain.objective=none"), data=small_file, out=tmp_path / "run", **CPU)
     assert not (tmp_path / "run").exists()
+
+
+def test_labels_that_frames_lack_are_left_out(small_file: Path, tiny_recipe, tmp_path: Path) -> None:
+    steps = ("finetune.max_steps=2", "pretrain.max_steps=1")
+    weights = ("finetune.energy_weight=0", "finetune.second_energy_weight=none")
+    recipe = tiny_recipe(*steps, *weights, 'data.energy_key="ignore"')
+    result = run_compare(recipe, data=small_file, out=tmp_path / "run", seeds=1, **CPU)
+    assert set(result["test"]) == {"force_rmse", "force_mae"}
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "force RMSE" in report
+    assert "energy" not in report

@@ -8,7 +8,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from mdpot.errors import MdpotError
-from mdpot.neighbors import neighbor_list
+from mdpot.neighbors import full_cell, neighbor_list, pair_vectors
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.reading import ENERGY_AND_FORCES, Reading
 
@@ -18,6 +18,8 @@ MIN_DISTANCE = 0.4
 LARGEST = 1e12
 # A search for shorter pairs than this is slower, for the bins of the search are then too many.
 _SEARCH = 1.5
+# Up to so many atoms all pairs are looked at, which takes less than a search.
+_FEW = 64
 
 
 def accept(reading: Reading, where: str, need: Collection[str] | None, physics: bool) -> Reading:
@@ -115,8 +117,10 @@ def _check_finite(values: np.ndarray, what: str) -> None:
 
 
 def _check_distances(frame: Frame, at: str) -> None:
+    if len(frame) <= _FEW and _surely_apart(frame):
+        return
     pairs, shifts = neighbor_list(frame.positions, frame.cell, frame.pbc, _SEARCH)
-    vectors = frame.positions[pairs[1]] - frame.positions[pairs[0]] + shifts @ frame.cell
+    vectors = pair_vectors(frame.positions, frame.cell, pairs, shifts)
     lengths = np.linalg.norm(vectors, axis=1)
     if lengths.min(initial=MIN_DISTANCE) >= MIN_DISTANCE:
         return
@@ -128,3 +132,18 @@ def _check_distances(frame: Frame, at: str) -> None:
         f"{at}: atoms overlap: {first} {i} and {second} {j}{image} are {lengths[worst]:.3f} Å apart; "
         f"at least {MIN_DISTANCE} Å is expected. Check the units and the cell."
     )
+
+
+def _surely_apart(frame: Frame) -> bool:
+    """Whether no two atoms overlap, told without a search: only the nearest image of a pair can, in a cell of heights
+    above twice `MIN_DISTANCE`."""
+    box = full_cell(frame.cell, frame.pbc)
+    inverse = np.linalg.inv(box)
+    thin = (np.linalg.norm(inverse, axis=0)[frame.pbc] * 2 * MIN_DISTANCE >= 1).any()
+    if thin or np.abs(frame.positions).max() > 1e6:  # the search knows what to say of positions so far out
+        return False
+    places = frame.positions @ inverse
+    first, second = np.triu_indices(len(frame), 1)
+    apart = places[first] - places[second]
+    vectors = (apart - np.round(apart) * frame.pbc) @ box
+    return bool((np.einsum("ij,ij->i", vectors, vectors) >= MIN_DISTANCE**2).all())

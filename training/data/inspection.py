@@ -10,7 +10,7 @@ import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 
 from mdpot.errors import MdpotError
-from mdpot.neighbors import neighbor_list
+from mdpot.neighbors import neighbor_list, pair_vectors
 from mdpot.training.data.checks import LARGEST, validate_frames
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Asked
@@ -189,7 +189,7 @@ def _smallest_distances(frames: Sequence[Frame]) -> dict[str, float]:
             )
         except MdpotError:
             continue
-        vectors = frame.positions[pairs[1]] - frame.positions[pairs[0]] + shifts @ frame.cell
+        vectors = pair_vectors(frame.positions, frame.cell, pairs, shifts)
         lengths = np.linalg.norm(vectors, axis=1)
         kinds = np.sort(frame.numbers[pairs], axis=0)
         near = lengths < REACH * covalent_radii[kinds].sum(0)

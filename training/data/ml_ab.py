@@ -54,9 +54,9 @@ def parse_ml_ab(path: Path, units: Units = UNITS) -> Raw:
 
 
 def _said(lines: Sequence[str]) -> int | None:
-    """The number of configurations in the head of the file."""
+    """The number of configurations in the head of the file; None where that says none."""
     for name, content in _sections(lines):
-        if name == "the number of configurations" and content:
+        if name == "the number of configurations" and content and content[0].isdecimal():
             return int(content[0])
     return None
 

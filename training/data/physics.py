@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
+from scipy import sparse
 
-from mdpot.neighbors import neighbor_list
+from mdpot.neighbors import neighbor_list, pair_vectors
 from mdpot.training.data.frames import Frame
-from mdpot.training.data.units import ENERGIES, PRESSURES, RYDBERG
+from mdpot.training.data.units import ASE, ENERGIES, PRESSURES, RYDBERG, Units
 from mdpot.units import BOHR, HARTREE, KCAL_PER_MOL, KJ_PER_MOL
 
 SAMPLE_FRAMES, SAMPLE_ATOMS = 60, 4000
@@ -48,24 +49,24 @@ class Line:
     n_points: int
 
 
-def contradictions(frames: Sequence[Frame], names: Mapping[str, str], unit_of_length: str = "Å") -> list[str]:
+def contradictions(frames: Sequence[Frame], names: Mapping[str, str], units: Units = ASE) -> list[str]:
     """What in the frames contradicts physics, a sentence each, with the likely cause and the remedy.
 
     Args:
         frames: in eV and Å; labels may be absent.
         names: the keys of "energy", "forces" and "stress" in the file, for the messages.
-        unit_of_length: what the positions were taken to be in.
+        units: what the numbers in the file were taken to be in.
 
     Returns:
         The sentences; none where nothing is found.
     """
     frames = [frame for frame in frames if len(frame) > 1]
     some = sample(frames)
-    found = [_lengths(some, unit_of_length)]
+    found = [_lengths(some, units.length)]
     if found[0] is None:  # else everything that follows is wrong as well
-        forces = _forces(some, names.get("forces", "forces"))
-        found += [forces, _energies(frames, names) if forces is None else None]
-        found += [_stress(frames, names.get("stress", "stress")) if forces is None else None]
+        forces = _forces(some, names.get("forces", "forces"), units)
+        found += [forces, _energies(frames, names, units) if forces is None else None]
+        found += [_stress(frames, names.get("stress", "stress"), units) if forces is None else None]
     return [text for text in found if text is not None]
 
 
@@ -145,7 +146,7 @@ def stiffness(frames: Sequence[Frame]) -> Line:
     return _line(x[near], y[near]) if near.sum() > 2 and x.std() > 0.003 else Line(math.nan, 0.0, 0)
 
 
-def _forces(frames: Sequence[Frame], key: str) -> str | None:
+def _forces(frames: Sequence[Frame], key: str, taken: Units) -> str | None:
     norms = [np.linalg.norm(frame.forces, axis=1) for frame in frames if frame.forces is not None]
     if not norms:
         return None
@@ -153,17 +154,19 @@ def _forces(frames: Sequence[Frame], key: str) -> str | None:
     line = stiffness(frames)
     if line.n_points > 30 and line.correlation > 0.6 and not STIFFNESS[0] < line.slope < STIFFNESS[1]:
         units = {"kcal/mol/Å": KCAL_PER_MOL, "kJ/mol/Å": KJ_PER_MOL, "meV/Å": 1e-3, "Hartree/bohr": HARTREE / BOHR}
-        units |= {"Rydberg/bohr": RYDBERG / BOHR, "Hartree/Å": HARTREE}
-        likely = _nearest({name: line.slope * value for name, value in units.items()}, 35.0)
+        units |= {"Rydberg/bohr": RYDBERG / BOHR, "Hartree/Å": HARTREE, "eV/Å": 1.0}
+        slope = line.slope / taken.to_ev_per_angstrom  # in the numbers of the file
+        likely = _nearest({name: slope * value for name, value in units.items()}, 35.0)
         if likely:  # a force field may have bonds as soft as it likes
             return (
-                f"the forces in {key!r} are not in eV/Å: bonds to hydrogen would have a stiffness of {line.slope:.3g} "
-                f"eV/Å², and C–H, N–H and O–H have 25 to 60. They are likely in {likely}: --units force={likely}."
+                f"the forces in {key!r} are not in {taken.force}: bonds to hydrogen would have a stiffness of "
+                f"{line.slope:.3g} eV/Å², and C–H, N–H and O–H have 25 to 60. They are likely in {likely}: "
+                f"--units force={likely}."
             )
     if line.n_points > 30 and line.correlation < -0.6:
         return f"the forces in {key!r} have the wrong sign: they push bonds to hydrogen apart. Are they gradients?"
     if typical > LARGEST_TYPICAL_FORCE:
-        hint = " They are likely in meV/Å: --units force=meV/Å." if typical < 1e4 else ""
+        hint = " They are likely in meV/Å: --units force=meV/Å." if typical < 1e4 and taken.are_ours else ""
         return f"the forces in {key!r} are far too large: half of them above {typical:.3g} eV/Å.{hint}"
     return None
 
@@ -223,7 +226,7 @@ def _work_between(a: Any, b: Any, with_cell: bool) -> tuple[float, float, float,
     return by_stress, b.energy - a.energy - by_forces, step, float(len(a))
 
 
-def _energies(frames: Sequence[Frame], names: Mapping[str, str]) -> str | None:
+def _energies(frames: Sequence[Frame], names: Mapping[str, str], taken: Units) -> str | None:
     line, sizes = work(frames, with_cell=False)
     if line.n_points < 10 or abs(line.correlation) < 0.9 or 0.6 < line.slope < 1.6:
         return None
@@ -244,7 +247,7 @@ def _energies(frames: Sequence[Frame], names: Mapping[str, str]) -> str | None:
         "forces in meV/Å": 1e-3,
         "energies in Hartree and forces in Hartree/bohr": 1 / BOHR,
     }
-    likely = _nearest(factor, line.slope)
+    likely = _nearest(factor, line.slope) if taken.are_ours else None
     hint = f" Likely: {likely}; say so by --units." if likely else " Say their units by --units."
     return f"{said} the energy differs by {line.slope:.3g} times the work of the forces.{hint}"
 
@@ -297,9 +300,7 @@ def _pair_stress(frames: Sequence[Frame], cutoff: float = 6.0, n_terms: int = 8,
         slope = -offset * np.exp(-0.5 * offset**2) * np.square(1 - np.square(distance / cutoff))[:, None]
         columns = [slope, *(slope * (kind == name)[:, None] for name in common)]
         pull = (vectors / distance[:, None])[:, :, None] * np.concatenate(columns, axis=1)[:, None, :]
-        on_atoms = np.zeros((len(frame), 3, pull.shape[2]))
-        np.add.at(on_atoms, i, pull)
-        rows.append(on_atoms.reshape(-1, pull.shape[2]))
+        rows.append(_sums(i, len(frame), pull).reshape(-1, pull.shape[2]))
         virials.append(0.5 * np.einsum("ea,ebn->abn", vectors, pull) / abs(np.linalg.det(frame.cell)))
     matrix, target = np.concatenate(rows), np.concatenate([frame.forces.ravel() for frame in frames])  # type: ignore
     size = np.sqrt(np.square(matrix).mean(0)) + 1e-12
@@ -309,7 +310,15 @@ def _pair_stress(frames: Sequence[Frame], cutoff: float = 6.0, n_terms: int = 8,
     return np.array([virial @ found for virial in virials])
 
 
-def _stress(frames: Sequence[Frame], key: str) -> str | None:
+def _sums(i: np.ndarray, n_atoms: int, values: np.ndarray) -> np.ndarray:
+    """The sum over the edges of each atom, [n_atoms, ...] of values [n_edges, ...]; i [n_edges] ascends."""
+    to_atoms = sparse.csr_matrix(
+        (np.ones(len(i)), np.arange(len(i)), np.searchsorted(i, np.arange(n_atoms + 1))), shape=(n_atoms, len(i))
+    )
+    return (to_atoms @ values.reshape(len(i), -1)).reshape(n_atoms, *values.shape[1:])
+
+
+def _stress(frames: Sequence[Frame], key: str, taken: Units) -> str | None:
     """By the work of the stress where frames with one cell and another tell, else by the shear."""
     line, _ = work(frames, with_cell=True)
     ratio = 1 / line.slope if line.n_points >= 10 and abs(line.correlation) > 0.9 and line.slope else math.nan
@@ -323,9 +332,12 @@ def _stress(frames: Sequence[Frame], key: str) -> str | None:
         ratio, against = line.slope, "the virial that the forces imply"
     if 0.2 < ratio < 5:
         return None
-    what, units = ("virial", ENERGIES) if "virial" in key.lower() else ("stress", {**PRESSURES, "eV/Å³": 1.0})
-    factors = {f"{sign}{name}": (-1 if sign else 1) / value for name, value in units.items() for sign in ("", "-")}
-    likely = _nearest(factors, ratio)
+    what, units, now = "stress", {**PRESSURES, "eV/Å³": 1.0}, taken.to_ev_per_cubic_angstrom
+    if "virial" in key.lower():
+        what, units, now = "virial", ENERGIES, taken.virial_to_ev
+    right = now / ratio  # what the numbers of the file are to be multiplied by
+    signed = {f"{sign}{name}": (-size if sign else size) for name, size in units.items() for sign in ("", "-")}
+    likely = _nearest(signed, right)
     hint = f" It is likely in {likely.lstrip('-')}" if likely else ""
     if likely and likely.startswith("-"):
         hint += f", with the sign of {'the stress' if what == 'virial' else 'a pressure'}"
@@ -339,7 +351,7 @@ def _stress(frames: Sequence[Frame], key: str) -> str | None:
 def _edges(frame: Frame, reach: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs [2, n_edges], distances [n_edges] and vectors [n_edges, 3], Å; atoms on top of each other are left out."""
     pairs, shifts = neighbor_list(frame.positions, frame.cell, frame.pbc, reach)
-    vectors = frame.positions[pairs[1]] - frame.positions[pairs[0]] + shifts @ frame.cell
+    vectors = pair_vectors(frame.positions, frame.cell, pairs, shifts)
     distances = np.linalg.norm(vectors, axis=1)
     apart = distances > 1e-3
     return pairs[:, apart], distances[apart], vectors[apart]

@@ -95,7 +95,7 @@ class Reading:
     def doubts(self) -> list[str]:
         """What contradicts physics, a sentence each."""
         names = {kind: key for kind in LABELS if (key := getattr(self.keys, kind)) is not None}
-        return contradictions(self.frames, names, self.units.length)
+        return contradictions(self.frames, names, self.units)
 
 
 def finish(raw: Raw, need: Collection[str] | None, path: Path) -> Reading:

@@ -11,7 +11,7 @@ import torch
 
 from mdpot.errors import MdpotError
 from mdpot.graph import Graph
-from mdpot.neighbors import neighbor_list
+from mdpot.neighbors import neighbor_list, pair_vectors
 from mdpot.training.data.frames import MIN_GROUPS, Frame
 from mdpot.training.data.molecules import find_molecules, is_bond, longest_bond
 
@@ -205,7 +205,7 @@ class Store:
             reach = longest_bond(frame.numbers) if want_bonds else 0.0
             pairs, translations = neighbor_list(frame.positions, frame.cell, frame.pbc, max(self.cutoff, reach))
             if want_bonds:
-                vectors = frame.positions[pairs[1]] - frame.positions[pairs[0]] + translations @ frame.cell
+                vectors = pair_vectors(frame.positions, frame.cell, pairs, translations)
                 squared = np.einsum("ij,ij->i", vectors, vectors)
                 near = is_bond(frame.numbers[pairs[0]], frame.numbers[pairs[1]], squared)
                 bonds.append(pairs[:, near] + start)

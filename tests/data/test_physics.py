@@ -1,0 +1,69 @@
+"""What the comparisons with physics rest on, and the units they name where others than ASE's were taken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from mdpot.training.data.frames import Frame
+from mdpot.training.data.physics import _pair_stress, _sums, contradictions
+from mdpot.training.data.units import ASE, Units
+
+NAMES = {"energy": "energy", "forces": "forces", "stress": "stress"}
+
+
+@pytest.fixture(scope="module")
+def copper() -> list[Frame]:
+    rng = np.random.default_rng(0)
+    frames = []
+    for _ in range(40):
+        atoms = bulk("Cu", cubic=True).repeat((2, 1, 1))
+        atoms.set_cell(atoms.cell @ (np.eye(3) + rng.normal(scale=0.03, size=(3, 3))), scale_atoms=True)
+        atoms.positions += rng.normal(scale=0.08, size=atoms.positions.shape)
+        atoms.calc = EMT()
+        labels = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(voigt=False)
+        frames.append(Frame(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, *labels))
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("taken", "true"), [("GPa", "eV/Å³"), ("kbar", "GPa"), ("-kbar", "kbar"), ("eV/Å³", "-GPa"), ("-GPa", "-kbar")]
+)
+def test_the_unit_of_the_stress_is_named_whatever_it_was_taken_for(copper: list[Frame], taken: str, true: str) -> None:
+    """Of the numbers in the file, not of what the wrong unit made of them."""
+    wrong, right = Units(stress=taken), Units(stress=true)
+    factor = wrong.to_ev_per_cubic_angstrom / right.to_ev_per_cubic_angstrom
+    frames = [replace(frame, stress=frame.stress * factor) for frame in copper]  # type: ignore[operator]
+    assert not contradictions(copper, NAMES)
+    (said,) = contradictions(frames, NAMES, wrong)
+    assert f"--units stress={true}." in said
+
+
+def test_the_unit_of_a_virial_is_named_whatever_it_was_taken_for(copper: list[Frame]) -> None:
+    wrong = Units(virial="kJ/mol")
+    frames = [replace(frame, stress=frame.stress * wrong.virial_to_ev) for frame in copper]  # type: ignore[operator]
+    (said,) = contradictions(frames, {**NAMES, "stress": "virial"}, wrong)
+    assert "--units virial=eV." in said
+
+
+def test_sums_over_edges_are_those_of_a_loop() -> None:
+    rng = np.random.default_rng(0)
+    i = np.sort(rng.integers(0, 6, 40))
+    i[i == 2] = 3  # an atom without edges
+    values = rng.normal(size=(40, 3, 5))
+    expected = np.zeros((7, 3, 5))
+    for edge, atom in enumerate(i):
+        expected[atom] += values[edge]
+    np.testing.assert_allclose(_sums(i, 7, values), expected, atol=1e-13)
+
+
+def test_the_stress_of_the_pair_energy_is_near_that_of_a_pair_potential(copper: list[Frame]) -> None:
+    assert ASE.are_ours
+    predicted = _pair_stress(copper)
+    labels = np.array([frame.stress for frame in copper])
+    shear = [x[:, [0, 0, 1], [1, 2, 2]].ravel() for x in (predicted, labels)]
+    assert np.corrcoef(*shear)[0, 1] > 0.8
