@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import multiprocessing
 import os
 import signal
@@ -47,7 +48,10 @@ def outcome(out: Path, trajectory: str) -> dict[str, Any]:
     content = (out / f"trajectory.{trajectory}").read_bytes()
     found["trajectory"] = content if trajectory == "xyz" else content[:92] + content[264:]  # the rest holds the date
     with np.load(out / "restart.npz") as file:
-        found.update({name: file[name].tobytes() for name in file.files if name != "engine.checkpoint"})
+        found.update({name: file[name].tobytes() for name in file.files if name not in ("engine.checkpoint", "header")})
+        header = json.loads(str(file["header"]))
+    del header["sizes"]["log.csv"]  # the log's column of speed, which the clock decides, is of this or that width
+    found["header"] = header
     return found
 
 
