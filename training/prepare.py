@@ -141,7 +141,7 @@ def prepare(
         MdpotError: data that cannot be found, read or used.
     """
     config = recipe.data
-    need = needed_labels(recipe) if need_labels else ()
+    need = recipe.finetune.needed_labels if need_labels else ()
     dataset = load_dataset(
         config.source, data, allow_download=config.download, need=need, size=config.size, labels=config.labels
     )
@@ -169,14 +169,6 @@ def prepare(
     for store in stores.values():
         store.to(device)
     return prepared
-
-
-def needed_labels(recipe: Recipe) -> set[str]:
-    """The labels that a frame must have to be trained on: those of a weight above zero; a stress only where it is all
-    that is learned."""
-    stage = recipe.finetune
-    weights = {"energy": max(stage.energy_weight, stage.second_energy_weight or 0.0), "forces": stage.force_weight}
-    return {label for label, weight in weights.items() if weight > 0} or {"stress"}
 
 
 def structures_to_pretrain(recipe: Recipe, prepared: Prepared) -> Prepared | None:

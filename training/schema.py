@@ -201,6 +201,13 @@ class LabelStage(Stage):
     stress_weight: NonNegative = 0.0
     """Weight of the stress components (eV/Å^3), for the frames that have one."""
 
+    @property
+    def needed_labels(self) -> set[str]:
+        """The labels that a frame must have to be trained on: those of a weight above zero; a stress only where it is
+        all that is learned."""
+        weights = {"energy": max(self.energy_weight, self.second_energy_weight or 0.0), "forces": self.force_weight}
+        return {label for label, weight in weights.items() if weight > 0} or {"stress"}
+
     @model_validator(mode="after")
     def _check_weights(self) -> LabelStage:
         if self.energy_weight == self.force_weight == self.stress_weight == 0:

@@ -73,9 +73,10 @@ def transfer_backbone(
     target.backbone.load_state_dict(fresh)
     if with_readout:
         target.readout.load_state_dict(source.readout.state_dict())
-        for weight in target.readout[-1].parameters():
+        for kind, weight in target.readout[-1].named_parameters():
             weight.data *= source.scale / target.scale
-        target.readout[-1].bias.data += offset / target.scale
+            if kind == "bias":
+                weight.data += offset / target.scale
     return new
 
 

@@ -94,6 +94,8 @@ GOOD = {
         ({"coords": np.array(["a"] * 4)}, r"positions must be real numbers; got the type <U1"),
         ({"coords": np.zeros((4, 3, 3), complex)}, r"positions must be real numbers"),
         ({"nuclear_charges": np.array([8, 1])}, r"atomic numbers must be 3 integers.*got the shape \[2\]"),
+        ({"nuclear_charges": np.array([8, 1, 119])}, r"a\.npz: atomic numbers go from 1 to 118; got 119"),
+        ({"nuclear_charges": np.array([8, 1, np.inf])}, r"atomic numbers go from 1 to 118; got inf"),
         ({"nuclear_charges": np.array(8)}, r"atomic numbers must be 3 integers"),
         ({"nuclear_charges": np.array([8.5, 1, 1])}, r"atomic numbers must be 3 integers"),
         ({"energies": np.arange(3.0)}, r"energies must be 4, one for each frame; got the shape \[3\]"),

@@ -6,7 +6,7 @@ import pytest
 from ase import units
 
 from mdpot.errors import MdpotError
-from mdpot.training.data.units import canonical, parse_units, stated_units, units_of
+from mdpot.training.data.units import VASP, canonical, parse_units, stated_units, units_of
 
 KCAL = units.kcal / units.mol
 EH, BOHR = units.Hartree, units.Bohr
@@ -66,6 +66,9 @@ def test_stated_units() -> None:
     assert stated == {"energy": "Hartree", "force": "Hartree/bohr", "stress": "GPa"}
     assert units_of(stated).source == "stated in the file"
     assert units_of({}).source == "assumed"
+    given = parse_units("energy=kcal/mol", units_of({"force": "Hartree/bohr", "stress": "GPa"}))
+    assert (given.energy, given.force, given.stress, given.virial) == ("kcal/mol", "Hartree/bohr", "GPa", "kcal/mol")
+    assert parse_units("energy=eV", VASP).stress == "-kbar"
     # What the user says of one quantity leaves the others as the file states them.
     assert parse_units("stress=kbar", units_of(stated)).energy == "Hartree"
 

@@ -234,9 +234,8 @@ def test_a_copied_readout_starts_from_what_binds_an_atom(recipe_of, small_file: 
     graph = prepared.train.batch(torch.tensor([0])).graph
     target = new_potential(recipe.model, prepared, 1)
     transfer_backbone(source, target, with_readout=True, offset=prepared.offset)
-    source.eval(), target.eval()
-    gained = (target(*graph.inputs())["interaction"] - source(*graph.inputs())["interaction"]).detach()
-    assert float(gained) == pytest.approx(-3.0 * graph.n_atoms, rel=1e-3)
+    before, after = (potential.eval()(*graph.inputs())["interaction"].detach() for potential in (source, target))
+    assert float(after - before) == pytest.approx(-3.0 * graph.n_atoms, rel=1e-3)
 
 
 def test_labels_go_on_where_they_were_stopped(
@@ -389,3 +388,18 @@ def test_compared_with_scratch(name: str, recipe_of, springs, small_file: Path, 
     for arm, pretrained in (("pretrained", recipe.pretrain.objective), ("scratch", False)):
         metrics = json.loads((tmp_path / "run" / "seed0" / arm / "metrics.json").read_text())
         assert metrics["pretrained"] == pretrained
+
+
+@pytest.mark.parametrize(
+    ("weights", "needed"),
+    [
+        ({}, {"energy", "forces"}),
+        ({"force_weight": 0.0}, {"energy"}),
+        ({"energy_weight": 0.0}, {"forces"}),
+        ({"energy_weight": 0.0, "second_energy_weight": 2.0}, {"energy", "forces"}),
+        ({"energy_weight": 0.0, "force_weight": 0.0, "stress_weight": 1.0}, {"stress"}),
+    ],
+)
+def test_labels_of_no_weight_are_not_needed(tiny_recipe, weights: dict[str, float], needed: set[str]) -> None:
+    recipe = tiny_recipe("finetune.second_energy_weight=none", *(f"finetune.{k}={v}" for k, v in weights.items()))
+    assert recipe.finetune.needed_labels == needed

@@ -9,7 +9,7 @@ from ase.data import chemical_symbols
 
 from mdpot.errors import MdpotError
 from mdpot.neighbors import full_cell, neighbor_list, pair_vectors
-from mdpot.training.data.frames import Frame
+from mdpot.training.data.frames import Frame, require_elements
 from mdpot.training.data.reading import ENERGY_AND_FORCES, Reading
 
 #: Atoms closer than this, Å, are an error in the file: the shortest bond there is, H2, has 0.74 Å.
@@ -71,9 +71,7 @@ def validate_frames(frames: Sequence[Frame], where: str = "data", need: Collecti
 def _check_structure(frame: Frame, at: str) -> None:
     if len(frame) == 0:
         raise MdpotError(f"{at}: it has no atoms.")
-    if frame.numbers.min() < 1 or frame.numbers.max() >= len(chemical_symbols):
-        bad = frame.numbers[(frame.numbers < 1) | (frame.numbers >= len(chemical_symbols))][0]
-        raise MdpotError(f"{at}: atomic numbers go from 1 to {len(chemical_symbols) - 1}; got {bad}.")
+    require_elements(frame.numbers, at)
     _check_finite(frame.positions, f"{at}: positions")
     _check_finite(frame.cell, f"{at}: cell")
     if not frame.pbc.any():

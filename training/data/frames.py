@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from ase.data import chemical_symbols
+
+from mdpot.errors import MdpotError
 
 #: Frames without named groups are cut into about this many runs of consecutive frames.
 N_CHUNKS = 50
@@ -119,3 +122,18 @@ def make_groups(names: Sequence[str]) -> list[str]:
         seen[name] = index + 1
         groups.append(f"{name}#{index // length}" if name else f"#{index // length}")
     return groups
+
+
+def require_elements(numbers: np.ndarray, at: str) -> None:
+    """Refuses atomic numbers [n_atoms] that are none.
+
+    Args:
+        numbers: to be checked.
+        at: the file and the frame, for the message.
+
+    Raises:
+        MdpotError: one is that of no element.
+    """
+    strange = numbers[(numbers < 1) | (numbers >= len(chemical_symbols))]
+    if len(strange):
+        raise MdpotError(f"{at}: atomic numbers go from 1 to {len(chemical_symbols) - 1}; got {strange[0]}.")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mdpot.errors import MdpotError
-from mdpot.training.data.frames import Frame
+from mdpot.training.data.frames import Frame, require_elements
 from mdpot.training.data.labels import Keys
 from mdpot.training.data.reading import Raw, convert, finish
 from mdpot.training.data.units import ASE, SYSTEMS, canonical, parse_units, units_of
@@ -141,8 +141,7 @@ def _frames(path: Path, arrays: Mapping[str, np.ndarray]) -> list[Frame]:
             f"{path}: atomic numbers must be {n_atoms} integers, one for each atom of the positions; got the shape "
             f"{list(numbers.shape)}."
         )
-    if not np.isin(numbers, np.arange(1, 119)).all():
-        raise MdpotError(f"{path}: atomic numbers must be whole numbers from 1 to 118; some are not.")
+    require_elements(numbers, str(path))
     energies, forces, cells = (_optional(path, arrays, what) for what in ("energies", "forces", "cells"))
     if energies is not None and energies.size != n_frames:
         raise MdpotError(

@@ -10,7 +10,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from mdpot.errors import MdpotError
-from mdpot.training.data.frames import Frame, make_groups
+from mdpot.training.data.frames import Frame, make_groups, require_elements
 from mdpot.training.data.labels import Keys
 from mdpot.training.data.physics import contradictions
 from mdpot.training.data.units import ASE, Units
@@ -114,12 +114,7 @@ def finish(raw: Raw, need: Collection[str] | None, path: Path) -> Reading:
     called = raw.isolated or [False] * len(raw.frames)
     frames, alone = [], []
     for frame, name in zip(raw.frames, called, strict=True):
-        strange = frame.numbers[(frame.numbers < 1) | (frame.numbers >= len(chemical_symbols))]
-        if len(strange):
-            raise MdpotError(
-                f"{path}, frame {frame.index}: atomic numbers go from 1 to {len(chemical_symbols) - 1}; got "
-                f"{strange[0]}."
-            )
+        require_elements(frame.numbers, f"{path}, frame {frame.index}")
         converted = convert(frame, raw.units)
         (alone if _is_isolated(converted, name) else frames).append(converted)
     reading.n_isolated = len(alone)

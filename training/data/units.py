@@ -183,8 +183,9 @@ def parse_units(text: str | None, base: Units = ASE) -> Units:
     """The units that a user names; those of the file where that is nothing.
 
     A system (`SYSTEMS`), or "quantity=unit" with commas between them. Force, stress and virial that are not named
-    follow energy and length where one of those is. A minus sign before the unit of a stress or virial says that it has
-    the other sign than ASE's: "stress=-kbar" is positive under compression.
+    follow energy and length where one of those is, but for what a file or its format has in a unit of its own. A minus
+    sign before the unit of a stress or virial says that it has the other sign than ASE's: "stress=-kbar" is positive
+    under compression.
 
     Args:
         text: e.g. "atomic", "energy=kcal/mol", "stress=GPa".
@@ -239,11 +240,16 @@ def units_of(stated: Mapping[str, str], base: Units = ASE) -> Units:
 
 def _completed(found: dict[str, str], base: Units) -> Units:
     if "energy" in found or "length" in found:
-        energy, length = found.get("energy", base.energy), found.get("length", base.length)
-        found.setdefault("force", f"{energy}/{length}")
-        found.setdefault("stress", f"{energy}/{length}³")
-        found.setdefault("virial", energy)
+        before = _following(base.energy, base.length)
+        for quantity, unit in _following(found.get("energy", base.energy), found.get("length", base.length)).items():
+            if getattr(base, quantity) == before[quantity]:  # else the file or its format has another for it
+                found.setdefault(quantity, unit)
     return replace(base, **found)
+
+
+def _following(energy: str, length: str) -> dict[str, str]:
+    """The units that follow from those of energy and length."""
+    return {"force": f"{energy}/{length}", "stress": f"{energy}/{length}³", "virial": energy}
 
 
 def canonical(quantity: str, unit: str, where: str = "") -> str:
