@@ -18,6 +18,7 @@ from ase.data import atomic_numbers
 from mdpot.errors import MdpotError
 from mdpot.files import sealed, sealed_content, write_bytes
 from mdpot.models import MODELS, Potential, build_potential
+from mdpot.radial import pair_energy
 from mdpot.stopping import Stopped, StopSignal
 from mdpot.training.contacts import Contact, Pair, closest_approach, shortest_contacts, wall_starts
 from mdpot.training.data.cache import Arrays, cached
@@ -33,6 +34,7 @@ from mdpot.training.schema import DataConfig, ModelConfig, Recipe
 LABELS = "labels.npz"
 SAVE_EVERY = 30.0  # seconds between two savings of the labels of a force field
 MOST_NAMED = 8  # wild frames that a note names
+CODE = (fit_pair_energy, closest_approach, fit_reference, pair_energy)  # what a fitted pair energy comes from
 
 
 @dataclass
@@ -94,7 +96,7 @@ class Prepared:
         def fit() -> Arrays:
             return fit_pair_energy(self.train, self.elements, cutoff, self.closest).arrays
 
-        return PairFit.from_arrays(cached("pair", [self.train.fingerprint(), cutoff, self.elements], fit))
+        return PairFit.from_arrays(cached("pair", [self.train.fingerprint(), cutoff, self.elements], CODE, fit))
 
     @cached_property
     def contacts(self) -> dict[Pair, Contact]:

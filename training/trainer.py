@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -46,6 +47,7 @@ class Progress:
     best_step: int = 0
     stale: int = 0
     finished: bool = False
+    best_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     optimizer = OPTIMIZERS[stage.optimizer](potential.parameters(), lr=stage.lr, weight_decay=stage.weight_decay)
     average = _moving_average(potential, stage.ema_decay)
-    progress = _resume(folder, potential, average, optimizer)
+    run = {"seed": seed, "frames": train.fingerprint(), **stage.model_dump(mode="json")}
+    progress = _resume(folder, potential, average, optimizer, run)
     best = average.module if average is not None else potential
     device = next(potential.parameters()).device
     generator = torch.Generator(device=device)
@@ -144,7 +147,7 @@ def fit(
                 progress.seconds = time.perf_counter() - began
                 line = _log_line(progress, len(plan), lr, means.take(), values)
                 _append(folder / LOG, line)
-                _save_state(folder, potential, average, optimizer, progress)
+                _save_state(folder, potential, average, optimizer, progress, run)
                 listen(Report(progress.step, n_steps, progress.seconds, line))
             elif time.perf_counter() - heard > 2.0:
                 heard = time.perf_counter()
@@ -155,6 +158,8 @@ def fit(
 
     with _readable(folder / BEST):
         potential.load_state_dict(_load(folder / BEST, device))
+        if progress.best_digest not in ("", _digest(folder / BEST)):
+            raise ValueError("it is of another run")
     potential.eval()
     return progress
 
@@ -252,6 +257,7 @@ def _keep_best(progress: Progress, loss: float | None, potential: torch.nn.Modul
         progress.best_loss = progress.best_loss if loss is None else loss
         progress.best_step, progress.stale = progress.step, 0
         _save(folder / BEST, potential.state_dict())
+        progress.best_digest = _digest(folder / BEST)
     else:
         progress.stale += 1
 
@@ -262,8 +268,10 @@ def _save_state(
     average: AveragedModel | None,
     optimizer: torch.optim.Optimizer,
     progress: Progress,
+    run: dict[str, Any],
 ) -> None:
     state: dict[str, Any] = {
+        "run": run,
         "potential": potential.state_dict(),
         "average": average.state_dict() if average is not None else None,
         "optimizer": optimizer.state_dict(),
@@ -279,21 +287,33 @@ def _save(path: Path, state: dict[str, Any]) -> None:
     write_bytes(path, sealed(buffer.getvalue()))
 
 
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def _load(path: Path, device: torch.device) -> dict[str, Any]:
     """What `_save` wrote; raises many things where that is no such state."""
     return torch.load(io.BytesIO(sealed_content(path)), map_location=device, weights_only=True)
 
 
 def _resume(
-    folder: Path, potential: Potential, average: AveragedModel | None, optimizer: torch.optim.Optimizer
+    folder: Path,
+    potential: Potential,
+    average: AveragedModel | None,
+    optimizer: torch.optim.Optimizer,
+    run: dict[str, Any],
 ) -> Progress:
-    """Takes up the state that is in the folder, if any, and cuts the log back to it."""
+    """Takes up the state that is in the folder, if any and of this run, and cuts the log back to it."""
     log = folder / LOG
     if not (folder / LAST).exists():
         log.unlink(missing_ok=True)
         return Progress()
     with _readable(folder / LAST):
         state = _load(folder / LAST, next(potential.parameters()).device)
+        # Keys that came into the schema since are no difference; a state of before there was this has none.
+        there = state.get("run", {})
+        if different := [key for key in there.keys() & run.keys() if there[key] != run[key]]:
+            raise ValueError(f"it is of another run, which differs in {', '.join(sorted(different))}")
         potential.load_state_dict(state["potential"])
         if average is not None:
             average.load_state_dict(state["average"])

@@ -16,6 +16,7 @@ from mdpot.calculator import MaskedGNNCalculator
 from mdpot.checkpoint import save_potential
 from mdpot.errors import MdpotError
 from mdpot.export import export_torchscript
+from mdpot.models import build_potential
 from mdpot.openmm import create_force, create_system
 from mdpot.openmm.backends import crash_warning
 from mdpot.simulate import water_box
@@ -258,8 +259,7 @@ def test_broken_positions_are_an_error(backend):
 
 
 def test_forces_that_are_no_gradient_are_announced_once(backend):
-    potential = make_potential()
-    potential.conservative = False
+    potential = build_potential("gns", {"cutoff": 3.0, "width": 8}, [1, 8], [0.0, 0.0], 1.0).eval()
     with pytest.warns(UserWarning, match="not the gradient of its energy") as seen:
         create_force(potential, [1, 8], backend, periodic=False, check=False)
     assert sum("not the gradient of its energy" in str(w.message) for w in seen) == 1

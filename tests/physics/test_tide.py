@@ -65,5 +65,5 @@ def test_every_size_and_order_turns_with_the_structure(kind: dict[str, Any]) -> 
 
 
 def test_an_order_out_of_range_is_refused() -> None:
-    with pytest.raises(MdpotError, match="order must be between 1 and 3; got 4"):
+    with pytest.raises(MdpotError, match="order must be from 1 to 3; got 4"):
         build_potential("tide", {"cutoff": CUTOFF, "order": 4}, ELEMENTS, SHIFT, 0.7)

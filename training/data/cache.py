@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import io
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from mdpot import __version__
 from mdpot.files import atomic
 from mdpot.training.data.download import cache_folder
 
-#: Part of every key; to be raised whenever what is computed changes.
-VERSION = 1
 #: What took less CPU time, s, is not kept.
 LONG = 1.0
 #: The folder holds no more than so many bytes; the files that were used longest ago go first.
@@ -25,16 +24,20 @@ MOST_BYTES = 200_000_000
 Arrays = Mapping[str, np.ndarray]
 
 
-def cached(kind: str, key: Sequence[object], compute: Callable[[], Arrays]) -> Arrays:
+def cached(
+    kind: str, key: Sequence[object], code: Sequence[Callable[..., object]], compute: Callable[[], Arrays]
+) -> Arrays:
     """The result of a computation, from the cache where it is there and whole.
 
     Args:
         kind: what is computed.
         key: all that it depends on, JSON-like: a fingerprint of the frames, a cutoff.
+        code: functions that compute it; what was made by another source of their modules is not taken.
         compute: makes the arrays, by name.
     """
     root = cache_folder()
-    name = json.dumps([VERSION, __version__, kind, *key])
+    source = hashlib.sha256(b"".join(inspect.getsource(sys.modules[f.__module__]).encode() for f in code)).hexdigest()
+    name = json.dumps([source, kind, *key])
     file = None if root is None else root / "prepared" / f"{hashlib.sha256(name.encode()).hexdigest()}.npz"
     found = None if file is None else _read(file, name)
     if found is not None:
