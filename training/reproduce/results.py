@@ -15,8 +15,8 @@ import numpy as np
 from mdpot.training import folder as files
 from mdpot.training.compare import standard_error
 from mdpot.training.report import read_log
-from mdpot.training.reproduce.experiments import Cell
 from mdpot.training.reproduce.grid import Run, State, folder_of, state_of
+from mdpot.training.reproduce.papers.masked.experiments import Cell
 
 Log = Mapping[str, Sequence[float]]
 

@@ -19,8 +19,8 @@ from mdpot.training.reproduce.grid import Run, folder_of, outcome_of
 def quick_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures take a second; only the test of whole pages draws them."""
     if "whole" not in request.node.name:
-        monkeypatch.setattr("mdpot.training.reproduce.run.draw", lambda *_: None)
-        monkeypatch.setattr("mdpot.training.reproduce.page.commit", lambda: "abc")
+        monkeypatch.setattr("mdpot.training.reproduce.driver.draw", lambda *_: None)
+        monkeypatch.setattr("mdpot.training.reproduce.pages.commit", lambda: "abc")
 
 
 ONE = Settings(seeds=2, models=("egnn",), datasets=("water-rpbe",))

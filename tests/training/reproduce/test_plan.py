@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from mdpot import MdpotError
-from mdpot.training.reproduce import EXPERIMENTS, Settings, paper
-from mdpot.training.reproduce.budgets import BUDGETS
-from mdpot.training.reproduce.experiments import plan
-from mdpot.training.reproduce.figure import FIGURES
+from mdpot.training.reproduce import EXPERIMENTS, Settings
 from mdpot.training.reproduce.grid import with_parents
-from mdpot.training.reproduce.page import NOTES
-from mdpot.training.reproduce.table import TABLES
+from mdpot.training.reproduce.pages import NOTES
+from mdpot.training.reproduce.papers.masked import published as paper
+from mdpot.training.reproduce.papers.masked.budgets import BUDGETS
+from mdpot.training.reproduce.papers.masked.experiments import plan
+from mdpot.training.reproduce.papers.masked.figures import FIGURES
+from mdpot.training.reproduce.papers.masked.tables import TABLES
 
 from .conftest import ONE
 

@@ -8,8 +8,8 @@ from typing import Literal
 
 from mdpot.errors import MdpotError, unknown
 from mdpot.training.config import PretrainConfig, Recipe, load_recipe
-from mdpot.training.reproduce.budgets import find_budget
 from mdpot.training.reproduce.grid import Run
+from mdpot.training.reproduce.papers.masked.budgets import find_budget
 
 WATERS = ("water-rpbe", "water-tip3p")
 # The molecules of the paper's table 2, in its order.

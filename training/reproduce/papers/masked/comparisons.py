@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mdpot.training.reproduce import paper
+from mdpot.training.reproduce.papers.masked import published as paper
 from mdpot.training.reproduce.results import Result, baseline, paired
 
 UNITS = {

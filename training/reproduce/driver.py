@@ -10,10 +10,10 @@ from mdpot.errors import MdpotError
 from mdpot.files import write_text
 from mdpot.training.folder import write_json
 from mdpot.training.listener import Listener
-from mdpot.training.reproduce.experiments import Cell, Settings, plan
-from mdpot.training.reproduce.figure import draw
 from mdpot.training.reproduce.grid import Launch, Run, Work, check, only_one, run_grid, state_of, with_parents
-from mdpot.training.reproduce.page import numbers, page
+from mdpot.training.reproduce.pages import numbers, page
+from mdpot.training.reproduce.papers.masked.experiments import Cell, Settings, plan
+from mdpot.training.reproduce.papers.masked.figures import draw
 from mdpot.training.reproduce.results import collect
 from mdpot.training.reproduce.worker import launch as launch_worker
 

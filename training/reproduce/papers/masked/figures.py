@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mdpot.training.report import readable_log, save
-from mdpot.training.reproduce.comparisons import (
+from mdpot.training.reproduce.papers.masked.comparisons import (
     UNITS,
     errors_of_the_paper,
     groups,

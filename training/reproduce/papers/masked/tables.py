@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mdpot.training.reproduce import paper
-from mdpot.training.reproduce.comparisons import (
+from mdpot.training.reproduce.papers.masked import published as paper
+from mdpot.training.reproduce.papers.masked.comparisons import (
     UNITS,
     errors_of_the_paper,
     groups,

@@ -11,11 +11,11 @@ from typing import Any
 
 from mdpot.training.config import Stage, recipe_to_dict
 from mdpot.training.folder import versions
-from mdpot.training.reproduce.budgets import find_budget
-from mdpot.training.reproduce.comparisons import groups, paper_row
-from mdpot.training.reproduce.experiments import Settings, find_experiment
+from mdpot.training.reproduce.papers.masked.budgets import find_budget
+from mdpot.training.reproduce.papers.masked.comparisons import groups, paper_row
+from mdpot.training.reproduce.papers.masked.experiments import Settings, find_experiment
+from mdpot.training.reproduce.papers.masked.tables import tables
 from mdpot.training.reproduce.results import Result, facts_of_data
-from mdpot.training.reproduce.table import tables
 from mdpot.training.reproduce.worker import commit
 
 FEW_LABELS = (

@@ -1,0 +1,1 @@
+"""The papers whose experiments are run again, a folder each."""
