@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from mdpot.cli import main
 from mdpot.training import reproduce as package
 from mdpot.training.reproduce import EXPERIMENTS, Settings, Work
-from mdpot.training.reproduce.papers.masked.experiments import plan
+from mdpot.training.reproduce.plan import plan
 
 
 @pytest.fixture

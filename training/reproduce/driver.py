@@ -10,10 +10,11 @@ from mdpot.errors import MdpotError
 from mdpot.files import write_text
 from mdpot.training.folder import write_json
 from mdpot.training.listener import Listener
+from mdpot.training.reproduce.experiments import Cell, Settings
+from mdpot.training.reproduce.figures import draw
 from mdpot.training.reproduce.grid import Launch, Run, Work, check, only_one, run_grid, state_of, with_parents
 from mdpot.training.reproduce.pages import numbers, page
-from mdpot.training.reproduce.papers.masked.experiments import Cell, Settings, plan
-from mdpot.training.reproduce.papers.masked.figures import draw
+from mdpot.training.reproduce.plan import find_experiment, plan
 from mdpot.training.reproduce.results import collect
 from mdpot.training.reproduce.worker import launch as launch_worker
 
@@ -79,7 +80,7 @@ def reproduce(
 
 
 def _write(name: str, settings: Settings, cells: Sequence[Cell], out: Path, command: str) -> None:
-    results = collect(cells, out)
-    draw(out / f"{name}.png", name, results)
-    write_text(out / f"{name}.md", page(name, settings, results, out, command))
-    write_json(out / f"{name}.json", numbers(name, settings, results, out, command))
+    experiment, results = find_experiment(name), collect(cells, out)
+    draw(out / f"{name}.png", experiment, results)
+    write_text(out / f"{name}.md", page(experiment, settings, results, out, command))
+    write_json(out / f"{name}.json", numbers(experiment, settings, results, out, command))

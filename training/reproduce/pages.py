@@ -11,69 +11,22 @@ from typing import Any
 
 from mdpot.training.config import Stage, recipe_to_dict
 from mdpot.training.folder import versions
-from mdpot.training.reproduce.papers.masked.budgets import find_budget
-from mdpot.training.reproduce.papers.masked.comparisons import groups, paper_row
-from mdpot.training.reproduce.papers.masked.experiments import Settings, find_experiment
-from mdpot.training.reproduce.papers.masked.tables import tables
+from mdpot.training.reproduce.comparisons import groups
+from mdpot.training.reproduce.experiments import Experiment, Settings
 from mdpot.training.reproduce.results import Result, facts_of_data
 from mdpot.training.reproduce.worker import commit
 
-FEW_LABELS = (
-    "The paper has no such experiment.",
-    "The validation frames choose the best state in every training alike; they are labeled, and are not among the "
-    "counted frames.",
-)
-NOTES: dict[str, tuple[str, ...]] = {
-    "table1": (
-        "The paper's energy error is that of a whole box, and so is the column beside it; its boxes of RPBE hold 27 "
-        "waters on average, those of Tip3p 258.",
-        "The paper does not say whether its splits keep the frames of a trajectory together. Here they do, which is "
-        "harder.",
-    ),
-    "table2": (
-        "The paper pretrains on 500,000 frames of ten molecules at once and finetunes on 50,000 frames of one, as the "
-        "budget `paper` does where the full files are there. The budget `small` pretrains on the 9,500 frames of the "
-        "ten official training splits and finetunes on the 950 of one: the authors of the data ask not to train on "
-        "more than 1,000, for frames that are close in time are alike.",
-    ),
-    "extended-epochs": (
-        "The paper trains from scratch for 400 instead of 300 epochs (RPBE), and for 75 instead of 50 (Tip3p): as long "
-        "as pretraining and finetuning together.",
-    ),
-    "denoising": ("Section 3.4 gives the 2442.75 of denoised EGNN on Tip3p in meV/Å, but speaks of the energy RMSE.",),
-    "masking-ratio": (
-        "The paper has numbers for the ratio it chose alone. Its comparison on uracil (section 3.5) is `--datasets "
-        "rmd17-uracil`.",
-    ),
-    "convergence": (
-        "The supplement says that ForceNet fluctuates from scratch and is smooth when pretrained; it has curves, no "
-        "numbers.",
-    ),
-    "cost": (
-        "The paper's times are of one RTX 4090, of 5,792, 8,000 and, for the revised MD17 (`--datasets rmd17-uracil "
-        "--models egnn`), 500,000 frames, width 128. Seconds here include the "
-        "validations of a stage and, with several jobs, what these took from each other.",
-    ),
-    "learning-curve": FEW_LABELS,
-    "objectives": FEW_LABELS,
-}
-LONGER = (
-    '"From scratch, longer" has the steps of the pretraining added to its finetuning: it makes as many steps as the '
-    "others make in both stages."
-)
 
-
-def page(name: str, settings: Settings, results: Sequence[Result], out: Path, command: str) -> str:
+def page(experiment: Experiment, settings: Settings, results: Sequence[Result], out: Path, command: str) -> str:
     """The page of an experiment, in Markdown.
 
     Args:
-        name: key of `EXPERIMENTS`.
+        experiment: which.
         settings: what of it was asked for.
         results: its cells, finished or not.
         out: folder of the runs.
         command: the command line that asked for it.
     """
-    experiment = find_experiment(name)
     asked = sum(len(r.outcomes) for r in results)
     done = sum(len(r.finished) + r.count("diverged") for r in results)
     data = facts_of_data(results, out)
@@ -87,8 +40,8 @@ def page(name: str, settings: Settings, results: Sequence[Result], out: Path, co
           for key, facts in data.items()),
         *((f"Paper: {experiment.source}. Budget, data and networks differ from the paper's; compare directions rather "
            "than digits.",) if experiment.source else ()),
-        *NOTES[name],
-        *((LONGER,) if any(r.cell.arm.kind == "longer" for r in results) else ()),
+        *experiment.notes,
+        *dict.fromkeys(r.cell.arm.note for r in results if r.cell.arm.note),
     ]  # fmt: skip
     if any(r.count("diverged") for r in results):
         notes.append('"diverged": the loss or the errors were not finite; means are over the other seeds.')
@@ -99,13 +52,13 @@ def page(name: str, settings: Settings, results: Sequence[Result], out: Path, co
 
 {bullets}
 
-{tables(name, results)}
+{experiment.table(results)}
 
-![{experiment.title}]({name}.png)
+![{experiment.title}]({experiment.name}.png)
 
 ## How it was run
 
-{chr(10).join(f"- {line}" for line in _setup(settings, results))}
+{chr(10).join(f"- {line}" for line in _setup(experiment, settings, results))}
 
 ```bash
 {command}
@@ -113,10 +66,12 @@ def page(name: str, settings: Settings, results: Sequence[Result], out: Path, co
 """
 
 
-def numbers(name: str, settings: Settings, results: Sequence[Result], out: Path, command: str) -> dict[str, Any]:
+def numbers(
+    experiment: Experiment, settings: Settings, results: Sequence[Result], out: Path, command: str
+) -> dict[str, Any]:
     """Every number of an experiment, ready for JSON; arguments as `page`. No absolute path is in it."""
     return {
-        "experiment": name,
+        "experiment": experiment.name,
         "command": command,
         "commit": commit(),
         "versions": versions(),
@@ -124,13 +79,13 @@ def numbers(name: str, settings: Settings, results: Sequence[Result], out: Path,
         "settings": asdict(settings),
         "units": {"force": "meV/Å", "energy_rmse": "meV/atom", "energy_*_structure": "meV", "seconds": "s"},
         "data": facts_of_data(results, out),
-        "cells": [_cell(result) for result in results],
+        "cells": [_cell(experiment, result) for result in results],
     }
 
 
-def _cell(result: Result) -> dict[str, Any]:
+def _cell(experiment: Experiment, result: Result) -> dict[str, Any]:
     cell = result.cell
-    known = paper_row(result)
+    known = experiment.paper.published(result)
     keys = dict.fromkeys(key for o in result.finished.values() for key in o.errors())
     means = {key: found for key in keys if (found := result.mean(key)) is not None}
     parent = cell.runs[0].parent
@@ -178,10 +133,10 @@ def _spread(n_seeds: int) -> str:
     )
 
 
-def _setup(settings: Settings, results: Sequence[Result]) -> list[str]:
+def _setup(experiment: Experiment, settings: Settings, results: Sequence[Result]) -> list[str]:
     """How the runs were made, a line for each data set and way to optimize."""
     changes = f", with `{' '.join(settings.overrides)}`" if settings.overrides else ""
-    lines = [f"Budget `{settings.budget}`, preset `{find_budget(settings.budget).preset}`{changes}."]
+    lines = [f"Budget `{settings.budget}`, preset `{experiment.paper.budget(settings.budget).preset}`{changes}."]
     networks: dict[tuple[str, str], list[str]] = {}
     for group in groups(results):
         model = group[0].cell.recipe.model

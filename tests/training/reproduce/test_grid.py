@@ -20,7 +20,7 @@ from mdpot.training.listener import Listener
 from mdpot.training.reproduce import Settings, Work, reproduce, worker
 from mdpot.training.reproduce.dynamics import time_dynamics
 from mdpot.training.reproduce.grid import Run, folder_of, outcome_of, run_grid, state_of, with_parents
-from mdpot.training.reproduce.papers.masked.experiments import plan
+from mdpot.training.reproduce.plan import plan
 from mdpot.training.reproduce.worker import without_folders
 from mdpot.training.trainer import Diverged, Report
 

@@ -10,7 +10,7 @@ import pytest
 
 from mdpot import MdpotError
 from mdpot.training.reproduce import EXPERIMENTS, Settings, Work
-from mdpot.training.reproduce.papers.masked.experiments import plan
+from mdpot.training.reproduce.plan import plan
 from mdpot.training.reproduce.results import collect
 
 from .conftest import ONE, Fake, write

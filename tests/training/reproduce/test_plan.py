@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mdpot import MdpotError
+from mdpot.training.config import list_recipes
 from mdpot.training.reproduce import EXPERIMENTS, Settings
 from mdpot.training.reproduce.grid import with_parents
-from mdpot.training.reproduce.pages import NOTES
+from mdpot.training.reproduce.papers import masked
 from mdpot.training.reproduce.papers.masked import published as paper
 from mdpot.training.reproduce.papers.masked.budgets import BUDGETS
-from mdpot.training.reproduce.papers.masked.experiments import plan
-from mdpot.training.reproduce.papers.masked.figures import FIGURES
-from mdpot.training.reproduce.papers.masked.tables import TABLES
+from mdpot.training.reproduce.plan import plan
 
 from .conftest import ONE
 
 
-def test_names_are_the_same_everywhere() -> None:
-    assert EXPERIMENTS.keys() == TABLES.keys() == FIGURES.keys() == NOTES.keys()
+def test_names_are_told_apart() -> None:
+    """A second paper's experiment would replace one of the same name in silence."""
+    assert EXPERIMENTS.keys() == {experiment.name for experiment in EXPERIMENTS.values()}
+    assert len(EXPERIMENTS) == len(masked.EXPERIMENTS)
+
+
+def test_the_kit_names_no_paper_and_no_data_set(checkout: Path) -> None:
+    """What belongs to one paper is in its folder; the kit also does not know by name how it pretrains."""
+    kinds = {arm.kind for e in EXPERIMENTS.values() for data in e.datasets for arm in e.arms(data) if arm.pretrain}
+    words = {name.split("-")[0] + "-" for name in list_recipes() if "-" in name} | {f'"{kind}"' for kind in kinds}
+    assert {"rmd17-", "water-", '"mask"'} <= words
+    for path in (checkout / "training" / "reproduce").glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not [word for word in [*words, "papers.masked"] if word in text], path
 
 
 def test_papers_tables_agree_with_the_percentages_it_prints() -> None:

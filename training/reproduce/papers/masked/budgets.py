@@ -1,17 +1,11 @@
-"""How long the runs of an experiment train, and with which sizes: the one table to change."""
+"""How long the runs of the experiments train, and with which sizes: the one table to change."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from fnmatch import fnmatch
-
-from mdpot.errors import unknown
-
-Rule = tuple[str, str, tuple[str, ...]]
-"""A pattern of recipes, a pattern of models, and what they override; later rules win."""
+from mdpot.training.reproduce.budgets import Budget, Rule
 
 # The paper's masking ratios (table 1; section 3.5 for rMD17); what it has no number for takes that of its EGNN on RPBE.
-PAPER: tuple[Rule, ...] = (
+MASKING: tuple[Rule, ...] = (
     ("*", "*", ("pretrain.ratio=0.25",)),
     ("water-tip3p", "*", ("pretrain.ratio=0.9",)),
     ("*", "gns", ("pretrain.ratio=0.5", "pretrain.vector=direct")),
@@ -19,34 +13,15 @@ PAPER: tuple[Rule, ...] = (
     ("rmd17-*", "*", ("pretrain.ratio=0.5", "pretrain.unit=atom")),
 )
 # For recipes that pretrain nothing by themselves.
-MOLECULES = ("optimizer=soap", "batch_atoms=150", "lr=4e-3", "warmup_steps=50", "clip_norm=10.0", "ema_decay=0.998")
-
-
-@dataclass(frozen=True)
-class Budget:
-    """A preset of the recipes and what is changed in it.
-
-    Attributes:
-        preset: of every recipe.
-        rules: overrides by recipe and model.
-    """
-
-    preset: str
-    rules: tuple[Rule, ...]
-
-    def overrides(self, recipe: str, model: str) -> list[str]:
-        """The "key=value" that hold for a recipe with a model, in the order in which they apply."""
-        found = [keys for recipes, models, keys in self.rules if fnmatch(recipe, recipes) and fnmatch(model, models)]
-        return [key for keys in found for key in keys]
-
+OPTIMIZER = ("optimizer=soap", "batch_atoms=150", "lr=4e-3", "warmup_steps=50", "clip_norm=10.0", "ema_decay=0.998")
 
 BUDGETS: dict[str, Budget] = {
     # Two cores: table 1 with four seeds in about an hour.
     "small": Budget(
         "quick",
         (
-            *PAPER,
-            ("rmd17-*", "*", tuple(f"pretrain.{text}" for text in MOLECULES)),
+            *MASKING,
+            ("rmd17-*", "*", tuple(f"pretrain.{text}" for text in OPTIMIZER)),
             ("*", "*", ("pretrain.max_steps=500", "pretrain.eval_every=250")),
             ("*", "*", ("finetune.max_steps=1000", "finetune.eval_every=250")),
             ("water-tip3p", "*", ("pretrain.max_steps=200", "pretrain.eval_every=100")),
@@ -61,16 +36,5 @@ BUDGETS: dict[str, Budget] = {
         ),
     ),
     # One GPU: the paper's epochs, batches, learning rates and sizes, as the recipes' preset has them.
-    "paper": Budget("paper", PAPER),
+    "paper": Budget("paper", MASKING),
 }
-
-
-def find_budget(name: str) -> Budget:
-    """The budget of that name.
-
-    Raises:
-        MdpotError: there is none.
-    """
-    if name not in BUDGETS:
-        raise unknown("budget", name, BUDGETS)
-    return BUDGETS[name]
