@@ -112,7 +112,7 @@ def reproduce(
     which the masked-pretraining paper has; learning-curve and objectives, which it lacks.
 
     What is finished is not run again, and what was stopped goes on: give the same command again. Runs that
-    experiments have in common are done once. Each experiment leaves a table (EXPERIMENT.md), a figure and all its
+    experiments have in common are done once. Each experiment leaves a table (EXPERIMENT.md), a figure and their
     numbers (EXPERIMENT.json) in the folder.
     """
     check_device(device)

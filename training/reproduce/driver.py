@@ -8,12 +8,12 @@ from pathlib import Path
 
 from mdpot.errors import MdpotError
 from mdpot.files import write_text
-from mdpot.training.folder import write_json
 from mdpot.training.listener import Listener
 from mdpot.training.reproduce.experiments import Cell, Settings
 from mdpot.training.reproduce.figures import draw
 from mdpot.training.reproduce.grid import Launch, Run, Work, check, only_one, run_grid, state_of, with_parents
-from mdpot.training.reproduce.pages import numbers, page
+from mdpot.training.reproduce.numbers import numbers, to_json
+from mdpot.training.reproduce.pages import page
 from mdpot.training.reproduce.plan import find_experiment, plan
 from mdpot.training.reproduce.results import collect
 from mdpot.training.reproduce.worker import launch as launch_worker
@@ -83,4 +83,4 @@ def _write(name: str, settings: Settings, cells: Sequence[Cell], out: Path, comm
     experiment, results = find_experiment(name), collect(cells, out)
     draw(out / f"{name}.png", experiment, results)
     write_text(out / f"{name}.md", page(experiment, settings, results, out, command))
-    write_json(out / f"{name}.json", numbers(experiment, settings, results, out, command))
+    write_text(out / f"{name}.json", to_json(numbers(experiment, settings, results, out, command)) + "\n")

@@ -20,7 +20,7 @@ def quick_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """Figures take a second; only the test of whole pages draws them."""
     if "whole" not in request.node.name:
         monkeypatch.setattr("mdpot.training.reproduce.driver.draw", lambda *_: None)
-        monkeypatch.setattr("mdpot.training.reproduce.pages.commit", lambda: "abc")
+        monkeypatch.setattr("mdpot.training.reproduce.numbers.commit", lambda: "abc")
 
 
 ONE = Settings(seeds=2, models=("egnn",), datasets=("water-rpbe",))
