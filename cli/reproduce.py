@@ -117,16 +117,16 @@ def reproduce(
     """
     check_device(device)
     from mdpot.cli.progress import TerminalListener
-    from mdpot.training.reproduce import Settings, Work, reproduce
+    from mdpot.training.reproduce import Selection, Work, reproduce
 
-    settings = Settings(budget, seeds, models, datasets, frames, equal, overrides)  # type: ignore[arg-type]
+    selection = Selection(budget, seeds, models, datasets, frames, equal, overrides)  # type: ignore[arg-type]
     jobs = jobs or _jobs(device)
     work = Work(jobs, threads or max(_cores() // jobs, 1), device, data)
     folder = out or Path("runs") / f"reproduce-{budget}"
     with TerminalListener() as listener:
         failed = reproduce(
             experiment,
-            settings,
+            selection,
             out=folder,
             work=work,
             tables_only=tables_only,

@@ -115,7 +115,7 @@ class Experiment:
 
 
 @dataclass(frozen=True)
-class Settings:
+class Selection:
     """What of an experiment is run.
 
     Attributes:

@@ -13,7 +13,7 @@ from typing import Any
 from mdpot.training.config import Stage
 from mdpot.training.folder import versions
 from mdpot.training.reproduce.comparisons import UNITS, n_labeled, seconds_per_epoch
-from mdpot.training.reproduce.experiments import Experiment, Settings
+from mdpot.training.reproduce.experiments import Experiment, Selection
 from mdpot.training.reproduce.results import Outcome, Result, facts_of_data
 from mdpot.training.reproduce.worker import commit
 
@@ -22,7 +22,7 @@ WIDTH = 120
 
 
 def numbers(
-    experiment: Experiment, settings: Settings, results: Sequence[Result], out: Path, command: str
+    experiment: Experiment, selection: Selection, results: Sequence[Result], out: Path, command: str
 ) -> dict[str, Any]:
     """What the page of an experiment shows, and the errors of each seed behind it.
 
@@ -30,7 +30,7 @@ def numbers(
 
     Args:
         experiment: which.
-        settings: what of it was asked for.
+        selection: what of it was asked for.
         results: its cells, finished or not.
         out: folder of the runs.
         command: the command line that asked for it.
@@ -41,7 +41,7 @@ def numbers(
         "commit": commit(),
         "versions": versions(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "settings": asdict(settings),
+        "settings": asdict(selection),
         "units": {"force": "meV/Å", "energy_rmse": "meV/atom", "energy_*_structure": "meV", "seconds": "s"},
         "data": facts_of_data(results, out),
         "processes": _rounded(processes(results)),

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mdpot.training.reproduce.comparisons import groups
-from mdpot.training.reproduce.experiments import Experiment, Settings
+from mdpot.training.reproduce.experiments import Experiment, Selection
 from mdpot.training.reproduce.numbers import processes, stage_text
 from mdpot.training.reproduce.results import Result, facts_of_data
 
 
-def page(experiment: Experiment, settings: Settings, results: Sequence[Result], out: Path, command: str) -> str:
+def page(experiment: Experiment, selection: Selection, results: Sequence[Result], out: Path, command: str) -> str:
     """The page of an experiment, in Markdown.
 
     Args:
         experiment: which.
-        settings: what of it was asked for.
+        selection: what of it was asked for.
         results: its cells, finished or not.
         out: folder of the runs.
         command: the command line that asked for it.
@@ -52,7 +52,7 @@ def page(experiment: Experiment, settings: Settings, results: Sequence[Result], 
 
 ## How it was run
 
-{chr(10).join(f"- {line}" for line in _setup(experiment, settings, results))}
+{chr(10).join(f"- {line}" for line in _setup(experiment, selection, results))}
 
 ```bash
 {command}
@@ -69,10 +69,10 @@ def _spread(n_seeds: int) -> str:
     )
 
 
-def _setup(experiment: Experiment, settings: Settings, results: Sequence[Result]) -> list[str]:
+def _setup(experiment: Experiment, selection: Selection, results: Sequence[Result]) -> list[str]:
     """How the runs were made, a line for each data set and way to optimize."""
-    changes = f", with `{' '.join(settings.overrides)}`" if settings.overrides else ""
-    lines = [f"Budget `{settings.budget}`, preset `{experiment.paper.budget(settings.budget).preset}`{changes}."]
+    changes = f", with `{' '.join(selection.overrides)}`" if selection.overrides else ""
+    lines = [f"Budget `{selection.budget}`, preset `{experiment.paper.budget(selection.budget).preset}`{changes}."]
     networks: dict[tuple[str, str], list[str]] = {}
     for group in groups(results):
         model = group[0].cell.recipe.model

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from mdpot.errors import MdpotError, unknown
 from mdpot.training.config import PretrainConfig, Recipe, load_recipe
-from mdpot.training.reproduce.experiments import LONGER, SCRATCH, Arm, Cell, Experiment, Settings
+from mdpot.training.reproduce.experiments import LONGER, SCRATCH, Arm, Cell, Experiment, Selection
 from mdpot.training.reproduce.grid import Run
 from mdpot.training.reproduce.papers import EXPERIMENTS
 
@@ -22,27 +22,27 @@ def find_experiment(name: str) -> Experiment:
     return EXPERIMENTS[name]
 
 
-def plan(name: str, settings: Settings) -> list[Cell]:
+def plan(name: str, selection: Selection) -> list[Cell]:
     """The cells of an experiment.
 
     Args:
         name: key of `EXPERIMENTS`.
-        settings: what of it.
+        selection: what of it.
 
     Raises:
-        MdpotError: an unknown experiment, budget, recipe, model or key, or settings that the experiment does not take.
+        MdpotError: an unknown experiment, budget, recipe, model or key; what the experiment does not take.
     """
     experiment = find_experiment(name)
-    if settings.frames and experiment.frames == (None,):
+    if selection.frames and experiment.frames == (None,):
         takers = " and ".join(each.name for each in EXPERIMENTS.values() if each.frames != (None,))
         raise MdpotError(f"--frames is for {takers}; {name!r} takes all training frames.")
     full = replace(
-        settings,
-        seeds=settings.seeds or experiment.seeds,
-        equal=settings.equal or experiment.equal,
-        datasets=settings.datasets or experiment.datasets,
-        models=settings.models or experiment.models,
-        frames=settings.frames or experiment.frames,
+        selection,
+        seeds=selection.seeds or experiment.seeds,
+        equal=selection.equal or experiment.equal,
+        datasets=selection.datasets or experiment.datasets,
+        models=selection.models or experiment.models,
+        frames=selection.frames or experiment.frames,
     )
     return [
         _cell(experiment, full, dataset, model, arm, frames)
@@ -53,18 +53,18 @@ def plan(name: str, settings: Settings) -> list[Cell]:
     ]
 
 
-def _arms(experiment: Experiment, settings: Settings, dataset: str) -> list[Arm]:
+def _arms(experiment: Experiment, selection: Selection, dataset: str) -> list[Arm]:
     arms = experiment.arms(dataset)
-    if settings.equal == "total":
+    if selection.equal == "total":
         arms = [LONGER if arm == SCRATCH else arm for arm in arms]
     return list(dict.fromkeys(arms))
 
 
-def _cell(experiment: Experiment, settings: Settings, dataset: str, model: str, arm: Arm, frames: int | None) -> Cell:
+def _cell(experiment: Experiment, selection: Selection, dataset: str, model: str, arm: Arm, frames: int | None) -> Cell:
     """The runs of a way to train; those with the same pretraining share it, by its folder."""
-    paper, seeds = experiment.paper, range(settings.seeds or experiment.seeds)
-    budget, source = paper.budget(settings.budget), paper.pretrained_on(dataset)
-    base = [*budget.overrides(dataset, model), *settings.overrides]
+    paper, seeds = experiment.paper, range(selection.seeds or experiment.seeds)
+    budget, source = paper.budget(selection.budget), paper.pretrained_on(dataset)
+    base = [*budget.overrides(dataset, model), *selection.overrides]
     base += [f"pretrain.{text}" for text in arm.pretrain]
     # Where their number is the question, "all" is all, whatever the recipe has.
     labeled = [] if experiment.frames == (None,) else [f"data.max_train_frames={frames or 'none'}"]
