@@ -112,21 +112,21 @@ def reproduce(
     which the masked-pretraining paper has; learning-curve and objectives, which it lacks.
 
     What is finished is not run again, and what was stopped goes on: give the same command again. Runs that
-    experiments have in common are done once. Each experiment leaves a table (EXPERIMENT.md), a figure and all its
+    experiments have in common are done once. Each experiment leaves a table (EXPERIMENT.md), a figure and their
     numbers (EXPERIMENT.json) in the folder.
     """
     check_device(device)
     from mdpot.cli.progress import TerminalListener
-    from mdpot.training.reproduce import Settings, Work, reproduce
+    from mdpot.training.reproduce import Selection, Work, reproduce
 
-    settings = Settings(budget, seeds, models, datasets, frames, equal, overrides)  # type: ignore[arg-type]
+    selection = Selection(budget, seeds, models, datasets, frames, equal, overrides)  # type: ignore[arg-type]
     jobs = jobs or _jobs(device)
     work = Work(jobs, threads or max(_cores() // jobs, 1), device, data)
     folder = out or Path("runs") / f"reproduce-{budget}"
     with TerminalListener() as listener:
         failed = reproduce(
             experiment,
-            settings,
+            selection,
             out=folder,
             work=work,
             tables_only=tables_only,

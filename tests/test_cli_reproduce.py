@@ -10,16 +10,16 @@ from click.testing import CliRunner, Result
 
 from mdpot.cli import main
 from mdpot.training import reproduce as package
-from mdpot.training.reproduce import EXPERIMENTS, Settings, Work
-from mdpot.training.reproduce.experiments import plan
+from mdpot.training.reproduce import EXPERIMENTS, Selection, Work
+from mdpot.training.reproduce.plan import plan
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[tuple[str, ...], Settings, dict[str, Any]]]:
+def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[tuple[str, ...], Selection, dict[str, Any]]]:
     """Puts a recorder in the place of the experiments, and changes to a folder of its own."""
-    recorded: list[tuple[tuple[str, ...], Settings, dict[str, Any]]] = []
+    recorded: list[tuple[tuple[str, ...], Selection, dict[str, Any]]] = []
 
-    def record(names: tuple[str, ...], settings: Settings, **keywords: Any) -> list[Any]:
+    def record(names: tuple[str, ...], settings: Selection, **keywords: Any) -> list[Any]:
         recorded.append((names, settings, keywords))
         return []
 
@@ -42,7 +42,7 @@ def test_everything_is_handed_on(calls: list) -> None:
     ((names, settings, keywords),) = calls
     assert names == ("table1", "cost")
     changes = ("finetune.lr=1e-3", "data.molecule=none")
-    assert settings == Settings("paper", 3, ("egnn", "tide"), ("water-rpbe",), (), "total", changes)
+    assert settings == Selection("paper", 3, ("egnn", "tide"), ("water-rpbe",), (), "total", changes)
     assert keywords["out"] == Path("here")
     assert keywords["work"] == Work(2, 1, "cpu", Path("frames.xyz"))
     assert keywords["tables_only"]
@@ -53,7 +53,7 @@ def test_defaults(calls: list, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mdpot.cli.reproduce._cores", lambda: 8)
     assert run("learning-curve", "--frames", "10,30,all", "--jobs", "3").exit_code == 0
     ((_, settings, keywords),) = calls
-    assert settings == Settings(frames=(10, 30, None))
+    assert settings == Selection(frames=(10, 30, None))
     assert keywords["out"] == Path("runs/reproduce-small")
     assert keywords["work"] == Work(jobs=3, threads=2)
     assert not keywords["tables_only"]
@@ -96,7 +96,7 @@ def test_refusals_are_one_line(
 
 
 def test_failed_runs_show_in_the_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    failed = plan("table1", Settings(models=("egnn",), datasets=("water-rpbe",)))[0].runs[:1]
+    failed = plan("table1", Selection(models=("egnn",), datasets=("water-rpbe",)))[0].runs[:1]
     monkeypatch.setattr(package, "reproduce", lambda *_, **__: list(failed))
     result = run("table1", "--out", str(tmp_path))
     assert result.exit_code == 1

@@ -1,6 +1,7 @@
-"""The experiments of the masked-pretraining paper, and some it lacks: grids of runs, tables and figures."""
+"""Experiments of papers, run again: grids of runs, tables, figures and pages; `papers` says which."""
 
-from mdpot.training.reproduce.experiments import EXPERIMENTS, Settings
-from mdpot.training.reproduce.run import Work, reproduce
+from mdpot.training.reproduce.driver import Work, reproduce
+from mdpot.training.reproduce.experiments import Selection
+from mdpot.training.reproduce.papers import EXPERIMENTS
 
-__all__ = ["EXPERIMENTS", "Settings", "Work", "reproduce"]
+__all__ = ["EXPERIMENTS", "Selection", "Work", "reproduce"]

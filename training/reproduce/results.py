@@ -15,10 +15,18 @@ import numpy as np
 from mdpot.training import folder as files
 from mdpot.training.compare import standard_error
 from mdpot.training.report import read_log
-from mdpot.training.reproduce.experiments import Cell
+from mdpot.training.reproduce.experiments import LONGER, SCRATCH, Cell
 from mdpot.training.reproduce.grid import Run, State, folder_of, state_of
 
 Log = Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number that a paper gives: a mean and its standard error, where there is one."""
+
+    mean: float
+    standard_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -153,11 +161,7 @@ def baseline(results: Sequence[Result], of: Result) -> Result | None:
     same = [
         r for r in results if (r.cell.dataset, r.cell.model, r.cell.frames) == (cell.dataset, cell.model, cell.frames)
     ]
-    for kind in ("scratch", "longer"):
-        for result in same:
-            if result.cell.arm.kind == kind:
-                return result
-    return None
+    return next((r for arm in (SCRATCH, LONGER) for r in same if r.cell.arm == arm), None)
 
 
 def facts_of_data(results: Sequence[Result], out: Path) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ import pytest
 
 from mdpot.training.config import recipe_to_dict
 from mdpot.training.listener import Listener
-from mdpot.training.reproduce import Settings, Work, reproduce
+from mdpot.training.reproduce import Selection, Work, reproduce
 from mdpot.training.reproduce.grid import Run, folder_of, outcome_of
 
 
@@ -19,11 +19,11 @@ from mdpot.training.reproduce.grid import Run, folder_of, outcome_of
 def quick_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures take a second; only the test of whole pages draws them."""
     if "whole" not in request.node.name:
-        monkeypatch.setattr("mdpot.training.reproduce.run.draw", lambda *_: None)
-        monkeypatch.setattr("mdpot.training.reproduce.page.commit", lambda: "abc")
+        monkeypatch.setattr("mdpot.training.reproduce.driver.draw", lambda *_: None)
+        monkeypatch.setattr("mdpot.training.reproduce.numbers.commit", lambda: "abc")
 
 
-ONE = Settings(seeds=2, models=("egnn",), datasets=("water-rpbe",))
+ONE = Selection(seeds=2, models=("egnn",), datasets=("water-rpbe",))
 SILENT = Listener()
 
 
@@ -118,5 +118,5 @@ def leave(run: Run, out: Path, status: str) -> None:
     (folder / "metrics.json").write_text(json.dumps(metrics))
 
 
-def write(name: str, out: Path, settings: Settings = ONE, fake: Fake | None = None, **more: Any) -> list[Run]:
+def write(name: str, out: Path, settings: Selection = ONE, fake: Fake | None = None, **more: Any) -> list[Run]:
     return reproduce([name], settings, out=out, launch=fake or Fake(), command=f"mdpot reproduce {name}", **more)

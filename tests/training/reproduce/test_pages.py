@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mdpot import MdpotError
-from mdpot.training.reproduce import EXPERIMENTS, Settings, Work
-from mdpot.training.reproduce.experiments import plan
-from mdpot.training.reproduce.results import collect
+from mdpot.training.reproduce import EXPERIMENTS, Selection, Work
+from mdpot.training.reproduce.budgets import Budget
+from mdpot.training.reproduce.experiments import SCRATCH, Arm, Experiment, Paper
+from mdpot.training.reproduce.grid import State
+from mdpot.training.reproduce.plan import plan
+from mdpot.training.reproduce.results import Outcome, Result, Value, collect
+from mdpot.training.reproduce.tables import by_cell, error
 
 from .conftest import ONE, Fake, write
 
@@ -39,6 +44,9 @@ def test_means_errors_and_the_papers_numbers(tmp_path: Path) -> None:
     assert ours["paper"]["force"] == {"mean": 90.9, "standard_error": 8.3}
     assert [run["errors"]["test"]["force_rmse"] for run in ours["runs"]] == [100.0, 104.0]
     assert content["command"] == "mdpot reproduce table1"
+    # What no page shows is left out: other errors, training frames, recipes.
+    assert ours["pretraining"] == "500 steps of about 200 atoms, soap, learning rate 0.004"
+    assert all("train" not in run["errors"] and "n_atoms" not in run["errors"]["test"] for run in ours["runs"])
     for part in (text, (tmp_path / "table1.json").read_text()):
         assert str(tmp_path) not in part
 
@@ -63,7 +71,7 @@ def test_masking_is_compared_with_both_lengths_from_scratch(tmp_path: Path) -> N
 
 def test_how_many_labels_a_pretraining_saves(tmp_path: Path) -> None:
     """From scratch 200 at 10 frames and 50 at 100; masked 100, in the middle of the two on a logarithmic scale."""
-    settings = Settings(seeds=1, models=("egnn",), datasets=("water-rpbe",), frames=(10, None))
+    settings = Selection(seeds=1, models=("egnn",), datasets=("water-rpbe",), frames=(10, None))
     write("learning-curve", tmp_path, settings)
     for folder, force in (("scratch-10frames+500steps", 200.0), ("scratch+500steps", 50.0)):
         path = tmp_path / "runs" / "water-rpbe" / "egnn" / folder / "seed0" / "metrics.json"
@@ -86,7 +94,7 @@ def test_how_many_labels_a_pretraining_saves(tmp_path: Path) -> None:
 
 def test_cost_times_dynamics_after_all_else(tmp_path: Path) -> None:
     fake = Fake(turns=2)
-    write("cost", tmp_path, Settings(seeds=1, models=("egnn",), datasets=("water-rpbe",)), fake, work=Work(jobs=2))
+    write("cost", tmp_path, Selection(seeds=1, models=("egnn",), datasets=("water-rpbe",)), fake, work=Work(jobs=2))
     kinds = ["dynamics" in folder for folder in fake.begun]
     assert kinds == sorted(kinds)
     assert kinds.count(True) == 2
@@ -100,7 +108,7 @@ def test_cost_times_dynamics_after_all_else(tmp_path: Path) -> None:
 def test_every_page_is_written_whole_and_in_part(name: str, tmp_path: Path) -> None:
     """With all runs, and with only the first: no number, no error."""
     frames = (10, None) if name == "learning-curve" else ()
-    settings = Settings(seeds=2, models=("egnn", "tide"), datasets=("water-rpbe",), frames=frames)
+    settings = Selection(seeds=2, models=("egnn", "tide"), datasets=("water-rpbe",), frames=frames)
     fake = Fake(status=lambda run: "finished" if run.folder.endswith("scratch/seed0") else "failed")
     write(name, tmp_path, settings, fake)
     for whole in (False, True):
@@ -138,9 +146,64 @@ def test_errors_that_are_no_numbers_count_as_diverged(tmp_path: Path) -> None:
 
 
 def test_molecules_are_compared_by_the_errors_that_the_paper_has(tmp_path: Path) -> None:
-    write("masking-ratio", tmp_path, Settings(seeds=1, models=("egnn",), datasets=("rmd17-uracil",)))
+    write("masking-ratio", tmp_path, Selection(seeds=1, models=("egnn",), datasets=("rmd17-uracil",)))
     text = (tmp_path / "masking-ratio.md").read_text()
     assert "force MAE (meV/Å)" in text
     assert "force RMSE" not in text
     row = next(line for line in text.splitlines() if line.startswith("| masked, ratio 0.5 "))
     assert "| 19.0 |" in row
+
+
+SHIPPED = ("table1", "table2", "denoising", "masking-ratio", "learning-curve", "objectives")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_numbers_give_the_tables_of_their_page(name: str, checkout: Path) -> None:
+    """To the letter: the JSON holds what the page shows, and the code still makes the same of it."""
+    folder = checkout / "docs" / "results"
+    content = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    asked: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content["settings"].items()}
+    settings = Selection(**asked)
+    results = []
+    for cell, there in zip(plan(name, settings), content["cells"], strict=True):
+        assert (cell.dataset, cell.model, cell.arm.title) == (there["data"], there["model"], there["training"])
+        outcomes = []
+        for run, kept in zip(cell.runs, there["runs"], strict=True):
+            errors = {"train": {"n_frames": there["frames_trained_on"]}, **kept["errors"]}
+            state = State(kept["status"], kept["message"], {})
+            outcomes.append(Outcome(run, state, None, {"errors": errors}, {}, {}))
+        result = Result(cell, tuple(outcomes), ())
+        results.append(result)
+        for key, mean in there["test"].items():
+            found = result.mean(key)
+            assert found
+            assert (found.mean, found.n) == (pytest.approx(mean["mean"], rel=1e-5), mean["n"])
+    assert EXPERIMENTS[name].table(results) in (folder / f"{name}.md").read_text(encoding="utf-8")
+
+
+def test_a_second_paper_needs_nothing_of_the_kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A paper of its own words, budget, table and published numbers goes from its name to its page."""
+    noisy = Arm("noise", "with noise", "C3", ("objective=denoise", "sigma=0.1"), note="The noise is small.")
+    paper = Paper(
+        {"tiny": Budget("quick", (("*", "*", ("finetune.max_steps=7", "pretrain.max_steps=3")),))},
+        published=lambda result: Value(7.5) if result.cell.arm == noisy else None,
+        pretraining_name=lambda stage: f"noise-{stage.sigma:g}",
+    )
+    other = Experiment(
+        name="other-table1", paper=paper, title="Another", question="And this one?", source="table 1",
+        arms=lambda dataset: (SCRATCH, noisy), datasets=("water-rpbe",), models=("egnn",), seeds=2,
+        table=lambda results: by_cell(results, [("force MAE", lambda r: error(r, "force_mae"))]),
+        figure=lambda results: pytest.fail("pages of these tests are without figures"),
+    )  # fmt: skip
+    monkeypatch.setitem(EXPERIMENTS, other.name, other)
+    fake = Fake()
+    assert write(other.name, tmp_path, Selection("tiny"), fake) == []
+    assert "water-rpbe/egnn/pretrain-noise-0.1/seed1" in fake.begun
+    text = (tmp_path / "other-table1.md").read_text()
+    assert "| from scratch | 81.0 ± 1.0 |\n| with noise | 51.0 ± 1.0 |" in text
+    assert "- The noise is small." in text
+    assert "finetuning 7 steps" in text
+    cells = json.loads((tmp_path / "other-table1.json").read_text())["cells"]
+    assert [cell["paper"] for cell in cells] == [None, {"mean": 7.5, "standard_error": None}]
+    with pytest.raises(MdpotError, match="unknown budget 'small'"):
+        write(other.name, tmp_path, Selection("small"))

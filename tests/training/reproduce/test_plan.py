@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mdpot import MdpotError
-from mdpot.training.reproduce import EXPERIMENTS, Settings, paper
-from mdpot.training.reproduce.budgets import BUDGETS
-from mdpot.training.reproduce.experiments import plan
-from mdpot.training.reproduce.figure import FIGURES
+from mdpot.training.config import list_recipes
+from mdpot.training.reproduce import EXPERIMENTS, Selection
 from mdpot.training.reproduce.grid import with_parents
-from mdpot.training.reproduce.page import NOTES
-from mdpot.training.reproduce.table import TABLES
+from mdpot.training.reproduce.papers import masked
+from mdpot.training.reproduce.papers.masked import published as paper
+from mdpot.training.reproduce.papers.masked.budgets import BUDGETS
+from mdpot.training.reproduce.plan import plan
 
 from .conftest import ONE
 
 
-def test_names_are_the_same_everywhere() -> None:
-    assert EXPERIMENTS.keys() == TABLES.keys() == FIGURES.keys() == NOTES.keys()
+def test_names_are_told_apart() -> None:
+    """A second paper's experiment would replace one of the same name in silence."""
+    assert EXPERIMENTS.keys() == {experiment.name for experiment in EXPERIMENTS.values()}
+    assert len(EXPERIMENTS) == len(masked.EXPERIMENTS)
+
+
+def test_the_kit_names_no_paper_and_no_data_set(checkout: Path) -> None:
+    """What belongs to one paper is in its folder; the kit also does not know by name how it pretrains."""
+    kinds = {arm.kind for e in EXPERIMENTS.values() for data in e.datasets for arm in e.arms(data) if arm.pretrain}
+    words = {name.split("-")[0] + "-" for name in list_recipes() if "-" in name} | {f'"{kind}"' for kind in kinds}
+    assert {"rmd17-", "water-", '"mask"'} <= words
+    for path in (checkout / "training" / "reproduce").glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not [word for word in [*words, "papers.masked"] if word in text], path
 
 
 def test_papers_tables_agree_with_the_percentages_it_prints() -> None:
@@ -60,7 +73,7 @@ def test_budgets_mask_at_the_papers_ratios() -> None:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_can_be_planned(name: str) -> None:
     """Its recipes, networks and keys are all there; each cell has its seeds and a folder of its own."""
-    cells = plan(name, Settings())
+    cells = plan(name, Selection())
     assert {len(cell.runs) for cell in cells} == {EXPERIMENTS[name].seeds}
     folders = [run.folder for cell in cells for run in cell.runs]
     assert len(folders) == len(set(folders))
@@ -71,7 +84,7 @@ def test_every_experiment_can_be_planned(name: str) -> None:
 
 
 def test_pretrainings_are_shared_and_come_first() -> None:
-    settings = Settings(seeds=2, models=("egnn",), frames=(10, 30, None))
+    settings = Selection(seeds=2, models=("egnn",), frames=(10, 30, None))
     cells = [cell for cell in plan("learning-curve", settings) if cell.arm.kind in ("longer", "mask")]
     runs = with_parents(run for cell in cells for run in cell.runs)
     folders = [run.folder for run in runs]
@@ -89,7 +102,7 @@ def test_pretrainings_are_shared_and_come_first() -> None:
 
 def test_what_scratch_has_in_common_with_the_others() -> None:
     def steps(name: str, equal: Any) -> dict[str, tuple[int | None, int | None]]:
-        cells = plan(name, Settings(seeds=1, models=("egnn",), datasets=("water-rpbe",), equal=equal))
+        cells = plan(name, Selection(seeds=1, models=("egnn",), datasets=("water-rpbe",), equal=equal))
         found = {}
         for cell in cells:
             first = cell.runs[0].parent
@@ -113,11 +126,11 @@ def test_what_scratch_has_in_common_with_the_others() -> None:
 
 def test_all_frames_are_all_of_them() -> None:
     """Also where the recipe finetunes on few."""
-    chosen = Settings(seeds=1, datasets=("water-scan",), frames=(10, None))
+    chosen = Selection(seeds=1, datasets=("water-scan",), frames=(10, None))
     found = [cell.recipe.data.max_train_frames for cell in plan("learning-curve", chosen)]
     assert set(found[: len(found) // 2]) == {10}
     assert set(found[len(found) // 2 :]) == {None}
-    few = plan("table1", Settings(seeds=1, datasets=("water-scan",), models=("tide",)))
+    few = plan("table1", Selection(seeds=1, datasets=("water-scan",), models=("tide",)))
     assert few[0].recipe.data.max_train_frames == 100
     # They are not kept in the folders of those.
     both = [cell.runs[0].folder for cell in (*plan("learning-curve", chosen), *few)]
@@ -125,21 +138,21 @@ def test_all_frames_are_all_of_them() -> None:
 
 
 def test_molecules_share_the_pretraining_of_all() -> None:
-    cells = plan("table2", Settings(seeds=1, datasets=("rmd17-ethanol", "rmd17-aspirin")))
+    cells = plan("table2", Selection(seeds=1, datasets=("rmd17-ethanol", "rmd17-aspirin")))
     masked = [cell.runs[0] for cell in cells if cell.arm.kind == "mask"]
     parents = [run.parent for run in masked if run.parent]
     assert [run.recipe.data.source for run in masked] == ["rmd17-ethanol", "rmd17-aspirin"]
     assert [p.recipe.data.source for p in parents] == ["rmd17-all"] * 2
     assert len(with_parents(masked)) == 3
     for name in ("masking-ratio", "cost"):
-        cells = plan(name, Settings(seeds=1, models=("egnn",), datasets=("rmd17-uracil",)))
+        cells = plan(name, Selection(seeds=1, models=("egnn",), datasets=("rmd17-uracil",)))
         parents = [run.parent for cell in cells for run in cell.runs if run.parent]
         assert {p.recipe.data.source for p in parents} == {"rmd17-all"}
 
 
 def test_paper_budget_counts_in_epochs() -> None:
     """400 epochs from scratch against 100 + 300, as in figure 2; but epochs over fewer frames are no longer alike."""
-    paper_like = Settings(budget="paper", seeds=1, models=("egnn",), datasets=("water-rpbe",))
+    paper_like = Selection(budget="paper", seeds=1, models=("egnn",), datasets=("water-rpbe",))
     longer = plan("extended-epochs", paper_like)[1]
     assert longer.recipe.finetune.epochs == 400
     assert "+100epochs" in longer.runs[0].folder
@@ -154,10 +167,10 @@ def test_refused_settings() -> None:
     with pytest.raises(MdpotError, match=r"unknown experiment 'tabel1'\. Did you mean 'table1'"):
         plan("tabel1", ONE)
     with pytest.raises(MdpotError, match="unknown budget"):
-        plan("table1", Settings(budget="huge"))
+        plan("table1", Selection(budget="huge"))
     with pytest.raises(MdpotError, match="unknown recipe"):
-        plan("table1", Settings(datasets=("water",)))
+        plan("table1", Selection(datasets=("water",)))
     with pytest.raises(MdpotError, match="--frames is for learning-curve"):
-        plan("table1", Settings(frames=(10,)))
+        plan("table1", Selection(frames=(10,)))
     with pytest.raises(MdpotError, match="unknown key"):
-        plan("table1", Settings(models=("egnn",), datasets=("water-rpbe",), overrides=("finetune.speed=1",)))
+        plan("table1", Selection(models=("egnn",), datasets=("water-rpbe",), overrides=("finetune.speed=1",)))

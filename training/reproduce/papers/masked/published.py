@@ -9,19 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mdpot.training.data.rmd17 import MOLECULES
-
-
-@dataclass(frozen=True)
-class Value:
-    """A mean and its standard error, where the paper gives one.
-
-    Attributes:
-        mean: over the paper's four seeds.
-        standard_error: of the mean, as the paper calls it.
-    """
-
-    mean: float
-    standard_error: float | None = None
+from mdpot.training.reproduce.results import Value
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from mdpot.errors import MdpotError
 from mdpot.files import write_text
-from mdpot.training.folder import write_json
 from mdpot.training.listener import Listener
-from mdpot.training.reproduce.experiments import Cell, Settings, plan
-from mdpot.training.reproduce.figure import draw
+from mdpot.training.reproduce.experiments import Cell, Selection
+from mdpot.training.reproduce.figures import draw
 from mdpot.training.reproduce.grid import Launch, Run, Work, check, only_one, run_grid, state_of, with_parents
-from mdpot.training.reproduce.page import numbers, page
+from mdpot.training.reproduce.numbers import numbers, to_json
+from mdpot.training.reproduce.pages import page
+from mdpot.training.reproduce.plan import find_experiment, plan
 from mdpot.training.reproduce.results import collect
 from mdpot.training.reproduce.worker import launch as launch_worker
 
@@ -24,7 +25,7 @@ SILENT = Listener()
 
 def reproduce(
     names: Sequence[str],
-    settings: Settings,
+    selection: Selection,
     *,
     out: Path,
     work: Work | None = None,
@@ -40,7 +41,7 @@ def reproduce(
 
     Args:
         names: keys of `EXPERIMENTS`.
-        settings: what of them.
+        selection: what of them.
         out: folder; receives for each experiment NAME.md, NAME.png and NAME.json, and the runs in `runs/`.
         work: how the runs are done; None does them one by one with one thread.
         tables_only: run nothing; write what there is.
@@ -52,11 +53,11 @@ def reproduce(
         The runs that failed or wait for one that did; those that diverged are not among them.
 
     Raises:
-        MdpotError: bad settings, or runs of another specification in `out`; nothing was started then.
+        MdpotError: a bad selection, or runs of another specification in `out`; nothing was started then.
         Stopped: on Ctrl-C or SIGTERM; nothing finished is lost.
     """
     work = work or Work()
-    plans = {name: plan(name, settings) for name in dict.fromkeys(names)}
+    plans = {name: plan(name, selection) for name in dict.fromkeys(names)}
     datasets = {cell.dataset for cells in plans.values() for cell in cells}
     if work.data is not None and len(datasets) > 1:
         raise MdpotError(f"--data is for one recipe; {len(datasets)} are asked for. Name one by --datasets.")
@@ -73,13 +74,13 @@ def reproduce(
     elif not (out / "runs").is_dir():
         raise MdpotError(f"{str(out)!r} holds no runs. Leave --tables-only away to start them, or give their --out.")
     for name, cells in plans.items():
-        _write(name, settings, cells, out, command)
+        _write(name, selection, cells, out, command)
         listener.note(f"{name}: {out / name}.md")
     return [run for run in trainings if state_of(run, out).status not in ("finished", "diverged")]
 
 
-def _write(name: str, settings: Settings, cells: Sequence[Cell], out: Path, command: str) -> None:
-    results = collect(cells, out)
-    draw(out / f"{name}.png", name, results)
-    write_text(out / f"{name}.md", page(name, settings, results, out, command))
-    write_json(out / f"{name}.json", numbers(name, settings, results, out, command))
+def _write(name: str, selection: Selection, cells: Sequence[Cell], out: Path, command: str) -> None:
+    experiment, results = find_experiment(name), collect(cells, out)
+    draw(out / f"{name}.png", experiment, results)
+    write_text(out / f"{name}.md", page(experiment, selection, results, out, command))
+    write_text(out / f"{name}.json", to_json(numbers(experiment, selection, results, out, command)) + "\n")
