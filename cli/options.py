@@ -50,6 +50,11 @@ LABEL_OPTIONS = {
         help="Units of a file that states none: ase, atomic, vasp, metal, real, or quantity=unit, e.g. "
         "energy=Hartree,length=bohr or stress=GPa.  [default: what the file states, else ase]",
     ),
+    "check": click.option(
+        "--check",
+        type=click.Choice(["on", "off"]),
+        help="Whether labels that contradict physics are refused.  [default: on]",
+    ),
 }
 """Options on the labels of a user's own file, by the key of `[data]` that they set."""
 
@@ -61,7 +66,8 @@ def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(**arguments: Any) -> Any:
         from mdpot.training.data.labels import Asked
 
-        return command(labels=Asked(**{key: arguments.pop(key) for key in LABEL_OPTIONS}), **arguments)
+        asked = {key: arguments.pop(key) for key in LABEL_OPTIONS}
+        return command(labels=Asked(**{**asked, "check": asked["check"] != "off"}), **arguments)
 
     for option in reversed(LABEL_OPTIONS.values()):
         wrapped = option(wrapped)

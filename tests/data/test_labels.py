@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -226,26 +227,64 @@ def test_a_stress_in_another_unit_is_refused_and_named(tmp_path: Path, factor: f
     assert read(tmp_path, frames, stress_key="ignore").frames[0].stress is None
 
 
-def test_energies_against_forces(tmp_path: Path) -> None:
-    frames = copper(60, strain=0.0)
-    read(tmp_path, frames).check()
-    for unit, message in ((units.Hartree, "energies in Hartree"), (8.0, "energies per atom")):
-        wrong = [atoms.copy() for atoms in frames]
-        for atoms, right in zip(wrong, frames, strict=True):
-            results = {**results_of(right), "energy": right.get_potential_energy() / unit}
-            atoms.calc = SinglePointCalculator(atoms, **results)
-        with pytest.raises(MdpotError, match=message):
-            read(tmp_path, wrong).check()
-    for atoms in frames:
-        results_of(atoms)["forces"] = -results_of(atoms)["forces"]
-        del results_of(atoms)["stress"]
-    with pytest.raises(MdpotError, match="gradients"):
+def remedied(tmp_path: Path, frames: list[Atoms]) -> Reading:
+    """The frames read as the refusal of them says."""
+    with pytest.raises(MdpotError) as caught:
         read(tmp_path, frames).check()
+    found = re.search(r"--units (\S+?)[,.]? ", str(caught.value) + " ")
+    assert found is not None, str(caught.value)
+    reading = read(tmp_path, frames, units=found[1])
+    reading.check()
+    return reading
+
+
+def changed(frames: list[Atoms], energy: float = 1.0, forces: float = 1.0, stress: float = 1.0) -> list[Atoms]:
+    """Copies with their labels multiplied."""
+    out = []
+    for atoms in frames:
+        factors = {"energy": energy, "forces": forces, "stress": stress}
+        out.append(atoms.copy())
+        out[-1].calc = SinglePointCalculator(
+            out[-1], **{name: value * factors[name] for name, value in results_of(atoms).items()}
+        )
+    return out
+
+
+@pytest.mark.parametrize(
+    "factors",
+    [
+        {"energy": 1 / units.Hartree},
+        {"energy": 1 / 8},
+        {"forces": -1.0},
+        {"forces": 1e3},
+        {"forces": units.Bohr / units.Hartree},
+        {"energy": 1 / units.Hartree, "forces": units.Bohr / units.Hartree},
+    ],
+)
+def test_energies_against_forces(tmp_path: Path, factors: dict[str, float]) -> None:
+    frames = copper(60, strain=0.0)
+    for atoms in frames:
+        del results_of(atoms)["stress"]
+    right = read(tmp_path, frames)
+    right.check()
+    reading = remedied(tmp_path, changed(frames, **factors))
+    for one, other in zip(reading.frames, right.frames, strict=True):
+        assert one.energy == pytest.approx(other.energy, abs=1e-5)
+        np.testing.assert_allclose(np.array(one.forces), np.array(other.forces), atol=2e-5)
+
+
+def test_work_along_a_trajectory_of_a_slab(tmp_path: Path) -> None:
+    frames = copper(60, strain=0.0)
+    for atoms in frames:
+        del results_of(atoms)["stress"]
+        atoms.pbc = (True, True, False)
+    with pytest.raises(MdpotError, match="energy=Hartree"):
+        read(tmp_path, changed(frames, energy=1 / units.Hartree)).check()
 
 
 def test_lengths_against_covalent_radii(tmp_path: Path) -> None:
     frames = copper(10)
-    for factor, likely in ((1 / units.Bohr, "bohr"), (0.5, "far too close")):
+    for factor, likely in ((1 / units.Bohr, "length=bohr"), (0.5, "far too close"), (10.0, "no neighbor within 6 Å")):
         wrong = []
         for atoms in frames:
             wrong.append(atoms.copy())
@@ -270,6 +309,8 @@ def test_forces_against_bonds_to_hydrogen(tmp_path: Path) -> None:
     read(tmp_path, frames).check()
     for atoms in frames:
         results_of(atoms)["forces"] = results_of(atoms)["forces"] / (units.kcal / units.mol)
-    with pytest.raises(MdpotError, match="likely in kcal/mol/Å"):
-        read(tmp_path, frames).check()
-    read(tmp_path, frames, units="kcal/mol").check()
+        results_of(atoms)["energy"] = -40.0 / (units.kcal / units.mol)
+    assert remedied(tmp_path, frames).frames[0].energy == pytest.approx(-40.0, rel=1e-6)
+    softer = changed(frames, energy=units.kcal / units.mol, forces=0.01)
+    with pytest.raises(MdpotError, match="No usual unit explains it"):
+        read(tmp_path, softer).check()

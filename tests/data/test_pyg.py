@@ -90,7 +90,7 @@ def revised(own_cache: Path, labeled: list[Atoms]) -> Path:
 def test_pygs_own_class_gives_the_frames_that_ase_has(revised: Path, labeled: list[Atoms]) -> None:
     dataset = load_dataset("custom", SPEC)
     assert "energy, force" in dataset.labels
-    assert "kcal/mol, kcal/mol/Å, Å, of PyG's MD17" in dataset.labels
+    assert "kcal/mol, kcal/mol/Å, Å (of PyG's MD17)" in dataset.labels
     assert dataset.origin == SPEC
     for frame, atoms in zip(dataset.frames, labeled, strict=True):
         np.testing.assert_array_equal(frame.numbers, atoms.numbers)

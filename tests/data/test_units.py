@@ -30,8 +30,12 @@ EH, BOHR = units.Hartree, units.Bohr
             units.Hartree / units.Bohr,
             units.Hartree / units.Bohr**3,
         ),
-        ("energy: Ry, force: Ry/bohr", units.Ry, 1, units.Ry / BOHR, units.Ry),
-        ("energy=kcal/mol", KCAL, 1, KCAL, KCAL),
+        ("energy: Ry, force: Ry/bohr", units.Ry, 1, units.Ry / BOHR, 1),
+        ("energy=kcal/mol", KCAL, 1, 1, 1),
+        ("length=bohr", 1, BOHR, 1, 1),
+        ("atomic, length=Å", EH, 1, EH / BOHR, EH / BOHR**3),
+        ("force=-eV/Å", 1, 1, -1, 1),
+        ("energy=Hartree/atom", EH, 1, 1, 1),
         ("force=kcal mol^-1 Å^-1", 1, 1, KCAL, 1),
         ("forces=meV/Angstrom", 1, 1, 1e-3, 1),
         ("energy=kJ/mol length=nm", units.kJ / units.mol, 10, units.kJ / units.mol / 10, units.kJ / units.mol / 1000),
@@ -66,7 +70,7 @@ def test_stated_units() -> None:
     assert stated == {"energy": "Hartree", "force": "Hartree/bohr", "stress": "GPa"}
     assert units_of(stated).source == "stated in the file"
     assert units_of({}).source == "assumed"
-    given = parse_units("energy=kcal/mol", units_of({"force": "Hartree/bohr", "stress": "GPa"}))
+    given = parse_units("energy=kcal/mol,length=bohr", units_of({"force": "Hartree/bohr", "stress": "GPa"}))
     assert (given.energy, given.force, given.stress, given.virial) == ("kcal/mol", "Hartree/bohr", "GPa", "kcal/mol")
     assert parse_units("energy=eV", VASP).stress == "-kbar"
     # What the user says of one quantity leaves the others as the file states them.

@@ -151,7 +151,7 @@ if sys.argv[4] == "in a step":
     happens = lambda n: die() if n == 10 else None
 elif sys.argv[4] == "before the state is saved":
     keep = trainer._save_state
-    trainer._save_state = lambda *a: die() if a[-1].step == 8 else keep(*a)
+    trainer._save_state = lambda *a: die() if a[4].step == 8 else keep(*a)
 else:
     write, states = Path.write_bytes, []
     def half(path, content):

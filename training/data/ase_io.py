@@ -34,14 +34,14 @@ def parse_ase(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
         asked = Asked(units=asked.units, check=asked.check)
     values = [collect(_places(atoms), len(atoms), asked) for atoms in structures]
     keys = choose_keys(values, asked, str(path)) if want_labels else Keys()
-    stated: dict[str, str] = {}
+    stated = stated_units(structures[0].info)
     for index, atoms in enumerate(structures):
-        for quantity, unit in stated_units(atoms.info).items():
-            if stated.setdefault(quantity, unit) != unit:
-                raise MdpotError(
-                    f"{path}, frame {index}: it states {unit} as the unit of its {quantity}, and frames before it "
-                    f"{stated[quantity]}. Write the file in one unit."
-                )
+        there = stated_units(atoms.info)
+        if there != stated:
+            one, other = (", ".join(f"{q}={unit}" for q, unit in units.items()) or "none" for units in (stated, there))
+            raise MdpotError(
+                f"{path}: frame 0 states the units {one}, and frame {index} {other}. Write all frames in one unit."
+            )
     units = parse_units(asked.units, units_of(stated))
     frames = [_frame(*pair, keys, units, index) for index, pair in enumerate(zip(structures, values, strict=True))]
     return Raw(

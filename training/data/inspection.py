@@ -20,7 +20,9 @@ from mdpot.training.data.reading import ENERGY_AND_FORCES, LABELS, Reading, fini
 from mdpot.training.data.reference import fit_reference, wild_frames
 
 #: Distances are looked for out to this many sums of covalent radii, in at most so many frames.
-REACH, MOST_FRAMES = 1.6, 300
+REACH, MOST_FRAMES = 1.6, 5000
+#: More than this share of the frames are no outliers.
+MOST_ODD = 0.05
 #: Å; more than this between neighboring planes of atoms is a vacuum.
 GAP = 7.0
 #: So many frames say nothing of which of them is odd.
@@ -69,6 +71,11 @@ def inspect_file(path: Path | str, asked: Asked) -> dict[str, Any]:
         warnings.append(left_out(len(reading.frames) - len(labeled), reading.n_frames, need))
     if labeled and need == {"energy"}:
         warnings.append("no forces: energies alone are trained on with --set finetune.force_weight=0.")
+    if labeled and need == {"forces"}:
+        warnings.append(
+            "no energies: forces alone are trained on with --set finetune.energy_weight=0 "
+            "--set finetune.second_energy_weight=none."
+        )
     warnings += [note for note in reading.notes if "isolated atoms" not in note]
     outliers = _outliers([frame for frame in labeled if _is_finite(frame)])
     for what, places in outliers.items():
@@ -112,7 +119,7 @@ def _outliers(frames: Sequence[Frame]) -> dict[str, list[int]]:
         found["forces far larger than in the other frames"] = [
             n for n, size in sorted(largest.items(), key=lambda item: -item[1]) if size > limit
         ]
-    return {what: places for what, places in found.items() if places}
+    return {what: places for what, places in found.items() if 0 < len(places) <= max(MOST_ODD * len(frames), 3)}
 
 
 def _summary(

@@ -196,7 +196,7 @@ def choose_keys(values: Sequence[Values], asked: Asked, where: str) -> Keys:
                 chosen[kind] = _one_of_family(values, kind, keys, where)
     taken = {key for key in chosen.values() if key is not None}
     others = tuple(key for kind in KINDS for key in seen[kind] if key not in taken)
-    return Keys(**chosen, others=others, notes=tuple(_notes(values, chosen, seen)))
+    return Keys(**chosen, others=others, notes=tuple(_notes(values, chosen, seen, asked.stress_key == IGNORE)))
 
 
 def _family(key: str) -> str:
@@ -315,7 +315,7 @@ def _one_of_family(values: Sequence[Values], kind: str, keys: Sequence[str], whe
 
 
 def _notes(
-    values: Sequence[Values], chosen: Mapping[str, str | None], seen: Mapping[str, Sequence[str]]
+    values: Sequence[Values], chosen: Mapping[str, str | None], seen: Mapping[str, Sequence[str]], ignored: bool
 ) -> Iterator[str]:
     energy = chosen["energy"]
     for other in seen["energy"]:
@@ -323,7 +323,10 @@ def _notes(
             continue
         gaps = [abs(v.energy[energy] - v.energy[other]) for v in values if {energy, other} <= v.energy.keys()]
         if max(gaps, default=0.0) > 1e-4:
-            why = ", of which the forces are the derivative" if "free" in energy else ""
-            yield f"{energy} is taken{why}; {other} differs from it by up to {max(gaps):.3g}: --energy-key {other}."
-    if chosen["stress"] is None and seen["stress"] and energy is not None:
+            why = ", whose negative gradient the forces are" if "free" in energy else ""
+            yield f"{energy} is taken{why}, not {other} (they differ by up to {max(gaps):.3g})."
+    forces = chosen["forces"]
+    if energy is not None and forces is not None and _family(energy) != _family(forces):
+        yield f"{energy} and {forces} are of different families; they are taken together as asked."
+    if chosen["stress"] is None and seen["stress"] and energy is not None and not ignored:
         yield f"the stress in {', '.join(seen['stress'])} is of another family than {energy}, and is not used."

@@ -29,15 +29,16 @@ from mdpot.units import BOHR, HARTREE, KCAL_PER_MOL, KJ_PER_MOL
 SAMPLE_FRAMES, SAMPLE_ATOMS = 60, 4000
 NOBLE_GASES = (2, 10, 18, 36, 54, 86)
 #: Median over atoms of the distance to the nearest neighbor, in sums of covalent radii. Crystals at 150 GPa have 0.72
-#: and more; Å taken for bohr give about 0.5 and bohr taken for Å about 1.8.
-NEAREST = (0.62, 1.55)
+#: and more, and no set of twenty has more than 1.05; Å taken for bohr give about 0.5 and bohr taken for Å about 1.8.
+NEAREST = (0.62, 1.4)
 #: Stiffness of a bond to hydrogen, eV/Å^2; C-H, N-H and O-H have 26 to 56 in a dozen sets of data.
-STIFFNESS = (6.0, 200.0)
+STIFFNESS = (12.0, 120.0)
 LARGEST_TYPICAL_FORCE = 60.0  # eV/Å, the median of the norms
 #: Two frames are compared where atoms move by no more than this, Å, and the cell by no more than this strain.
 STEP, STRAIN = 0.4, 0.08
 WORK_PAIRS = 2000
-AGREEMENT, WEAK_AGREEMENT = 0.75, 0.3  # least correlation at which a slope says something, and says that it is huge
+STRONG = 0.05  # eV/Å, a typical force; relaxed crystals have less, and their stress is none of a pair energy's
+AGREEMENT, WEAK_AGREEMENT = 0.75, 0.4  # least correlation at which a slope says something, and says that it is huge
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,10 @@ def contradictions(frames: Sequence[Frame], names: Mapping[str, str], units: Uni
     found = [_lengths(some, units.length)]
     if found[0] is None:  # else everything that follows is wrong as well
         forces = _forces(some, names.get("forces", "forces"), units)
-        found += [forces, _energies(frames, names, units) if forces is None else None]
-        found += [_stress(frames, names.get("stress", "stress"), units) if forces is None else None]
+        energies = _energies(frames, names, units) if forces is None else None
+        found += [forces, energies]
+        if forces is energies is None:  # else the stress would contradict them whatever its unit is
+            found.append(_stress(frames, names.get("stress", "stress"), units))
     return [text for text in found if text is not None]
 
 
@@ -83,14 +86,15 @@ def sample(frames: Sequence[Frame]) -> list[Frame]:
 
 
 def nearest_neighbors(frames: Sequence[Frame]) -> np.ndarray:
-    """The distance of each atom to its nearest neighbor, in sums of covalent radii; noble gases are left out."""
+    """The distance of each atom to its nearest neighbor, in sums of covalent radii; infinite where there is none within
+    reach. Noble gases are left out."""
     out = []
     for frame in frames:
         reach = 2.2 * 2 * covalent_radii[frame.numbers].max()
         (i, j), distances, _ = _edges(frame, min(reach, 6.0))
         nearest = np.full(len(frame), np.inf)
         np.minimum.at(nearest, i, distances / (covalent_radii[frame.numbers[i]] + covalent_radii[frame.numbers[j]]))
-        out.append(nearest[~np.isin(frame.numbers, NOBLE_GASES) & np.isfinite(nearest)])
+        out.append(nearest[~np.isin(frame.numbers, NOBLE_GASES)])
     return np.concatenate(out) if out else np.zeros(0)
 
 
@@ -102,18 +106,21 @@ def _lengths(frames: Sequence[Frame], unit: str) -> str | None:
     taken = f"{_shortest(frames)} ({unit} was taken for the unit of length)."
     if middle < NEAREST[0]:
         if unit == "bohr" and middle > 0.4:
-            taken += " They are likely in Å: --units ase (eV, Å), or --units length=Å."
+            taken += (
+                " They are likely in Å: --units ase if energies and forces are in eV and Å too, else --units length=Å."
+            )
         return (
             f"atoms are far too close: half of them have a neighbor within {middle:.2f} of the sum of the covalent "
             f"radii, {taken}"
         )
-    if np.percentile(nearest, 5) > NEAREST[1]:
-        if unit == "Å" and 1.6 < middle < 2.1:
-            taken += " They are likely in bohr: --units atomic (Hartree, bohr), or --units length=bohr."
-        return (
-            f"atoms are far apart: half of them have no neighbor within {middle:.2f} times the sum of the covalent "
-            f"radii, {taken}"
-        )
+    if middle > NEAREST[1] and np.quantile(nearest, 0.05, method="lower") > 0.85 * NEAREST[1]:
+        if unit == "Å" and middle < 2.1:
+            taken += (
+                " They are likely in bohr: --units atomic if energies and forces are in Hartree and bohr too, else "
+                "--units length=bohr."
+            )
+        within = f"{middle:.2f} times the sum of the covalent radii" if np.isfinite(middle) else "6 Å"
+        return f"atoms are far apart: half of them have no neighbor within {within}, {taken}"
     return None
 
 
@@ -153,18 +160,21 @@ def _forces(frames: Sequence[Frame], key: str, taken: Units) -> str | None:
     typical = float(np.median(np.concatenate(norms)))
     line = stiffness(frames)
     if line.n_points > 30 and line.correlation > 0.6 and not STIFFNESS[0] < line.slope < STIFFNESS[1]:
-        units = {"kcal/mol/Å": KCAL_PER_MOL, "kJ/mol/Å": KJ_PER_MOL, "meV/Å": 1e-3, "Hartree/bohr": HARTREE / BOHR}
-        units |= {"Rydberg/bohr": RYDBERG / BOHR, "Hartree/Å": HARTREE, "eV/Å": 1.0}
+        units = {"kcal/mol": KCAL_PER_MOL, "kJ/mol": KJ_PER_MOL, "energy=Hartree,force=Hartree/bohr": HARTREE / BOHR}
+        units |= {"energy=Rydberg,force=Rydberg/bohr": RYDBERG / BOHR, "energy=Hartree,force=Hartree/Å": HARTREE}
+        units |= {"force=meV/Å": 1e-3, "force=eV/bohr": 1 / BOHR, "ase": 1.0}
         slope = line.slope / taken.to_ev_per_angstrom  # in the numbers of the file
         likely = _nearest({name: slope * value for name, value in units.items()}, 35.0)
-        if likely:  # a force field may have bonds as soft as it likes
-            return (
-                f"the forces in {key!r} are not in {taken.force}: bonds to hydrogen would have a stiffness of "
-                f"{line.slope:.3g} eV/Å², and C–H, N–H and O–H have 25 to 60. They are likely in {likely}: "
-                f"--units force={likely}."
-            )
+        hint = f" Likely: --units {likely}, energies included." if likely else " No usual unit explains it."
+        return (
+            f"the forces in {key!r} are not in {taken.force}: bonds to hydrogen would have a stiffness of "
+            f"{line.slope:.3g} eV/Å², and C–H, N–H and O–H have 25 to 60.{hint}"
+        )
     if line.n_points > 30 and line.correlation < -0.6:
-        return f"the forces in {key!r} have the wrong sign: they push bonds to hydrogen apart. Are they gradients?"
+        return (
+            f"the forces in {key!r} have the wrong sign: they push bonds to hydrogen apart. If they are gradients of "
+            f"the energy: --units force={_turned(taken.force)}."
+        )
     if typical > LARGEST_TYPICAL_FORCE:
         hint = " They are likely in meV/Å: --units force=meV/Å." if typical < 1e4 and taken.are_ours else ""
         return f"the forces in {key!r} are far too large: half of them above {typical:.3g} eV/Å.{hint}"
@@ -203,7 +213,7 @@ def work(frames: Sequence[Frame], with_cell: bool) -> tuple[Line, np.ndarray]:
 def _work_between(a: Any, b: Any, with_cell: bool) -> tuple[float, float, float, float] | None:
     """Work, difference of energies, size of the step, number of atoms of two frames; None where they are too unlike."""
     strained = bool(np.abs(a.cell - b.cell).max() > 1e-8)
-    if strained != with_cell or (a.pbc.any() and not a.pbc.all()):
+    if strained != with_cell or (with_cell and not a.pbc.all()):
         return None
     strain, volume = np.zeros((3, 3)), 0.0
     if a.pbc.all():
@@ -215,6 +225,8 @@ def _work_between(a: Any, b: Any, with_cell: bool) -> tuple[float, float, float,
         moved = (moved - np.round(moved)) @ middle
     else:
         moved = b.positions - a.positions
+        if a.pbc.any() and abs(np.linalg.det(a.cell)) > 1e-3:
+            moved = moved - np.where(a.pbc, np.round(moved @ np.linalg.inv(a.cell)), 0.0) @ a.cell
     moved = moved - moved.mean(0)
     step = float(np.sqrt(np.square(moved).sum(1).mean()))
     if step > STEP or np.abs(strain).max() > STRAIN:
@@ -231,25 +243,34 @@ def _energies(frames: Sequence[Frame], names: Mapping[str, str], taken: Units) -
     if line.n_points < 10 or abs(line.correlation) < 0.9 or 0.6 < line.slope < 1.6:
         return None
     energy, forces = names.get("energy"), names.get("forces")
-    said = f"energies ({energy}) and forces ({forces}) contradict each other: between like frames"
+    said = f"energies ({energy}) and forces ({forces}) contradict each other: between similar frames"
     if line.correlation < 0:
-        return f"{said} the energy rises where the forces pull. Are they gradients, with the sign of the energy's?"
+        return (
+            f"{said} the energy rises where the forces pull. If they are gradients of the energy: --units "
+            f"force={_turned(taken.force)}."
+        )
     factor = {
-        "energies in Hartree": 1 / HARTREE,
-        "energies in Rydberg": 1 / RYDBERG,
-        "energies in kcal/mol": 1 / KCAL_PER_MOL,
-        "energies in kJ/mol": 1 / KJ_PER_MOL,
-        "energies in meV": 1e3,
-        "energies per atom": float(np.mean(1 / sizes)),
-        "forces in Hartree/bohr": HARTREE / BOHR,
-        "forces in Rydberg/bohr": RYDBERG / BOHR,
-        "forces in kcal/mol/Å": KCAL_PER_MOL,
-        "forces in meV/Å": 1e-3,
-        "energies in Hartree and forces in Hartree/bohr": 1 / BOHR,
+        "energy=Hartree": 1 / HARTREE,
+        "energy=Rydberg": 1 / RYDBERG,
+        "energy=kcal/mol": 1 / KCAL_PER_MOL,
+        "energy=kJ/mol": 1 / KJ_PER_MOL,
+        "energy=meV": 1e3,
+        "energy=eV/atom": float(np.mean(1 / sizes)),
+        "force=Hartree/bohr": HARTREE / BOHR,
+        "force=Rydberg/bohr": RYDBERG / BOHR,
+        "force=kcal/mol/Å": KCAL_PER_MOL,
+        "force=meV/Å": 1e-3,
+        "energy=Hartree,force=Hartree/bohr": 1 / BOHR,
+        "length=bohr": BOHR,
     }
-    likely = _nearest(factor, line.slope) if taken.are_ours else None
-    hint = f" Likely: {likely}; say so by --units." if likely else " Say their units by --units."
+    likely = _nearest(factor, line.slope, 1.2) if taken.are_ours else None
+    hint = f" Likely: --units {likely}." if likely else " Name their units with --units."
     return f"{said} the energy differs by {line.slope:.3g} times the work of the forces.{hint}"
+
+
+def _turned(unit: str) -> str:
+    """A unit with the other sign."""
+    return unit.removeprefix("-") if unit.startswith("-") else f"-{unit}"
 
 
 def shear(frames: Sequence[Frame]) -> Line:
@@ -326,13 +347,16 @@ def _stress(frames: Sequence[Frame], key: str, taken: Units) -> str | None:
     if not math.isfinite(ratio):
         line = shear(frames)
         # A pair energy that describes little still has the right size: a factor of a hundred is none of its errors.
-        enough = WEAK_AGREEMENT if line.n_points > 50 and abs(line.slope) > 20 else AGREEMENT
+        # So it has the right sign, where there are forces worth the name.
+        sure = line.n_points > 50 and (abs(line.slope) > 20 or (line.slope < -0.2 and _are_strong(frames)))
+        enough = WEAK_AGREEMENT if sure else AGREEMENT
         if line.n_points < 20 or abs(line.correlation) < enough:
             return None
         ratio, against = line.slope, "the virial that the forces imply"
     if 0.2 < ratio < 5:
         return None
-    what, units, now = "stress", {**PRESSURES, "eV/Å³": 1.0}, taken.to_ev_per_cubic_angstrom
+    atomic = {"Hartree/bohr³": HARTREE / BOHR**3} if taken.energy == "Hartree" else {}
+    what, units, now = "stress", {**PRESSURES, "eV/Å³": 1.0, **atomic}, taken.to_ev_per_cubic_angstrom
     if "virial" in key.lower():
         what, units, now = "virial", ENERGIES, taken.virial_to_ev
     right = now / ratio  # what the numbers of the file are to be multiplied by
@@ -341,11 +365,16 @@ def _stress(frames: Sequence[Frame], key: str, taken: Units) -> str | None:
     hint = f" It is likely in {likely.lstrip('-')}" if likely else ""
     if likely and likely.startswith("-"):
         hint += f", with the sign of {'the stress' if what == 'virial' else 'a pressure'}"
-    remedy = f"{hint}: --units {what}={likely}." if likely else f" Say its unit by --units {what}=..."
+    remedy = f"{hint}: --units {what}={likely}." if likely else " Name its unit with --units."
     return (
         f"stress ({key}) and forces contradict each other: the stress is {ratio:.3g} times what {against} says "
         f"(eV/Å³, tension positive).{remedy} Without the stress: --stress-key ignore."
     )
+
+
+def _are_strong(frames: Sequence[Frame]) -> bool:
+    sizes = [np.sqrt(np.square(frame.forces).mean()) for frame in frames if frame.forces is not None]
+    return bool(sizes) and float(np.median(sizes)) > STRONG
 
 
 def _edges(frame: Frame, reach: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,6 +20,8 @@ LABELS = ("energy", "forces", "stress")
 ENERGY_AND_FORCES = frozenset({"energy", "forces"})
 #: Single atoms whose images are farther away than this, Å, are as good as in vacuum.
 VACUUM = 8.0
+#: No atom is bound by more than this, eV: tungsten has 9.
+MOST_BINDING = 20.0
 ISOLATED_NAMES = ("isolatedatom", "isolated")
 
 
@@ -90,12 +92,21 @@ class Reading:
         if self.refusal:
             raise MdpotError(self.refusal)
         if physics and (doubts := self.doubts()):
-            raise MdpotError(f"{self.path}: {' Also: '.join(doubts)} If the file is right: --set data.check=off.")
+            raise MdpotError(
+                f"{self.path}: {' Also: '.join(doubts)} If the file is right: --check off (in a recipe: data.check)."
+            )
 
     def doubts(self) -> list[str]:
         """What contradicts physics, a sentence each."""
         names = {kind: key for kind in LABELS if (key := getattr(self.keys, kind)) is not None}
-        return contradictions(self.frames, names, self.units)
+        found = contradictions(self.frames, names, self.units)
+        far = _off_isolated(self.frames, self.isolated)
+        if not found and abs(far) > MOST_BINDING:
+            found.append(
+                f"the energies of the frames lie {far:.4g} eV per atom from those of the isolated atoms: these are of "
+                "another method, or wrong. Take them out of the file."
+            )
+        return found
 
 
 def finish(raw: Raw, need: Collection[str] | None, path: Path) -> Reading:
@@ -119,11 +130,15 @@ def finish(raw: Raw, need: Collection[str] | None, path: Path) -> Reading:
         (alone if _is_isolated(converted, name) else frames).append(converted)
     reading.n_isolated = len(alone)
     _drop_absent_labels(frames, reading)
+    absent = [kind for kind in LABELS if frames and all(getattr(frame, kind) is None for frame in frames)]
+    reading.keys = replace(raw.keys, **dict.fromkeys(absent))
     reading.isolated = _isolated_energies(alone, reading.notes)
     reading.frames = [frame for frame in frames if _has(frame, need)]
     reading.n_unlabeled = len(frames) - len(reading.frames)
     if not reading.frames:
         reading.refusal = _nothing_left(reading, frames, need)
+        if frames and (wrong := contradictions(frames, {}, raw.units)):
+            reading.refusal += f" Also: {' '.join(wrong)}"
         return reading
     groups = make_groups([frame.group for frame in reading.frames])
     for frame, group in zip(reading.frames, groups, strict=True):
@@ -145,7 +160,7 @@ def convert(frame: Frame, units: Units) -> Frame:
         frame,
         positions=frame.positions * units.to_angstrom,
         cell=frame.cell * units.to_angstrom,
-        energy=None if frame.energy is None else frame.energy * units.to_ev,
+        energy=None if frame.energy is None else frame.energy * units.to_ev * (len(frame) if units.per_atom else 1),
         forces=None if frame.forces is None else frame.forces * units.to_ev_per_angstrom,
         stress=None if frame.stress is None else frame.stress * units.to_ev_per_cubic_angstrom,
     )
@@ -199,6 +214,16 @@ def _isolated_energies(alone: Sequence[Frame], notes: list[str]) -> dict[int, fl
             )
         found[z] = min(found.get(z, np.inf), float(frame.energy))
     return found
+
+
+def _off_isolated(frames: Sequence[Frame], isolated: Mapping[int, float]) -> float:
+    """What binds an atom, eV, in the median over the frames of elements whose isolated atoms are known; 0 for none."""
+    off = [
+        (frame.energy - sum(isolated[int(z)] for z in frame.numbers)) / len(frame)
+        for frame in frames
+        if frame.energy is not None and {int(z) for z in frame.numbers} <= isolated.keys()
+    ]
+    return float(np.median(off)) if off else 0.0
 
 
 def _has(frame: Frame, need: Collection[str] | None) -> bool:

@@ -28,6 +28,7 @@ LENGTHS = {"Å": 1.0, "bohr": BOHR, "nm": 10.0, "pm": 0.01}
 """Å."""
 PRESSURES = {"GPa": GPA, "MPa": 1e-3 * GPA, "Pa": 1e-9 * GPA, "kbar": 1e3 * BAR, "bar": BAR, "atm": 1.01325 * BAR}
 """eV/Å^3."""
+PER_ATOM = "/atom"
 QUANTITIES = ("energy", "length", "force", "stress", "virial")
 
 # Spellings, in lower case and without white space, of the names above.
@@ -108,7 +109,12 @@ class Units:
 
     @property
     def to_ev(self) -> float:
-        return ENERGIES[self.energy]
+        return ENERGIES[self.energy.removesuffix(PER_ATOM)]
+
+    @property
+    def per_atom(self) -> bool:
+        """Whether the energy of a frame is divided by its number of atoms."""
+        return self.energy.endswith(PER_ATOM)
 
     @property
     def to_angstrom(self) -> float:
@@ -148,7 +154,7 @@ class Units:
     @property
     def are_ours(self) -> bool:
         """Whether nothing needs to be multiplied."""
-        return all(math.isclose(factor, 1.0) for factor in self.conversions)
+        return not self.per_atom and all(math.isclose(factor, 1.0) for factor in self.conversions)
 
     def __str__(self) -> str:
         return f"{self.energy}, {self.force}, {self.length} ({self.source})"
@@ -182,10 +188,11 @@ EXAMPLE = '--units "energy=Hartree,length=bohr", --units stress=GPa, --units vas
 def parse_units(text: str | None, base: Units = ASE) -> Units:
     """The units that a user names; those of the file where that is nothing.
 
-    A system (`SYSTEMS`), or "quantity=unit" with commas between them. Force, stress and virial that are not named
-    follow energy and length where one of those is, but for what a file or its format has in a unit of its own. A minus
-    sign before the unit of a stress or virial says that it has the other sign than ASE's: "stress=-kbar" is positive
-    under compression.
+    A system (`SYSTEMS`), "quantity=unit" with commas between them, or a system and then what differs from it. A unit
+    that is named is that of its quantity alone; but where both energy and length are, force, stress and virial that are
+    not named follow them, unless a file or its format has a unit of its own for them. A minus sign says that a quantity
+    has the other sign than ASE's: "stress=-kbar" is positive under compression, "force=-eV/Å" is a gradient. The energy
+    may be "eV/atom".
 
     Args:
         text: e.g. "atomic", "energy=kcal/mol", "stress=GPa".
@@ -196,11 +203,14 @@ def parse_units(text: str | None, base: Units = ASE) -> Units:
     """
     if text is None:
         return base
-    system = SYSTEMS.get(text.strip().lower()) or (ATOMIC if text.strip().lower() in _ATOMIC else None)
+    parts = [part.strip() for part in re.split(r"[,;]|\s+(?=[A-Za-z]+[=:])", text) if part.strip()]
+    system = SYSTEMS.get(parts[0].lower()) or (ATOMIC if parts[0].lower() in _ATOMIC else None) if parts else None
     if system is not None:
-        return replace(system, source="given")
+        base, parts = system, parts[1:]
+        if not parts:
+            return replace(base, source="given")
     found: dict[str, str] = {}
-    for part in filter(None, (part.strip() for part in re.split(r"[,;]|\s+(?=[A-Za-z]+[=:])", text))):
+    for part in parts:
         match = _ASSIGNMENT.match(part)
         if match is None:
             found[_quantity_of(part)] = canonical(_quantity_of(part), part)
@@ -239,9 +249,9 @@ def units_of(stated: Mapping[str, str], base: Units = ASE) -> Units:
 
 
 def _completed(found: dict[str, str], base: Units) -> Units:
-    if "energy" in found or "length" in found:
+    if "energy" in found and "length" in found:
         before = _following(base.energy, base.length)
-        for quantity, unit in _following(found.get("energy", base.energy), found.get("length", base.length)).items():
+        for quantity, unit in _following(found["energy"].removesuffix(PER_ATOM), found["length"]).items():
             if getattr(base, quantity) == before[quantity]:  # else the file or its format has another for it
                 found.setdefault(quantity, unit)
     return replace(base, **found)
@@ -272,7 +282,10 @@ def canonical(quantity: str, unit: str, where: str = "") -> str:
             sign = "-" if text.startswith("-") else ""
             return sign + canonical("energy", text.lstrip("-"))
         if quantity == "force":
-            return "Hartree/bohr" if text in _ATOMIC else _canonical_ratio(text)
+            sign, text = ("-", text[1:]) if text.startswith("-") else ("", text)
+            return sign + ("Hartree/bohr" if text in _ATOMIC else _canonical_ratio(text))
+        if quantity == "energy" and text.endswith(PER_ATOM):
+            return canonical("energy", text.removesuffix(PER_ATOM)) + PER_ATOM
         table, atomic = (LENGTHS, "bohr") if quantity == "length" else (ENERGIES, "Hartree")
         name = atomic if text in _ATOMIC else _SPELLINGS[text]
         if name not in table:
@@ -325,8 +338,9 @@ def _quantity_of(unit: str) -> str:
 
 
 def _force(name: str) -> float:
+    sign, name = (-1.0, name[1:]) if name.startswith("-") else (1.0, name)
     energy, _, length = name.rpartition("/")
-    return HARTREE_PER_BOHR if name == "Hartree/bohr" else ENERGIES[energy] / LENGTHS[length]
+    return sign * (HARTREE_PER_BOHR if name == "Hartree/bohr" else ENERGIES[energy] / LENGTHS[length])
 
 
 def _stress(name: str) -> float:
