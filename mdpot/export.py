@@ -170,8 +170,6 @@ def load_exported(
             warnings.simplefilter("ignore", DeprecationWarning)
             content = io.BytesIO(sealed_content(path))
             module = torch.jit.load(content, map_location=device or "cpu", _extra_files=extra)
-    except MdpotError:
-        raise
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
         raise MdpotError(f"{str(path)!r} is not a TorchScript file, or is damaged: {reason}") from None
