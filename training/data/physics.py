@@ -282,7 +282,7 @@ def shear(frames: Sequence[Frame]) -> Line:
     if len(usable) < 4:
         return Line(math.nan, 0.0, 0)
     # Forces tell what the pair energy is; frames of small ones are strained crystals, which it does not describe.
-    strength = np.array([np.sqrt(np.mean(np.square(f.forces))) for f in usable])  # type: ignore[arg-type]
+    strength = _strength(usable)
     usable = sample([f for f, size in zip(usable, strength, strict=True) if size >= 0.5 * np.median(strength)])
     predicted = _pair_stress(usable)
     p, s = (_shear_components(x) for x in (predicted, np.array([f.stress for f in usable])))
@@ -348,7 +348,9 @@ def _stress(frames: Sequence[Frame], key: str, taken: Units) -> str | None:
         line = shear(frames)
         # A pair energy that describes little still has the right size: a factor of a hundred is none of its errors.
         # So it has the right sign, where there are forces worth the name.
-        sure = line.n_points > 50 and (abs(line.slope) > 20 or (line.slope < -0.2 and _are_strong(frames)))
+        sure = line.n_points > 50 and (
+            abs(line.slope) > 20 or (line.slope < -0.2 and np.median(_strength(frames)) > STRONG)
+        )
         enough = WEAK_AGREEMENT if sure else AGREEMENT
         if line.n_points < 20 or abs(line.correlation) < enough:
             return None
@@ -372,9 +374,9 @@ def _stress(frames: Sequence[Frame], key: str, taken: Units) -> str | None:
     )
 
 
-def _are_strong(frames: Sequence[Frame]) -> bool:
-    sizes = [np.sqrt(np.square(frame.forces).mean()) for frame in frames if frame.forces is not None]
-    return bool(sizes) and float(np.median(sizes)) > STRONG
+def _strength(frames: Sequence[Frame]) -> np.ndarray:
+    """The root mean square force component, eV/Å, of each frame that has forces."""
+    return np.array([np.sqrt(np.square(frame.forces).mean()) for frame in frames if frame.forces is not None])
 
 
 def _edges(frame: Frame, reach: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
