@@ -59,7 +59,9 @@ def outcome(out: Path, trajectory: str) -> dict[str, Any]:
 @pytest.mark.parametrize("trajectory", ["xyz", "dcd"])
 @pytest.mark.parametrize("ensemble", ["nvt", "npt"])
 @pytest.mark.parametrize("engine", ["ase", "openmm"])
-def test_killed_at_any_time(model: str, tmp_path: Path, engine: str, ensemble: str, trajectory: str) -> None:
+def test_killed_at_any_time(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, ensemble: str, trajectory: str
+) -> None:
     if engine == "openmm" or trajectory == "dcd":
         pytest.importorskip("openmm")
     if trajectory == "dcd" and (engine, ensemble) != ("openmm", "nvt") and KILLS < 4:
@@ -68,6 +70,7 @@ def test_killed_at_any_time(model: str, tmp_path: Path, engine: str, ensemble: s
         "water:8", model, engine, ensemble, dt=1.0, steps=80, every=5, friction=20.0, trajectory=trajectory,
         backend="python" if engine == "openmm" else None, device="cpu",
     )  # fmt: skip
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # `pytest` alone has not put it there; a process gets it
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["mdpot.simulate.engine_ase", "mdpot.simulate.engine_openmm", "mdpot.simulate.plots"])
     whole = server.Process(target=go, args=(s, tmp_path / "whole"))
