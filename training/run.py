@@ -22,8 +22,9 @@ from mdpot.training.data.readers import NOTHING_ASKED
 from mdpot.training.data.reference import fit_reference
 from mdpot.training.data.sources import load_named
 from mdpot.training.data.store import Store
-from mdpot.training.evaluate import Evaluation, evaluate, worse_than_nothing
+from mdpot.training.evaluate import Evaluation, evaluate
 from mdpot.training.listener import Listener
+from mdpot.training.metrics import worse_than_nothing
 from mdpot.training.objectives import Labels, pretraining_objective
 from mdpot.training.prepare import (
     LABELS,
@@ -70,7 +71,7 @@ def run_train(
         listener: hears of the progress.
 
     Returns:
-        The content of metrics.json, see `mdpot.training.evaluate.METRICS`.
+        The content of metrics.json, see `mdpot.training.metrics.METRICS`.
 
     Raises:
         MdpotError: bad input of any kind; nothing that was there is lost.

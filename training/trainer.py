@@ -22,6 +22,7 @@ from mdpot.files import sealed, sealed_content, write_bytes, write_text
 from mdpot.heads import Potential
 from mdpot.stopping import Stopped, StopSignal
 from mdpot.training.data.store import Store, batches
+from mdpot.training.metrics import LOGGED
 from mdpot.training.objectives import Objective
 from mdpot.training.schema import Stage
 from mdpot.training.soap import SOAP
@@ -196,14 +197,13 @@ class Means:
             self._sums[key] = self._sums[key] + pair if key in self._sums else pair
 
     def peek(self) -> dict[str, float]:
-        """The means so far. A mean square `X_mse` is given as its root, `X_rmse`."""
+        """The means so far, of squares their roots."""
         out = {}
         for key, pair in self._sums.items():
             total, count = pair.tolist()
             if count == 0:
                 continue
-            mean = total / count
-            out.update({key.replace("_mse", "_rmse"): math.sqrt(mean)} if key.endswith("_mse") else {key: mean})
+            out[key] = LOGGED[key].of_mean(total / count)
         return out
 
     def take(self) -> dict[str, float]:

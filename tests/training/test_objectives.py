@@ -15,7 +15,8 @@ from mdpot.training import evaluate as evaluation
 from mdpot.training.config import FinetuneConfig
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.store import Batch, Store
-from mdpot.training.evaluate import METRICS, evaluate
+from mdpot.training.evaluate import evaluate
+from mdpot.training.metrics import METRICS
 from mdpot.training.objectives import Labels
 
 CUTOFF = 3.4
@@ -103,9 +104,9 @@ def test_the_loss(potential: Potential, frames: list[Frame], loss: str, per: str
     assert float(found.detach()) == pytest.approx(expected, rel=1e-9)
     assert means["loss"] == pytest.approx(expected, rel=1e-9)
     assert means["energy_mae"] == pytest.approx(1e3 * np.abs(energies / sizes).mean())
-    assert means["energy_mse"] == pytest.approx(1e6 * np.square(energies / sizes).mean())
+    assert means["energy_rmse"] == pytest.approx(1e6 * np.square(energies / sizes).mean())
     assert means["force_mae"] == pytest.approx(1e3 * np.abs(forces).mean())
-    assert means["force_mse"] == pytest.approx(1e6 * (forces**2).mean())
+    assert means["force_rmse"] == pytest.approx(1e6 * (forces**2).mean())
     found.backward()
     gradients = [w.grad for w in potential.parameters() if w.grad is not None]
     assert gradients

@@ -220,9 +220,9 @@ def test_a_validation_without_a_mask_keeps_the_newest_weights(tmp_path: Path, fr
 def test_means_weigh_batches_by_what_is_in_them() -> None:
     means = Means()
     for total, count in ((10.0, 4.0), (2.0, 1.0), (0.0, 0.0)):
-        means.add({"a": torch.tensor([total, count]), "b_mse": torch.tensor([total, count])})
-    assert means.peek() == {"a": pytest.approx(12 / 5), "b_rmse": pytest.approx(math.sqrt(12 / 5))}
-    assert means.take()["a"] == pytest.approx(12 / 5)
+        means.add({"cosine": torch.tensor([total, count]), "force_rmse": torch.tensor([total, count])})
+    assert means.peek() == {"cosine": pytest.approx(12 / 5), "force_rmse": pytest.approx(math.sqrt(12 / 5))}
+    assert means.take()["cosine"] == pytest.approx(12 / 5)
     assert means.take() == {}
 
 

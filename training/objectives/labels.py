@@ -85,4 +85,4 @@ def _log_errors(logs: dict[str, Tensor], name: str, errors: Tensor, squares: boo
     if errors.numel():
         logs[f"{name}_mae"] = mean_of(errors.abs().sum() / MEV, errors.numel())
         if squares:
-            logs[f"{name}_mse"] = mean_of(errors.square().sum() / MEV**2, errors.numel())
+            logs[f"{name}_rmse"] = mean_of(errors.square().sum() / MEV**2, errors.numel())

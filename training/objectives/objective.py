@@ -34,7 +34,8 @@ class Objective(Protocol):
         ...
 
     def loss(self, prediction: Prediction, target: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss (scalar), and numbers for the log, each as (sum, count) in a tensor [2]; "loss" is among them."""
+        """The loss (scalar), and numbers for the log (keys: `mdpot.training.metrics.LOGGED`), each as (sum, count)
+        in a tensor [2]; "loss" is among them; of a root mean square it is the sum of the squares."""
         ...
 
 
