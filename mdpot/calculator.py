@@ -16,6 +16,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError, unknown
+from mdpot.evaluator import usual_outputs
 from mdpot.export import is_exported, load_exported
 from mdpot.heads import Potential
 from mdpot.modelfile import as_dtype, cautions, load_potential
@@ -180,7 +181,7 @@ class _Loaded:
             torch.as_tensor(edge_index, device=self.device),
             torch.tensor(shifts, **float64),
             None,
-            wants_stress,
+            usual_outputs(wants_stress),
         )
 
 

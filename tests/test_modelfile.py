@@ -45,7 +45,7 @@ def path(tmp_path: Path) -> Path:
 
 def outputs(potential: Potential, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     graph = Graph.from_atoms(molecule("CH3CH2OH"), 3.3, dtype)
-    return potential.eval()(*graph.inputs(), direct=True)
+    return potential.eval()(*graph.inputs(), outputs=["forces", "vector"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

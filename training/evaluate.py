@@ -66,9 +66,10 @@ def evaluate(potential: Potential, store: Store, means: Mapping[int, float] | No
     """
     sizes, energies, forces, stresses = [], [], [], []
     has_stress = potential.conservative and not bool(torch.isnan(store.stress).all())
+    wanted = ["interaction", "forces", "stress"] if has_stress else ["interaction", "forces"]
     for indices in batches(store, n_atoms=BATCH_ATOMS):
         batch = store.batch(indices)
-        out = potential(*batch.graph.inputs(), compute_stress=has_stress)
+        out = potential(*batch.graph.inputs(), outputs=wanted)
         sizes.append(torch.bincount(batch.graph.system, minlength=batch.graph.n_systems))
         energies.append(torch.stack([batch.interaction, out["interaction"].double()]))
         forces.append(torch.stack([batch.forces, out["forces"]]).double())

@@ -222,13 +222,7 @@ def _score(
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The objective's loss and numbers on one batch of frames."""
     batch, target = objective.prepare(store.batch(frames), generator)
-    prediction = potential(
-        *batch.graph.inputs(),
-        marks=batch.marks,
-        compute_stress=objective.stress,
-        direct=objective.direct,
-        derivative=objective.derivative,
-    )
+    prediction = potential(*batch.graph.inputs(), marks=batch.marks, outputs=objective.outputs)
     return objective.loss(prediction, target)
 
 

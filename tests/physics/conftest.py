@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pytest
@@ -195,15 +194,18 @@ def compute(
     atoms: Atoms | list[Atoms],
     *,
     dtype: torch.dtype = torch.float64,
-    direct: bool = False,
-    compute_stress: bool = False,
+    outputs: list[str] | None = None,
 ) -> Results:
     graph = Graph.from_atoms(atoms, CUTOFF, dtype)
-    return potential(*graph.inputs(), direct=direct, compute_stress=compute_stress)
+    return potential(*graph.inputs(), outputs=outputs)
 
 
-def options(potential: Potential, atoms: Atoms) -> dict[str, Any]:
-    return {"direct": True, "compute_stress": bool(atoms.pbc.all()) and potential.conservative}
+WITH_VECTOR = ["energy", "forces", "vector"]
+
+
+def everything(potential: Potential, atoms: Atoms) -> list[str]:
+    """The outputs that a structure and a potential have."""
+    return [*WITH_VECTOR, "stress"] if atoms.pbc.all() and potential.conservative else WITH_VECTOR
 
 
 def assert_equal(found: torch.Tensor, expected: torch.Tensor, what: str, relative: float = 1e-10) -> None:
@@ -274,7 +276,7 @@ def sweep(potential: Potential, atoms: Atoms, direction: np.ndarray, distances: 
         for copy, distance in zip(copies, some, strict=True):
             copy.positions += distance * direction
         graph = Graph.from_atoms(copies, CUTOFF, torch.float64)
-        out = potential(*graph.inputs(), direct=True)
+        out = potential(*graph.inputs(), outputs=WITH_VECTOR)
         edges = torch.bincount(graph.system[graph.edge_index[0]], minlength=len(some))
         shape = (len(some), len(atoms), 3)
         parts.append((out["interaction"], out["forces"].view(shape), out["vector"].view(shape), edges))

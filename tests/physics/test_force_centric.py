@@ -18,7 +18,7 @@ from mdpot.models import MODELS
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.reference import fit_reference, rms_force
 
-from .conftest import CUTOFF, ELEMENTS, WALL, assert_equal, build, compute, energies_along, slope
+from .conftest import CUTOFF, ELEMENTS, WALL, WITH_VECTOR, assert_equal, build, compute, energies_along, slope
 
 NAMES = [name for name, model in MODELS.items() if not model.conservative]
 NO_GRADIENT = "not the gradient of its energy"
@@ -60,7 +60,7 @@ def check_equations(potential: Potential, atoms: Atoms, h: list[torch.Tensor], n
     vector = [perceptron(potential.backbone.decoder, x) for x in h]  # type: ignore[arg-type]
     graph = Graph.from_atoms(atoms, CUTOFF, torch.float64)
     marks = torch.tensor([0, 0, 1, 0, 0, 0, 0])
-    out = potential(*graph.inputs(), marks=marks, direct=True)
+    out = potential(*graph.inputs(), marks=marks, outputs=WITH_VECTOR)
     expected = torch.stack(vector) * n_neighbors.tanh().unsqueeze(1)
     assert_equal(out["vector"], expected.detach(), "vector")
     assert torch.equal(out["forces"], 0.7 * out["vector"])
@@ -165,7 +165,7 @@ def test_the_derivative_of_the_energy_can_be_had(name: str) -> None:
     """For pretraining by derivatives; in training mode it has a derivative of its own."""
     potential, atoms = build(name), molecule("CH3CHO")
     graph = Graph.from_atoms(atoms, CUTOFF, torch.float64)
-    out = potential(*graph.inputs(), derivative=True)
+    out = potential(*graph.inputs(), outputs=["forces", "derivative"])
     direction = np.random.default_rng(0).normal(size=(len(atoms), 3))
 
     def move(copy: Atoms, t: float) -> None:
@@ -174,7 +174,7 @@ def test_the_derivative_of_the_energy_can_be_had(name: str) -> None:
     expected = -slope(energies_along(potential, atoms, move), 3e-4)
     assert float((out["derivative"].numpy() * direction).sum()) == pytest.approx(expected, rel=1e-6)
     assert torch.equal(out["forces"], potential(*graph.inputs())["forces"])
-    potential.train()(*graph.inputs(), derivative=True)["derivative"].square().sum().backward()
+    potential.train()(*graph.inputs(), outputs=["derivative"])["derivative"].square().sum().backward()
     assert potential.readout[0].weight.grad.abs().max() > 0  # type: ignore[union-attr]
 
 

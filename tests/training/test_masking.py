@@ -380,9 +380,9 @@ def test_the_loss_is_one_minus_the_cosine(store: Store, small_frames, vector: st
     torch.manual_seed(0)
     potential = build_potential("egnn", {"cutoff": CUTOFF, "width": 8, "layers": 2}, [1, 8], [0.0, 0.0], 0.3).double()
     task = objective(ratio=0.4, vector=vector, cosine=loss)
-    assert task.direct == (vector == "direct")
+    assert task.outputs == ["interaction", "vector" if vector == "direct" else "derivative"]
     batch, target = task.prepare(whole_batch(small_frames, store), generator())
-    prediction = potential(*batch.graph.inputs(), marks=batch.marks, direct=task.direct, derivative=task.derivative)
+    prediction = potential(*batch.graph.inputs(), marks=batch.marks, outputs=task.outputs)
     value, logs = task.loss(prediction, target)
     predicted = prediction["vector" if vector == "direct" else "derivative"].detach().numpy()[target.atoms]
     truth = target.displacements.numpy()
@@ -420,7 +420,7 @@ def test_a_batch_without_a_mark_teaches_nothing(small_frames, vector: str, loss:
     task = objective(ratio=1.0, vector=vector, cosine=loss)
     batch = Store(small_frames[:2], cutoff, molecule="CH4").batch(torch.arange(2))
     batch, target = task.prepare(batch, generator())
-    prediction = potential(*batch.graph.inputs(), marks=batch.marks, direct=task.direct, derivative=task.derivative)
+    prediction = potential(*batch.graph.inputs(), marks=batch.marks, outputs=task.outputs)
     value, logs = task.loss(prediction, target)
     value.backward()
     assert float(value.detach()) == 0.0

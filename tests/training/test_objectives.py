@@ -56,7 +56,7 @@ def predict_one_by_one(potential: Potential, frames: list[Frame]) -> list[dict[s
 
         atoms = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc)
         graph = Graph.from_atoms(atoms, CUTOFF, torch.float64)
-        found = potential.eval()(*graph.inputs(), compute_stress=bool(frame.pbc.all()))
+        found = potential.eval()(*graph.inputs(), outputs=["forces", *(["stress"] if frame.pbc.all() else [])])
         out.append({key: value.numpy() for key, value in found.items()})
     return out
 
@@ -84,9 +84,9 @@ def test_the_loss(potential: Potential, frames: list[Frame], loss: str, per: str
         "huber_delta": 0.3,
     }
     objective = Labels(FinetuneConfig(max_steps=1, batch_frames=1, **config), has_stress=True)
-    assert objective.stress == (stress_weight > 0)
+    assert ("stress" in objective.outputs) == (stress_weight > 0)
     batch = Store(frames, CUTOFF, SHIFT).batch(torch.arange(len(frames)), torch.float64)
-    prediction = potential.train()(*batch.graph.inputs(), compute_stress=objective.stress)
+    prediction = potential.train()(*batch.graph.inputs(), outputs=objective.outputs)
     found, logs = objective.loss(prediction, batch)
     means = {key: (pair[0] / pair[1]).item() for key, pair in logs.items()}
 
@@ -96,7 +96,7 @@ def test_the_loss(potential: Potential, frames: list[Frame], loss: str, per: str
     forces = np.concatenate([p["forces"] - frame.forces for p, frame in zip(single, frames, strict=True)])
     scored = energies / sizes if per == "atom" else energies
     expected = energy_weight * penalty(loss, scored, 0.3).mean() + force_weight * penalty(loss, forces, 0.3).mean()
-    if objective.stress:
+    if "stress" in objective.outputs:
         labelled = [(p["stress"][0], f.stress) for p, f in zip(single, frames, strict=True) if f.stress is not None]
         stress = np.array([a - b for a, b in labelled])
         expected += stress_weight * penalty(loss, stress, 0.3).mean()
@@ -116,14 +116,14 @@ def test_the_loss(potential: Potential, frames: list[Frame], loss: str, per: str
 @pytest.mark.parametrize(("weight", "has_stress"), [(0.0, True), (1.0, False)])
 def test_stress_is_computed_only_where_it_counts(weight: float, has_stress: bool) -> None:
     config = FinetuneConfig(max_steps=1, batch_frames=1, stress_weight=weight)
-    assert not Labels(config, has_stress).stress
+    assert "stress" not in Labels(config, has_stress).outputs
 
 
 def test_a_batch_without_a_stress_label(potential: Potential, frames: list[Frame]) -> None:
     """Others in the data have one, so the stress is computed; here it counts nothing."""
     some = [frames[0], frames[-1]]
     batch = Store(some, CUTOFF, SHIFT).batch(torch.arange(2), torch.float64)
-    prediction = potential.train()(*batch.graph.inputs(), compute_stress=True)
+    prediction = potential.train()(*batch.graph.inputs(), outputs=["forces", "stress"])
     results = []
     for weight in (0.0, 5.0):
         config = FinetuneConfig(max_steps=1, batch_frames=1, stress_weight=weight)

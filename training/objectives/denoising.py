@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mdpot.graph import Graph
 from mdpot.training.data.store import Batch
-from mdpot.training.objectives.objective import Prediction, cosine_similarity, mean_of, predicted_vector
+from mdpot.training.objectives.objective import VECTORS, Prediction, cosine_similarity, mean_of
 from mdpot.training.schema import PretrainConfig
 
 
@@ -56,11 +56,10 @@ class Denoising:
         cutoff: of the network, Å.
     """
 
-    stress = False
-
     def __init__(self, config: PretrainConfig, cutoff: float) -> None:
         self.sigma, self.cutoff = config.sigma, cutoff
-        self.direct, self.derivative = config.vector == "direct", config.vector == "derivative"
+        self.vector = VECTORS[config.vector]
+        self.outputs = ["interaction", self.vector]
 
     def at(self, done: float) -> Denoising:
         return self
@@ -70,7 +69,7 @@ class Denoising:
         return noisy, -noise
 
     def loss(self, prediction: Prediction, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        vector = predicted_vector(prediction, self.direct)
+        vector = prediction[self.vector]
         squared = (vector - target).square()
         per_atom = cosine_similarity(vector, target).detach()
         # eq. 8; the second term gives it a gradient where no atom has a neighbor.

@@ -24,11 +24,11 @@ class Labels:
         has_stress: whether any training frame carries a stress.
     """
 
-    direct = derivative = False
-
     def __init__(self, config: LabelStage, has_stress: bool = False) -> None:
         self.config = config
-        self.stress = has_stress and config.stress_weight > 0
+        self.outputs = ["interaction", "forces"]
+        if has_stress and config.stress_weight > 0:
+            self.outputs.append("stress")
 
     def at(self, done: float) -> Labels:
         """These labels, with the weights of the second stage from `SECOND_STAGE` on."""
@@ -56,7 +56,7 @@ class Labels:
         logs: dict[str, Tensor] = {}
         _log_errors(logs, "energy", _labeled(per_atom, target.energy).detach())
         _log_errors(logs, "force", terms[1][1].detach())
-        if self.stress:
+        if "stress" in self.outputs:
             terms.append((config.stress_weight, _labeled(prediction["stress"] - target.stress, target.stress)))
             _log_errors(logs, "stress", terms[2][1].detach(), squares=False)
         used = [weight * self._penalty(error).mean() for weight, error in terms if weight > 0 and error.numel()]

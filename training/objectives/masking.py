@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mdpot.training.data.molecules import BOND_FACTOR
 from mdpot.training.data.store import Batch, Store
-from mdpot.training.objectives.objective import Prediction, cosine_similarity, mean_of, predicted_vector
+from mdpot.training.objectives.objective import VECTORS, Prediction, cosine_similarity, mean_of
 from mdpot.training.schema import PretrainConfig
 
 
@@ -178,12 +178,11 @@ class MaskedAtoms:
         config: ratio, unit, element, target, vector and cosine of the recipe's pretraining stage.
     """
 
-    stress = False
-
     def __init__(self, config: PretrainConfig) -> None:
         self.config = config
         self.element = atomic_numbers[config.element]
-        self.direct, self.derivative = config.vector == "direct", config.vector == "derivative"
+        self.vector = VECTORS[config.vector]
+        self.outputs = ["interaction", self.vector]
 
     def at(self, done: float) -> MaskedAtoms:
         return self
@@ -193,7 +192,7 @@ class MaskedAtoms:
         return mask_molecules(batch, config.ratio, self.element, generator, config.unit, config.target)
 
     def loss(self, prediction: Prediction, target: MaskTarget) -> tuple[Tensor, dict[str, Tensor]]:
-        vector = predicted_vector(prediction, self.direct)[target.atoms]
+        vector = prediction[self.vector][target.atoms]
         per_atom = cosine_similarity(vector, target.displacements)
         n_marked = per_atom.numel()
         if n_marked == 0:

@@ -16,14 +16,10 @@ class Objective(Protocol):
     """A training objective: any of them works with any model.
 
     Attributes:
-        direct: whether the prediction needs the vector head of the backbone.
-        derivative: whether it needs -∂E/∂x, whatever the forces of the model are.
-        stress: whether it needs the stress.
+        outputs: what the loss reads of the prediction, by the names of `Potential.forward`.
     """
 
-    direct: bool
-    derivative: bool
-    stress: bool
+    outputs: list[str]
 
     def at(self, done: float) -> Objective:
         """The objective once a share `done` of the steps is made; that at 1 validates."""
@@ -39,9 +35,8 @@ class Objective(Protocol):
         ...
 
 
-def predicted_vector(prediction: Prediction, direct: bool) -> Tensor:
-    """The per-atom vector [n_atoms, 3] of a pretraining task: the vector head, or -∂E/∂x."""
-    return prediction["vector"] if direct else prediction["derivative"]
+VECTORS = {"direct": "vector", "derivative": "derivative"}
+"""The output that a pretraining task predicts a per-atom vector by, for each choice of the recipe's `vector`."""
 
 
 def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
