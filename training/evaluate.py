@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mdpot.heads import Potential
-from mdpot.training.data.store import Store, batches
+from mdpot.training.data.store import INTERACTION, Batch, Store, batches
 from mdpot.units import MEV
 
 BATCH_ATOMS = 1024
@@ -65,24 +65,33 @@ def evaluate(potential: Potential, store: Store, means: Mapping[int, float] | No
         means: mean energy of each element, eV by atomic number, for the baseline.
     """
     sizes, energies, forces, stresses = [], [], [], []
-    has_stress = potential.conservative and not bool(torch.isnan(store.stress).all())
+    has_stress = potential.conservative and "stress" in store.labels
     wanted = ["interaction", "forces", "stress"] if has_stress else ["interaction", "forces"]
     for indices in batches(store, n_atoms=BATCH_ATOMS):
         batch = store.batch(indices)
         out = potential(*batch.graph.inputs(), outputs=wanted)
         sizes.append(torch.bincount(batch.graph.system, minlength=batch.graph.n_systems))
-        energies.append(torch.stack([batch.interaction, out["interaction"].double()]))
-        forces.append(torch.stack([batch.forces, out["forces"]]).double())
+        energies.append(_beside(batch, INTERACTION, out["interaction"]))
+        forces.append(_beside(batch, "forces", out["forces"]))
         if has_stress:
-            labeled = ~torch.isnan(batch.stress).flatten(1).any(1)
-            stresses.append(torch.stack([batch.stress, out["stress"]])[:, labeled].double())
+            stresses.append(_beside(batch, "stress", out["stress"])[:, batch.present["stress"]])
     return Evaluation(
         sizes=torch.cat(sizes).cpu().numpy(),
         energy=torch.cat(energies, 1).cpu().numpy(),
         forces=torch.cat(forces, 1).cpu().numpy(),
         stress=torch.cat(stresses, 1).cpu().numpy() if stresses else np.zeros((2, 0, 3, 3)),
-        beyond_mean=None if means is None else store.without(means).cpu().numpy(),
+        beyond_mean=None if means is None or "energy" not in store.labels else store.without(means).cpu().numpy(),
     )
+
+
+def _beside(batch: Batch, name: str, prediction: torch.Tensor) -> torch.Tensor:
+    """A label, NaN where it is absent, and the prediction of the same shape: [2, *shape] float64."""
+    predicted = prediction.detach().double()
+    label = torch.full_like(predicted, torch.nan)
+    if name in batch.labels:
+        there = batch.there(name)
+        label[there] = batch.labels[name][there].double()
+    return torch.stack([label, predicted])
 
 
 def _errors(name: str, errors: np.ndarray) -> dict[str, float]:

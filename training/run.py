@@ -284,7 +284,7 @@ def _pretrain(
     network = new_potential(model, data, seed, measured_hyperparameters(model, prepared)).to(device)
     progress = fit(
         network,
-        pretraining_objective(stage, model.cutoff, _has_stress(data.train)),
+        pretraining_objective(stage, model.cutoff, data.train.labels),
         data.train,
         data.validation,
         stage,
@@ -329,7 +329,7 @@ def _finetune(
     stage = recipe.finetune
     progress = fit(
         network,
-        Labels(stage, _has_stress(prepared.train)),
+        Labels(stage, prepared.train.labels),
         prepared.train,
         prepared.validation,
         stage,
@@ -360,11 +360,6 @@ def _finetune(
     files.write_json(out / files.METRICS, metrics)
     write_report(out, metrics, results)
     return metrics
-
-
-def _has_stress(store: Store) -> bool:
-    """Whether any frame carries a stress."""
-    return not bool(torch.isnan(store.stress).all())
 
 
 def _provenance(recipe: Recipe, prepared: Prepared, seed: int, stage: str, progress: Progress) -> dict[str, Any]:
