@@ -59,7 +59,7 @@ def validate_frames(frames: Sequence[Frame], where: str = "data", need: Collecti
         at = f"{where}, frame {frame.index if placed else n}"
         _check_structure(frame, at)
         for label in sorted(need):
-            if getattr(frame, label) is None:
+            if label not in frame.properties and getattr(frame, label, None) is None:
                 raise MdpotError(
                     f"{at}: no {label}. Training needs {' and '.join(sorted(need))}; pretraining does not."
                 )

@@ -32,6 +32,7 @@ class Frame:
         stress: [3, 3] float64, eV/Å^3, tension positive, None where it is not known.
         group: the trajectory it comes from; frames of one group never part in a split.
         index: its place in its file, from 0; messages name it by that.
+        properties: further labels, a number each, by name, in the units of the data; no name of another label.
     """
 
     numbers: np.ndarray
@@ -43,6 +44,7 @@ class Frame:
     stress: np.ndarray | None = None
     group: str = ""
     index: int = 0
+    properties: dict[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -64,6 +66,8 @@ class Dataset:
         isolated: energies, eV, of single atoms in vacuum by atomic number, where the source has them; they are the
             reference energies of their elements, and are not among the frames.
         notes: what the user should know of how the frames were read, a sentence each.
+        folds: the test frames of each official fold, where the data have them; indices into the frames.
+        property: the property that is predicted by default, and `unit` its unit; "" where there is none.
     """
 
     name: str
@@ -76,6 +80,9 @@ class Dataset:
     caution: str = ""
     isolated: dict[int, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    folds: tuple[np.ndarray, ...] = ()
+    property: str = ""
+    unit: str = ""
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -94,6 +101,8 @@ def fingerprint(frames: Sequence[Frame]) -> str:
         for array in (frame.positions, frame.cell, frame.energy, frame.forces, frame.stress):
             absent = array is None
             digest.update(b"-" if absent else np.ascontiguousarray(array, np.float64).tobytes())
+        for name, value in sorted(frame.properties.items()):
+            digest.update(name.encode() + np.float64(value).tobytes())
         digest.update(np.ascontiguousarray(frame.pbc, bool).tobytes() + frame.group.encode() + b"\n")
     return digest.hexdigest()
 
