@@ -15,12 +15,13 @@ from ase.build import molecule
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from mdpot import modelfile
+from mdpot import modelformat
 from mdpot.errors import MdpotError
 from mdpot.files import atomic, write_text
 from mdpot.graph import Graph
 from mdpot.heads import Potential, build_potential
-from mdpot.modelfile import FORMAT_VERSION, checksum, load_potential, read_metadata, save_potential
+from mdpot.modelfile import load_potential, read_metadata, save_potential
+from mdpot.modelformat import FORMAT_VERSION, checksum
 from mdpot.models import MODELS
 
 ELEMENTS = [1, 6, 8]
@@ -142,7 +143,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_folder(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    both_refuse(tmp_path / "run", r"holds no potential\.safetensors; is the run finished\?")
+    both_refuse(tmp_path / "run", r"holds no potential\.safetensors or property\.safetensors; is the run finished\?")
     (tmp_path / "run" / "pretrained.safetensors").touch()
     both_refuse(tmp_path / "run", r"its pretraining is .*pretrained\.safetensors'")
     save_potential(tmp_path / "run" / "potential.safetensors", make(), METADATA)
@@ -273,7 +274,7 @@ def test_a_model_of_another_time(path: Path) -> None:
 
 
 def test_older_versions_go_through_their_upgraders(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(modelfile, "FORMAT_VERSION", FORMAT_VERSION + 2)
+    monkeypatch.setattr(modelformat, "FORMAT_VERSION", FORMAT_VERSION + 2)
     steps: list[int] = []
 
     def upgrade(version: int):
@@ -284,7 +285,7 @@ def test_older_versions_go_through_their_upgraders(path: Path, monkeypatch: pyte
         return step
 
     upgraders = {version: upgrade(version) for version in (FORMAT_VERSION, FORMAT_VERSION + 1)}
-    monkeypatch.setattr(modelfile, "UPGRADERS", upgraders)
+    monkeypatch.setattr(modelformat, "UPGRADERS", upgraders)
     assert load_potential(path)[0].scale == pytest.approx(4 / 3)
     assert steps == [FORMAT_VERSION, FORMAT_VERSION + 1]
 

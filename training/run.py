@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from ase.data import chemical_symbols
 from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError
 from mdpot.heads import Potential
-from mdpot.modelfile import load_potential, save_potential
+from mdpot.modelfile import load_potential, open_model, save_potential
 from mdpot.training import folder as files
 from mdpot.training.data.frames import Dataset
 from mdpot.training.data.labels import Asked
@@ -40,7 +39,6 @@ from mdpot.training.report import write_report
 from mdpot.training.schema import Recipe
 from mdpot.training.trainer import Progress, Report, fit
 from mdpot.training.transfer import all_hyperparameters, load_pretrained, pretraining_of, transfer_backbone
-from mdpot.zoo import find_potential
 
 SILENT = Listener()
 MAX_SEED = 2**32 - 1
@@ -242,7 +240,7 @@ def _open(
             f"the run in {str(out)!r} began with other data ({run['data'].get('origin')}); found now: "
             f"{dataset.origin}. Give the same data again by --data, or start a new run."
         )
-    weights = None if from_file is None else hashlib.sha256(find_potential(from_file).read_bytes()).hexdigest()
+    weights = None if from_file is None else open_model(from_file).sha256
     if "data" in run and run.get("weights") != weights:
         raise MdpotError(
             f"the run in {str(out)!r} began from other pretrained weights. Give the same --from again, or start a "
