@@ -33,12 +33,14 @@ class ModelFile:
         header: see `save_model`; of an exported file what the header of its origin was, and "export".
         exported: whether it is a file of `mdpot export`.
         content: its bytes.
+        tensors: its weights by name; none of an exported file.
     """
 
     path: Path
     header: Header
     exported: bool
     content: bytes = field(repr=False)
+    tensors: Tensors = field(repr=False, default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -109,9 +111,8 @@ class ModelFile:
     def _network(self, device: torch.device | str | None, dtype: torch.dtype | str | None) -> Any:
         if self.exported:
             raise MdpotError(f"{str(self.path)!r} is an exported file; give the model file that it came from.")
-        header, tensors = unpack(self.content, str(self.path))
         try:
-            network = _build(header, tensors)
+            network = _build(self.header, self.tensors)
         except MdpotError as error:
             raise MdpotError(f"model file {str(self.path)!r} is damaged: {error}") from None
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -165,7 +166,8 @@ def read_model(content: bytes, path: Path) -> ModelFile:
     """
     if is_exported(content):
         return ModelFile(path, read_exported(content, str(path)), True, content)
-    return ModelFile(path, unpack(content, str(path))[0], False, content)
+    header, tensors = unpack(content, str(path))
+    return ModelFile(path, header, False, content, tensors)
 
 
 def read_metadata(path: Path | str) -> Header:
