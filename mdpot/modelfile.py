@@ -34,15 +34,17 @@ def _without_pair_energy(header: dict[str, Any], tensors: dict[str, torch.Tensor
     return header
 
 
-def _without_checksum(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """Version 2 had no checksum; what else it holds is the same."""
+def _embedding_in_the_backbone(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """In version 2 every backbone held the embedding that all now share; and it had no checksum."""
+    for old, new in (("backbone.embedding.weight", "embedding.element.weight"), ("backbone.mark", "embedding.mark")):
+        tensors[new] = tensors.pop(old)
     return header
 
 
 # From a version to the function that makes its header, and its tensors in place, those of the next version.
 UPGRADERS: dict[int, Callable[[dict[str, Any], dict[str, torch.Tensor]], dict[str, Any]]] = {
     1: _without_pair_energy,
-    2: _without_checksum,
+    2: _embedding_in_the_backbone,
 }
 
 
