@@ -34,13 +34,15 @@ def _without_pair_energy(header: Header, tensors: Tensors) -> Header:
     return header
 
 
-def _without_kind(header: Header, tensors: Tensors) -> Header:
-    """Version 2 knew potentials only, and had no checksum."""
+def _embedding_in_the_backbone(header: Header, tensors: Tensors) -> Header:
+    """Version 2 knew potentials only, every backbone held the embedding that all now share, and had no checksum."""
+    for old, new in (("backbone.embedding.weight", "embedding.element.weight"), ("backbone.mark", "embedding.mark")):
+        tensors[new] = tensors.pop(old)
     return {**header, "kind": POTENTIAL}
 
 
 # From a version to the function that makes its header, and its tensors in place, those of the next version.
-UPGRADERS: dict[int, Callable[[Header, Tensors], Header]] = {1: _without_pair_energy, 2: _without_kind}
+UPGRADERS: dict[int, Callable[[Header, Tensors], Header]] = {1: _without_pair_energy, 2: _embedding_in_the_backbone}
 
 
 def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
