@@ -19,8 +19,27 @@ from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError
 from mdpot.exported import is_exported, load_module, read_exported
 from mdpot.files import write_bytes
-from mdpot.heads import Potential, build_potential
-from mdpot.modelformat import ENSEMBLE, POTENTIAL, UNITS, Header, Tensors, as_dtype, pack, unpack
+from mdpot.heads import (
+    Potential,
+    PotentialEnsemble,
+    PropertyEnsemble,
+    PropertyModel,
+    build_ensemble,
+    build_potential,
+    build_property,
+)
+from mdpot.modelformat import (
+    ENSEMBLE,
+    POTENTIAL,
+    PROPERTY,
+    UNITS,
+    Header,
+    Tensors,
+    as_dtype,
+    member,
+    pack,
+    unpack,
+)
 from mdpot.zoo import find_model
 
 
@@ -84,18 +103,19 @@ class ModelFile:
         if self.predicts == what:
             return self
         if what == POTENTIAL:
-            name = self.header["members"][0]["property"] if self.kind == ENSEMBLE else self.header["property"]
             raise MdpotError(
-                f"{str(self.path)!r} predicts a property, {name!r}, and has no energies and forces. Run it with: "
-                f"mdpot predict {self.path} structures.extxyz."
+                f"{str(self.path)!r} predicts a property, {self.header['property']!r}, and has no energies and forces. "
+                f"Run it with: mdpot predict {self.path} structures.extxyz."
             )
         raise MdpotError(
             f"{str(self.path)!r} is a potential: it gives energies and forces, not a property. Run it with "
             "MaskedGNNCalculator, mdpot md or mdpot.openmm, or compare it with labels by mdpot evaluate."
         )
 
-    def potential(self, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None) -> Potential:
-        """The potential, in evaluation mode and without gradients of its weights.
+    def potential(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
+    ) -> Potential | PotentialEnsemble:
+        """The potential, or the ensemble of some, in evaluation mode and without gradients of its weights.
 
         Args:
             device: where to; None is the CPU.
@@ -105,6 +125,13 @@ class ModelFile:
             MdpotError: it is no potential, it is exported, weights that do not fit the architecture, or another dtype.
         """
         self.require(POTENTIAL)
+        return self._network(device, dtype)
+
+    def property(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
+    ) -> PropertyModel | PropertyEnsemble:
+        """The model of a property, or the ensemble of some; as `potential`."""
+        self.require(PROPERTY)
         return self._network(device, dtype)
 
     @exact_gradients()
@@ -187,11 +214,12 @@ def save_model(path: Path | str, model: nn.Module, metadata: Mapping[str, Any] |
     """Writes a model to one self-describing file, atomically.
 
     The header holds, as JSON: format_version, kind, model, hyperparameters, elements, cutoff (Å), scale, dtype, units,
-    checksum (see there), and `metadata`. A potential adds reference energies (eV per atom) and conservative.
+    checksum (see there), and `metadata`. A potential adds reference energies (eV per atom) and conservative; a model of
+    a property its name, unit, pooling and the mean of its targets; an ensemble the headers of its members.
 
     Args:
         path: file to write, `*.safetensors` by custom.
-        model: made by `build_potential`.
+        model: made by `build_potential`, `build_property` or `build_ensemble`.
         metadata: JSON-like; what the trainer knows of its provenance, and `caution`, a sentence for whoever runs it,
             where there is one to say.
 
@@ -214,34 +242,46 @@ def _packed(model: nn.Module, metadata: Mapping[str, Any]) -> bytes:
 def _describe(model: Any) -> Header:
     """What a file says of a model, beside its weights."""
     described = {
-        "kind": POTENTIAL,
         "model": model.model,
         "hyperparameters": model.hyperparameters,
         "elements": model.elements,
         "cutoff": model.cutoff,
-        "scale": model.scale,
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "units": UNITS,
-        "conservative": model.conservative,
-        "reference_energies": dict(zip(map(str, model.elements), model.shift.tolist(), strict=True)),
     }
-    return described
+    if isinstance(model, (PotentialEnsemble, PropertyEnsemble)):
+        members = [_describe(member) for member in model.members]
+        shared = ("conservative", "property", "unit")
+        described |= {key: members[0][key] for key in shared if key in members[0]}
+        return {"kind": ENSEMBLE, **described, "members": members}
+    described["scale"] = model.scale
+    if isinstance(model, PropertyModel):
+        targets = {"property": model.name, "unit": model.unit, "pooling": model.pooling, "mean": model.mean}
+        return {"kind": PROPERTY, **described, **targets}
+    energies = dict(zip(map(str, model.elements), model.shift.tolist(), strict=True))
+    return {
+        "kind": POTENTIAL,
+        **described,
+        "conservative": model.conservative,
+        "reference_energies": energies,
+    }
 
 
 def _build(header: Header, tensors: Tensors) -> nn.Module:
     """The model of a header and its weights, in the dtype of the file."""
-    network = build_potential(
-        header["model"],
-        header["hyperparameters"],
-        header["elements"],
-        tensors["shift"].tolist(),
-        header["scale"],
-        tensors["wall"].tolist(),
-        tensors["pair"].tolist(),
-    )
+    if header["kind"] == ENSEMBLE:
+        parts = header["members"]
+        return build_ensemble([_build(part, member(index, tensors)) for index, part in enumerate(parts)])
+    network: Any
+    common = header["model"], header["hyperparameters"], header["elements"]
+    if header["kind"] == PROPERTY:
+        targets = (header[key] for key in ("property", "unit", "pooling", "mean", "scale"))
+        network = build_property(*common, *targets)
+    else:
+        fitted = tensors["wall"].tolist(), tensors["pair"].tolist()
+        network = build_potential(*common, tensors["shift"].tolist(), header["scale"], *fitted)
     for key in ("cutoff", "conservative"):
-        own = getattr(network, key)
-        if header.get(key, own) != own:
+        if hasattr(network, key) and header.get(key, getattr(network, key)) != getattr(network, key):
             raise MdpotError(f"it states another {key} than its network has.")
     network.to(as_dtype(header["dtype"]))
     network.load_state_dict(tensors)

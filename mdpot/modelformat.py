@@ -14,12 +14,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from mdpot.errors import MdpotError, unknown
+from mdpot.heads.property import POOLINGS
 
 FORMAT_VERSION = 3
 FIRST_WITH_CHECKSUM = 3
 POTENTIAL, PROPERTY, ENSEMBLE = KINDS = ("potential", "property", "ensemble")
 UNITS = {"energy": "eV", "length": "Å", "time": "fs"}
-POOLINGS = ("sum", "mean")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 """What a network may compute in: in half precision forces are rounded to about 1 %."""
 
