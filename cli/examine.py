@@ -55,15 +55,14 @@ def info(file: Path, as_json: bool) -> None:
     FILE is a potential file, the folder of a run, or a name of the zoo. --json prints all there is, the whole
     recipe too.
     """
-    from mdpot.modelfile import read_metadata
-    from mdpot.zoo import find_potential
+    from mdpot.modelfile import open_model
 
-    path = find_potential(file)
-    metadata = read_metadata(path)
+    model = open_model(file)
+    metadata = model.header
     if as_json:
         click.echo(json.dumps(metadata, indent=2, ensure_ascii=False))
         return
-    click.echo(f"file: {path}")
+    click.echo(f"file: {model.path}")
     print_table(_rows(metadata))
     if errors := metadata.get("provenance", {}).get("metrics"):
         print_errors(errors)

@@ -17,11 +17,10 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError, unknown
 from mdpot.evaluator import usual_outputs
-from mdpot.export import is_exported, load_exported
 from mdpot.heads import Potential
-from mdpot.modelfile import as_dtype, cautions, load_potential
+from mdpot.modelfile import ModelFile, open_model
+from mdpot.modelformat import as_dtype
 from mdpot.neighbors import VerletList
-from mdpot.zoo import find_potential
 
 BACKENDS = ("eager", "torchscript", "compile")
 ARGUMENTS = ("ckpt", "device", "dtype", "skin", "backend")
@@ -57,7 +56,7 @@ class MaskedGNNCalculator(Calculator):
 
     def __init__(
         self,
-        ckpt: str | Path,
+        ckpt: str | Path | ModelFile,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         skin: float = 0.5,
@@ -69,12 +68,13 @@ class MaskedGNNCalculator(Calculator):
         super().__init__(**kwargs)
         if backend not in BACKENDS:
             raise unknown("backend", backend, BACKENDS)
-        self.path = find_potential(ckpt)
         self.backend, self.skin = backend, float(skin)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.dtype = None if dtype is None else as_dtype(dtype)
-        self._load()
-        for caution in cautions(self.metadata):
+        model = open_model(ckpt).require("potential")
+        self.path, self.metadata = model.path, model.header
+        self.evaluate = self._load(model)
+        for caution in model.cautions:
             warnings.warn(f"{self.path}: {caution}", stacklevel=2)
 
     def calculate(
@@ -122,16 +122,13 @@ class MaskedGNNCalculator(Calculator):
         }
         return [name for name, (before, now) in arrays.items() if not np.array_equal(before, now)]
 
-    def _load(self) -> None:
-        """Reads the file, and sets `metadata` and `evaluate`: (atoms, wants_stress) to the results as tensors."""
-        if is_exported(self.path):
-            if self.backend == "compile" or self.dtype is not None:
-                raise MdpotError(f"{str(self.path)!r} is an exported file: its backend and dtype cannot be changed.")
-            self.evaluate = _Exported(self.path.absolute(), self.device)
-            self.metadata = self.evaluate.metadata
-        else:
-            potential, self.metadata = load_potential(self.path, self.device, self.dtype)
-            self.evaluate = _Loaded(potential, self.backend, self.skin, self.device)
+    def _load(self, model: ModelFile) -> _Exported | _Loaded:
+        """What evaluates a model: (atoms, wants_stress) to the results as tensors."""
+        if not model.exported:
+            return _Loaded(model.potential(self.device, self.dtype), self.backend, self.skin, self.device)
+        if self.backend == "compile" or self.dtype is not None:
+            raise MdpotError(f"{str(self.path)!r} is an exported file: its backend and dtype cannot be changed.")
+        return _Exported(model, self.device)
 
     def _check_elements(self, numbers: np.ndarray) -> None:
         strange = sorted(set(numbers.tolist()) - set(self.metadata["elements"]))
@@ -188,13 +185,13 @@ class _Loaded:
 class _Exported:
     """An exported file, which has its neighbor list inside."""
 
-    def __init__(self, path: Path, device: torch.device) -> None:
-        self.path, self.device = path, device
-        self.module, self.metadata = load_exported(path, device)
+    def __init__(self, model: ModelFile, device: torch.device) -> None:
+        self.model, self.device = model, device
+        self.module: Any = model.module(device)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A scripted module does not pickle: a copy reads the file again.
-        return _Exported, (self.path, self.device)
+        # A scripted module does not pickle: a copy loads the content again.
+        return _Exported, (self.model, self.device)
 
     def __call__(self, atoms: Atoms, wants_stress: bool) -> dict[str, torch.Tensor]:
         return self.module.evaluate(

@@ -3,12 +3,38 @@
 Everything here scripts and needs nothing but torch.
 """
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from mdpot.heads.potential import Potential
 from mdpot.torch_neighbors import TorchNeighborList
 from mdpot.units import KJ_PER_MOL, NM
+
+
+@dataclass(frozen=True)
+class Particles:
+    """Which particles of an OpenMM System are the atoms of a potential.
+
+    Attributes:
+        numbers: [n_atoms], atomic numbers.
+        atoms: [n_atoms], their indices among the particles, ascending; None: the particles are the atoms.
+        count: number of particles.
+    """
+
+    numbers: list[int]
+    atoms: list[int] | None
+    count: int
+
+    def enter(self, module: Any) -> None:
+        """Tells a `ForOpenMM`, scripted or not; errors as its `set_atoms`."""
+        numbers = torch.tensor(self.numbers, dtype=torch.int64)
+        if self.atoms is None:
+            module.set_atoms(numbers, None, 0)
+        else:
+            module.set_atoms(numbers, torch.tensor(self.atoms, dtype=torch.int64), self.count)
 
 
 class Evaluator(nn.Module):

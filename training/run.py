@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +13,8 @@ from ase.data import chemical_symbols
 from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError
 from mdpot.heads import Potential
-from mdpot.modelfile import load_potential, save_potential
+from mdpot.modelfile import load_potential, open_model, save_potential
+from mdpot.models.hyperparameters import complete
 from mdpot.training import folder as files
 from mdpot.training.data.frames import Dataset
 from mdpot.training.data.labels import Asked
@@ -40,8 +40,7 @@ from mdpot.training.prepare import (
 from mdpot.training.report import write_report
 from mdpot.training.schema import Recipe
 from mdpot.training.trainer import Progress, Report, fit
-from mdpot.training.transfer import all_hyperparameters, load_pretrained, pretraining_of, transfer_backbone
-from mdpot.zoo import find_potential
+from mdpot.training.transfer import load_pretrained, pretraining_of, transfer_backbone
 
 SILENT = Listener()
 MAX_SEED = 2**32 - 1
@@ -135,7 +134,10 @@ def run_finetune(
         network = new_potential(recipe.model, prepared, seed)
         if "avg_neighbors" in network.hyperparameters and source.model == network.model:
             # A normalization measured on the pretraining data belongs to the weights.
-            same = {**network.hyperparameters, "avg_neighbors": all_hyperparameters(source)["avg_neighbors"]}
+            same = {
+                **network.hyperparameters,
+                "avg_neighbors": complete(type(source.backbone), source.hyperparameters)["avg_neighbors"],
+            }
             network = new_potential(recipe.model, prepared, seed, same)
         with_readout = pretraining_of(from_file) == "forcefield"
         _transfer(source, network, str(from_file), listener, with_readout, prepared.offset)
@@ -243,7 +245,7 @@ def _open(
             f"the run in {str(out)!r} began with other data ({run['data'].get('origin')}); found now: "
             f"{dataset.origin}. Give the same data again by --data, or start a new run."
         )
-    weights = None if from_file is None else hashlib.sha256(find_potential(from_file).read_bytes()).hexdigest()
+    weights = None if from_file is None else open_model(from_file).sha256
     if "data" in run and run.get("weights") != weights:
         raise MdpotError(
             f"the run in {str(out)!r} began from other pretrained weights. Give the same --from again, or start a "

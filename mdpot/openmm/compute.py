@@ -6,8 +6,6 @@ file.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +14,18 @@ import torch
 
 from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError
-from mdpot.evaluator import Evaluator, ForOpenMM
-from mdpot.export import load_exported
-from mdpot.modelfile import load_potential
+from mdpot.evaluator import Evaluator, ForOpenMM, Particles
+from mdpot.modelfile import read_model
 
 
 class Compute:
     """Energy and forces of an OpenMM State.
 
     Args:
-        content: bytes of a potential file, or of a file exported for OpenMM.
-        exported: which of the two.
-        numbers: [n_atoms], atomic numbers.
+        content: bytes of a model file, or of a file exported for OpenMM.
+        particles: the atoms among what OpenMM passes.
         periodic: whether the atoms live in the periodic box of the State.
-        atoms: [n_atoms], their indices among the particles, where OpenMM passes all particles; None where
-            it passes the atoms.
-        n_particles: number of particles in the system.
-        dtype: of the network; None is that of the file.
+        dtype: of the network, "float32" or "float64"; None is that of the file.
         device: torch device; None takes a CUDA GPU where there is one, else the CPU.
         skin: Å, of the neighbor list.
     """
@@ -40,18 +33,13 @@ class Compute:
     def __init__(
         self,
         content: bytes,
-        exported: bool,
-        numbers: Sequence[int],
+        particles: Particles,
         periodic: bool,
-        atoms: Sequence[int] | None,
-        n_particles: int,
-        dtype: torch.dtype | None,
+        dtype: str | None,
         device: str | None,
         skin: float,
     ):
-        self.content, self.exported = content, exported
-        self.numbers, self.periodic = list(numbers), periodic
-        self.atoms, self.n_particles = None if atoms is None else list(atoms), n_particles
+        self.content, self.particles, self.periodic = content, particles, periodic
         self.dtype, self.device, self.skin = dtype, device, skin
         self.module: Any = None
 
@@ -81,17 +69,12 @@ class Compute:
 
     def _load(self) -> Any:
         device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model"
-            path.write_bytes(self.content)
-            if self.exported:
-                module, _ = load_exported(path, device)
-            else:
-                potential, _ = load_potential(path, device, self.dtype)
-                module = ForOpenMM(Evaluator(potential, self.skin), "{}").to(device)
-        numbers = torch.tensor(self.numbers, dtype=torch.int64)
-        atoms = None if self.atoms is None else torch.tensor(self.atoms, dtype=torch.int64)
-        module.set_atoms(numbers, atoms, 0 if atoms is None else self.n_particles)
+        model = read_model(self.content, Path("model of an OpenMM force"))
+        if model.exported:
+            module: Any = model.module(device)
+        else:
+            module = ForOpenMM(Evaluator(model.potential(device, self.dtype), self.skin), "{}").to(device)
+        self.particles.enter(module)
         return module
 
 

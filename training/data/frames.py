@@ -73,6 +73,8 @@ class Dataset:
         isolated: energies, eV, of single atoms in vacuum by atomic number, where the source has them; they are the
             reference energies of their elements, and are not among the frames.
         notes: what the user should know of how the frames were read, a sentence each.
+        folds: the test frames of each official fold, where the data have them; indices into the frames.
+        property: the property that is predicted by default, and `unit` its unit; "" where there is none.
     """
 
     name: str
@@ -85,6 +87,9 @@ class Dataset:
     caution: str = ""
     isolated: dict[int, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    folds: tuple[np.ndarray, ...] = ()
+    property: str = ""
+    unit: str = ""
 
     def __len__(self) -> int:
         return len(self.frames)
