@@ -11,7 +11,7 @@ from mdpot.cli.export import export
 from mdpot.cli.failure import OneLineErrors
 from mdpot.cli.md import md
 from mdpot.cli.reproduce import reproduce
-from mdpot.cli.train import finetune, pretrain, train
+from mdpot.cli.train import finetune, finetune_property, pretrain, train
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -32,5 +32,5 @@ def main() -> None:
     """
 
 
-for command in (train, pretrain, finetune, evaluate, info, export, md, data, reproduce):
+for command in (train, pretrain, finetune, finetune_property, evaluate, info, export, md, data, reproduce):
     main.add_command(command)
