@@ -15,10 +15,10 @@ from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mdpot.autograd import exact_gradients
-from mdpot.checkpoint import as_dtype, cautions, load_potential
 from mdpot.errors import MdpotError, unknown
 from mdpot.export import is_exported, load_exported
-from mdpot.models import Potential
+from mdpot.heads import Potential
+from mdpot.modelfile import as_dtype, cautions, load_potential
 from mdpot.neighbors import VerletList
 from mdpot.zoo import find_potential
 

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from mdpot.autograd import exact_gradients
-from mdpot.checkpoint import load_potential
 from mdpot.errors import MdpotError
 from mdpot.evaluator import Evaluator, ForOpenMM
 from mdpot.export import load_exported
+from mdpot.modelfile import load_potential
 
 
 class Compute:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mdpot.checkpoint import DTYPES, cautions, read_metadata, save_potential
 from mdpot.errors import MdpotError, unknown
 from mdpot.export import SKIN, export_torchscript, is_exported, load_exported, require_elements, save_module
-from mdpot.models.potential import Potential
+from mdpot.heads.potential import Potential
+from mdpot.modelfile import DTYPES, cautions, read_metadata, save_potential
 from mdpot.openmm.backends import choose_backend, crash_warning, import_openmm, import_openmmtorch, logger
 from mdpot.openmm.compute import Compute, TensorCompute
 from mdpot.zoo import find_potential

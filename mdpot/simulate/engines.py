@@ -41,8 +41,8 @@ def read_facts(model: str, forces: Forces | None) -> ModelFacts:
     """
     if forces is not None:
         return ModelFacts()
-    from mdpot.checkpoint import read_metadata
     from mdpot.export import is_exported, load_exported
+    from mdpot.modelfile import read_metadata
 
     path = find_potential(model)
     header = load_exported(path)[1] if is_exported(path) else read_metadata(path)
