@@ -84,7 +84,9 @@ class AseEngine:
         self.rng = np.random.default_rng(dynamics.seed)
         self._step = 0
         integrator = INTEGRATORS[dynamics.ensemble]
-        self.description = f"ASE, {integrator}, forces of {type(calculator).__name__}"
+        engine = getattr(calculator, "engine", None)
+        forces = type(calculator).__name__ + (f" by {engine}" if engine else "")
+        self.description = f"ASE, {integrator}, forces of {forces}"
         self._integrator: Any = None  # made at the first step: it asks for forces
         if dynamics.ensemble == "npt":
             self._check_stress()
