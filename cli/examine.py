@@ -55,11 +55,13 @@ def info(file: Path, as_json: bool) -> None:
     FILE is a potential file, the folder of a run, or a name of the zoo. --json prints all there is, the whole
     recipe too.
     """
-    from mdpot.modelfile import read_metadata
+    from mdpot.kernels import engine_on_cpu
+    from mdpot.modelfile import load_potential
     from mdpot.zoo import find_potential
 
     path = find_potential(file)
-    metadata = read_metadata(path)
+    potential, metadata = load_potential(path, "cpu")
+    metadata = {**metadata, "cpu_engine": engine_on_cpu(potential)}
     if as_json:
         click.echo(json.dumps(metadata, indent=2, ensure_ascii=False))
         return
