@@ -13,9 +13,9 @@ namespace mdpot {
 // Atoms in a block, whose intermediate results stay in the cache.
 constexpr int BLOCK = 12;
 
-struct Term {  // of a sparse sum: a coefficient and what it multiplies
+template <class T> struct Term {  // of a sparse sum: a coefficient and what it multiplies
   int first, second;
-  double coefficient;
+  T coefficient;
 };
 
 // Products of the components of y, counted from l = 1 (see `product_table`): rows of terms. The first `order` rows are
@@ -25,19 +25,19 @@ struct Path {
   bool invariant;  // whether its product with y enters the MLP
 };
 
-struct Products {
-  std::vector<std::vector<Term>> rows;
+template <class T> struct Products {
+  std::vector<std::vector<Term<T>>> rows;
   std::vector<Path> paths;
   int invariants = 0;  // how many paths have `invariant`
 };
 
 // Couplings of moments (component of the harmonics, component of what is sent) to (degree, path, m); `Term.first` is
-// the component of the harmonics and `second` of what is sent, or in `back` the degree's own row and the path.
-struct Couplings {
-  std::vector<std::vector<std::vector<Term>>> forward;  // [degree][m paths + path]
+// the component of the harmonics and `second` that of what is sent.
+template <class T> struct Couplings {
+  std::vector<std::vector<std::vector<Term<T>>>> forward;  // [degree][m paths + path]
   struct Source {
-    int degree, row;  // row: m paths + path
-    double coefficient;
+    int degree, m, path;
+    T coefficient;
   };
   std::vector<std::vector<Source>> back;  // [component 4 + sent]
   std::vector<int> paths;                 // [degree]
@@ -74,8 +74,8 @@ template <class T> struct FirstLayer {
 
 template <class T> struct Model {
   Sizes sizes;
-  Products products;
-  Couplings couplings;
+  Products<T> products;
+  Couplings<T> couplings;
   T cutoff, norm, scale, decay, strength;
   double cutoff_squared;
   Array<T> embedding, mark, radial;

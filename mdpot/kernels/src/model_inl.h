@@ -63,9 +63,9 @@ class Matrix {
   std::vector<double> data_;
 };
 
-inline Products make_products(const mdpot_tide& tide) {
+template <class T> Products<T> make_products(const mdpot_tide& tide) {
   const int n = (tide.order + 1) * (tide.order + 1) - 1;
-  Products out;
+  Products<T> out;
   int row = tide.order;
   for (int l1 = 1; l1 <= tide.order; l1++)
     for (int l2 = l1; l2 <= tide.order; l2++)
@@ -81,13 +81,13 @@ inline Products make_products(const mdpot_tide& tide) {
     for (int a = 0; a < n; a++)
       for (int b = 0; b < n; b++)
         if (const double c = tide.products[(size_t(r) * n + a) * n + b]; std::fabs(c) > 1e-12)
-          out.rows[r].push_back({a, b, c});
+          out.rows[r].push_back({a, b, T(c)});
   return out;
 }
 
-inline Couplings make_couplings(const mdpot_tide& tide) {
+template <class T> Couplings<T> make_couplings(const mdpot_tide& tide) {
   const int components = (tide.order + 1) * (tide.order + 1);
-  Couplings out;
+  Couplings<T> out;
   out.back.resize(components * 4);
   int row = 0;
   for (int degree = 0; degree <= tide.order; degree++) {
@@ -99,8 +99,8 @@ inline Couplings make_couplings(const mdpot_tide& tide) {
         if (row >= tide.message_rows) throw std::invalid_argument("message_rows: not those of this order.");
         for (int k = 0; k < components * 4; k++)
           if (const double c = tide.messages[size_t(row) * components * 4 + k]; std::fabs(c) > 1e-12) {
-            out.forward[degree][m * paths + path].push_back({k / 4, k % 4, c});
-            out.back[k].push_back({degree, m * paths + path, c});
+            out.forward[degree][m * paths + path].push_back({k / 4, k % 4, T(c)});
+            out.back[k].push_back({degree, m, path, T(c)});
           }
       }
   }
@@ -121,8 +121,8 @@ template <class T> class ModelMaker {
   }
 
   Model<T> make() {
-    model_.products = make_products(tide_);
-    model_.couplings = make_couplings(tide_);
+    model_.products = make_products<T>(tide_);
+    model_.couplings = make_couplings<T>(tide_);
     model_.cutoff = T(tide_.cutoff);
     model_.cutoff_squared = tide_.cutoff * tide_.cutoff;
     model_.norm = T(tide_.norm);

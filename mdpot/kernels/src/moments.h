@@ -59,45 +59,56 @@ template <class T, class F> void couple(int channels, F&& each) {
   couple_wide<T, 16>(channels, each);
 }
 
+// Sums of terms, each of them [n_radial][channels] numbers: from(term) points to what it multiplies, `row` apart for
+// each radial function, and the sums go `to_row` apart. Two radial functions at a time, for the sake of the overhead;
+// of an odd number the last is computed twice.
+template <class T, class Terms, class From>
+void add_terms(int n_radial, int channels, const Terms& terms, From&& from, T* to, int to_row) {
+  for (int b = 0; b < n_radial; b += 2) {
+    const int other = b + 1 < n_radial ? b + 1 : b;
+    couple<T>(channels, [&](int c, auto sum) {
+      decltype(sum) second = sum, value;
+      for (const auto& term : terms) {
+        const auto [at, row] = from(term);
+        memcpy(&value, at + b * row + c, sizeof value);
+        sum += term.coefficient * value;
+        memcpy(&value, at + other * row + c, sizeof value);
+        second += term.coefficient * value;
+      }
+      memcpy(to + b * to_row + c, &sum, sizeof sum);
+      memcpy(to + other * to_row + c, &second, sizeof second);
+    });
+  }
+}
+
 // Moments of harmonics and channels, found [(m, b)][(s, c)], as those of each degree that the mixing weights take.
 template <class T> void couple_moments(const Model<T>& model, const Layer<T>& layer, int a, Scratch<T>& scratch) {
-  const Sizes& z = model.sizes;
-  const int C = layer.channels, columns = layer.columns;
-  for (int l = 0; l <= z.order; l++) {
-    const auto& rows = model.couplings.forward[l];
+  const int B = model.sizes.radial, C = layer.channels, columns = layer.columns;
+  const T* found = scratch.found.data();
+  for (int l = 0; l <= model.sizes.order; l++) {
     const int paths = model.couplings.paths[l];
-    for (size_t row = 0; row < rows.size(); row++) {
-      T* to = scratch.moments_of[l] + (row / paths * BLOCK + a) * layer.stride[l] + row % paths * z.radial * C;
-      for (int b = 0; b < z.radial; b++)
-        couple<T>(C, [&](int c, auto sum) {
-          for (const Term& term : rows[row]) {
-            decltype(sum) from;
-            memcpy(&from, &scratch.found[(term.first * z.radial + b) * columns + term.second * C + c], sizeof from);
-            sum += T(term.coefficient) * from;
-          }
-          memcpy(to + b * C + c, &sum, sizeof sum);
-        });
-    }
+    for (int m = 0; m <= 2 * l; m++)
+      for (int path = 0; path < paths; path++)
+        add_terms<T>(
+            B, C, model.couplings.forward[l][m * paths + path],
+            [&](const Term<T>& term) { return std::pair(found + term.first * B * columns + term.second * C, columns); },
+            scratch.moments_of[l] + (m * BLOCK + a) * layer.stride[l] + path * B * C, C);
   }
 }
 
 template <class T> void couple_back(const Model<T>& model, const Layer<T>& layer, int a, Scratch<T>& scratch) {
-  const Sizes& z = model.sizes;
-  const int C = layer.channels, columns = layer.columns;
-  for (int k = 0; k < z.components * 4; k++)
-    for (int b = 0; b < z.radial; b++)
-      couple<T>(C, [&](int c, auto sum) {
-        for (const auto& source : model.couplings.back[k]) {
-          const int paths = model.couplings.paths[source.degree];
-          const T* at = scratch.moments_of[source.degree] +
-                        (source.row / paths * BLOCK + a) * layer.stride[source.degree] +
-                        (source.row % paths * z.radial + b) * C + c;
-          decltype(sum) from;
-          memcpy(&from, at, sizeof from);
-          sum += T(source.coefficient) * from;
-        }
-        memcpy(&scratch.found[(k / 4 * z.radial + b) * columns + k % 4 * C + c], &sum, sizeof sum);
-      });
+  const int B = model.sizes.radial, C = layer.channels, columns = layer.columns;
+  T* const* moments_of = scratch.moments_of.data();
+  const int* stride = layer.stride.data();
+  for (int k = 0; k < model.sizes.components * 4; k++)
+    add_terms<T>(
+        B, C, model.couplings.back[k],
+        [&](const auto& source) {
+          return std::pair(static_cast<const T*>(moments_of[source.degree]) +
+                               (source.m * BLOCK + a) * stride[source.degree] + source.path * B * C,
+                           C);
+        },
+        scratch.found.data() + k / 4 * B * columns + k % 4 * C, columns);
 }
 
 // The first layer's moments have no couplings: a copy between found [(m, b)][columns] and those of each degree.

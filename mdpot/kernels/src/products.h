@@ -9,9 +9,9 @@ namespace mdpot {
 constexpr int MOST_COMPONENTS = 16, MOST_ROWS_OF_PRODUCTS = 64;
 
 // The sum of the terms of a row.
-template <class T> MDPOT_INLINE Vector<T> sum_terms(const std::vector<Term>& terms, const Vector<T>* y) {
+template <class T> MDPOT_INLINE Vector<T> sum_terms(const std::vector<Term<T>>& terms, const Vector<T>* y) {
   Vector<T> sum = all<T>(0);
-  for (const Term& term : terms) sum += T(term.coefficient) * y[term.first] * y[term.second];
+  for (const Term<T>& term : terms) sum += term.coefficient * y[term.first] * y[term.second];
   return sum;
 }
 
@@ -136,8 +136,8 @@ void features_back(const Model<T>& model, const T* y, const T* blocks, const T* 
       for (int m = l * l - 1; m < (l + 1) * (l + 1) - 1; m++)
         d[m] = dx ? load<T>(dx + m * stride + k) * load<T>(gates + l * stride + k) : all<T>(0);
     const auto back = [&](int row, Vector<T> by_row) {
-      for (const Term& term : model.products.rows[row]) {
-        const Vector<T> by_product = T(term.coefficient) * by_row;
+      for (const Term<T>& term : model.products.rows[row]) {
+        const Vector<T> by_product = term.coefficient * by_row;
         d[term.first] += by_product * of[term.second];
         d[term.second] += by_product * of[term.first];
       }
