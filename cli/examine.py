@@ -55,7 +55,7 @@ def info(file: Path, as_json: bool) -> None:
     FILE is a potential file, the folder of a run, or a name of the zoo. --json prints all there is, the whole
     recipe too.
     """
-    from mdpot.checkpoint import read_metadata
+    from mdpot.modelfile import read_metadata
     from mdpot.zoo import find_potential
 
     path = find_potential(file)

@@ -18,10 +18,10 @@ from mdpot.errors import MdpotError
 
 if TYPE_CHECKING:
     from mdpot.calculator import MaskedGNNCalculator
-    from mdpot.checkpoint import load_potential, save_potential
     from mdpot.graph import Graph
-    from mdpot.models import MODELS, build_potential
-    from mdpot.models.potential import Potential
+    from mdpot.heads import Potential, build_potential
+    from mdpot.modelfile import load_potential, save_potential
+    from mdpot.models import MODELS
 
 __version__ = "0.1.0"
 
@@ -41,10 +41,10 @@ _HOME = {
     "MODELS": "mdpot.models",
     "Graph": "mdpot.graph",
     "MaskedGNNCalculator": "mdpot.calculator",
-    "Potential": "mdpot.models.potential",
-    "build_potential": "mdpot.models",
-    "load_potential": "mdpot.checkpoint",
-    "save_potential": "mdpot.checkpoint",
+    "Potential": "mdpot.heads",
+    "build_potential": "mdpot.heads",
+    "load_potential": "mdpot.modelfile",
+    "save_potential": "mdpot.modelfile",
 }
 
 _CHECKOUT = Path(__file__).resolve().parent.parent

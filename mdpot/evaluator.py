@@ -6,7 +6,7 @@ Everything here scripts and needs nothing but torch.
 import torch
 from torch import Tensor, nn
 
-from mdpot.models.potential import Potential
+from mdpot.heads.potential import Potential
 from mdpot.torch_neighbors import TorchNeighborList
 from mdpot.units import KJ_PER_MOL, NM
 

@@ -19,12 +19,12 @@ from ase import Atoms
 
 import mdpot
 from mdpot.autograd import exact_gradients
-from mdpot.checkpoint import DTYPES, cautions, load_potential
 from mdpot.errors import MdpotError, unknown
 from mdpot.evaluator import Evaluator, ForASE, ForOpenMM
 from mdpot.export_check import ExportReport, compare
 from mdpot.files import atomic, require_regular, sealed, sealed_content
-from mdpot.models.potential import Potential
+from mdpot.heads.potential import Potential
+from mdpot.modelfile import DTYPES, cautions, load_potential
 from mdpot.zoo import find_potential
 
 EXPORT_VERSION = 1
@@ -201,7 +201,7 @@ def as_potential(ckpt: Path | str | Potential, dtype: torch.dtype | None = None)
     if isinstance(ckpt, Potential):
         import tempfile
 
-        from mdpot.checkpoint import save_potential
+        from mdpot.modelfile import save_potential
 
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "potential.safetensors"

@@ -14,7 +14,7 @@ import torch
 
 from mdpot.errors import MdpotError
 from mdpot.graph import Graph
-from mdpot.models.potential import Potential
+from mdpot.heads.potential import Potential
 from mdpot.units import KJ_PER_MOL, NM
 
 if TYPE_CHECKING:

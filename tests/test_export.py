@@ -14,12 +14,13 @@ from ase import Atoms, units
 from ase.build import molecule
 
 from mdpot import export
-from mdpot.checkpoint import save_potential
 from mdpot.errors import MdpotError
 from mdpot.export import export_torchscript, is_exported, load_exported
 from mdpot.export_check import example_structures
 from mdpot.graph import Graph
-from mdpot.models import MODELS, Potential, build_potential
+from mdpot.heads import Potential, build_potential
+from mdpot.modelfile import save_potential
+from mdpot.models import MODELS
 
 SMALL = {name: {"width": 16, "layers": 2} for name in ("egnn", "gns", "forcenet")}
 WATER = [1, 8]

@@ -10,7 +10,7 @@ from ase.build import bulk, molecule
 
 from mdpot.errors import MdpotError
 from mdpot.graph import Graph
-from mdpot.models.potential import edge_vectors
+from mdpot.heads.potential import edge_vectors
 from mdpot.radial import bessel_basis, polynomial_envelope, repulsive_wall
 
 CUTOFF = 3.4

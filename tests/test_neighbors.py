@@ -11,7 +11,7 @@ from ase.neighborlist import primitive_neighbor_list
 from mdpot.errors import MdpotError
 from mdpot.neighbors import VerletList, full_cell, neighbor_list
 from mdpot.training.data.catalog import SAMPLE
-from mdpot.training.data.runner import read_runner
+from mdpot.training.data.readers.runner import read_runner
 
 CUBIC = np.eye(3) * 8.0
 TRICLINIC = np.array([[7.0, 0.0, 0.0], [-3.2, 6.9, 0.0], [2.7, 3.0, 6.1]])

@@ -16,7 +16,7 @@ from ase.build import bulk, molecule
 
 from mdpot.errors import MdpotError
 from mdpot.graph import Graph
-from mdpot.models.potential import edge_vectors
+from mdpot.heads.potential import edge_vectors
 
 pyg = pytest.importorskip("torch_geometric")
 CUTOFF = 3.4

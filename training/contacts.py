@@ -10,7 +10,7 @@ import torch
 from ase.data import covalent_radii
 from ase.data.vdw_alvarez import vdw_radii
 
-from mdpot.models.potential import edge_vectors
+from mdpot.heads.potential import edge_vectors
 from mdpot.training.data.store import Store, batches
 
 CHUNK_ATOMS = 5000

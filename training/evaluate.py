@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mdpot.models import Potential
+from mdpot.heads import Potential
 from mdpot.training.data.store import Store, batches
 from mdpot.units import MEV
 

@@ -16,7 +16,7 @@ from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, cg
 from torch import Tensor
 
-from mdpot.models.potential import edge_vectors
+from mdpot.heads.potential import edge_vectors
 from mdpot.radial import pair_energy
 from mdpot.training.contacts import CHUNK_ATOMS, Pair
 from mdpot.training.data.cache import Arrays

@@ -17,7 +17,8 @@ from ase.data import atomic_numbers
 
 from mdpot.errors import MdpotError
 from mdpot.files import sealed, sealed_content, write_bytes
-from mdpot.models import MODELS, Potential, build_potential
+from mdpot.heads import Potential, build_potential
+from mdpot.models import MODELS
 from mdpot.radial import pair_energy
 from mdpot.stopping import Stopped, StopSignal
 from mdpot.training.contacts import Contact, Pair, closest_approach, shortest_contacts, wall_starts
@@ -27,7 +28,7 @@ from mdpot.training.data.reference import fit_reference, label_scale, mean_offse
 from mdpot.training.data.sources import load_dataset
 from mdpot.training.data.splits import limit_frames, split_by_group
 from mdpot.training.data.store import Store
-from mdpot.training.masking import count_maskable
+from mdpot.training.objectives.masking import count_maskable
 from mdpot.training.pair import PairFit, evaluate_pair_energy, fit_pair_energy
 from mdpot.training.schema import DataConfig, ModelConfig, Recipe
 

@@ -12,9 +12,9 @@ import torch
 from ase.data import chemical_symbols
 
 from mdpot.autograd import exact_gradients
-from mdpot.checkpoint import load_potential, save_potential
 from mdpot.errors import MdpotError
-from mdpot.models import Potential
+from mdpot.heads import Potential
+from mdpot.modelfile import load_potential, save_potential
 from mdpot.training import folder as files
 from mdpot.training.data.frames import Dataset
 from mdpot.training.data.labels import Asked

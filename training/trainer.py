@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError
 from mdpot.files import sealed, sealed_content, write_bytes, write_text
-from mdpot.models import Potential
+from mdpot.heads import Potential
 from mdpot.stopping import Stopped, StopSignal
 from mdpot.training.data.store import Store, batches
 from mdpot.training.objectives import Objective

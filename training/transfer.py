@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from mdpot.checkpoint import load_potential, read_metadata
 from mdpot.errors import MdpotError
-from mdpot.models import Potential
+from mdpot.heads import Potential
+from mdpot.modelfile import load_potential, read_metadata
 
 EMBEDDING = "embedding.weight"
 

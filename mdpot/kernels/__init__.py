@@ -2,6 +2,7 @@
 
 from mdpot.kernels.errors import NoKernel
 from mdpot.kernels.kernel import Kernel, Result
+from mdpot.kernels.native import Native, find_kernel, make_kernel
 from mdpot.kernels.selftest import self_test
 
-__all__ = ["Kernel", "NoKernel", "Result", "self_test"]
+__all__ = ["Kernel", "Native", "NoKernel", "Result", "find_kernel", "make_kernel", "self_test"]

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from mdpot.heads import Potential
 from mdpot.kernels import library
 from mdpot.kernels.errors import NoKernel
-from mdpot.models import Potential, Tide
+from mdpot.models import Tide
 from mdpot.models.angular import message_table, product_table
 from mdpot.radial import PAIR_DECAY, WALL_STRENGTH
 

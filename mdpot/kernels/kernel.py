@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from mdpot.errors import MdpotError
+from mdpot.heads import Potential
 from mdpot.kernels import library
 from mdpot.kernels.describe import describe
-from mdpot.models import Potential
 
 NOT_FINITE = 2
 OUT_OF_MEMORY = 3

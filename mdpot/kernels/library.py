@@ -1,23 +1,22 @@
-"""The compiled library: found beside this file or built once from the source, loaded by ctypes."""
+"""The compiled libraries: which there are, which one this processor takes, and their functions declared for ctypes."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import json
 import os
-import platform
-import shutil
-import subprocess
-import tempfile
+from collections.abc import Sequence
 from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_void_p
 from pathlib import Path
 
+from mdpot.errors import MdpotError, unknown
+from mdpot.kernels.build import FOLDER, NotBuilt, compile_library, file_name, instruction_sets, machine
 from mdpot.kernels.errors import NoKernel
 
 ABI = 1
-SOURCE = Path(__file__).parent / "src"
+VARIABLE = "MDPOT_KERNELS"
+"""Environment variable that forces an instruction set, or with "off" has torch do all the work."""
+REMEDY = "Install a C++ compiler and run: python -m mdpot.kernels.build"
 
 
 class Tide(ctypes.Structure):
@@ -56,64 +55,83 @@ def load(path: Path | str) -> ctypes.CDLL:
     library.mdpot_kernel_evaluate.argtypes = [c_void_p, c_int64, *[c_void_p] * 4, c_int64, *[c_void_p] * 6]
     library.mdpot_kernels_error.restype = c_char_p
     library.mdpot_kernels_instructions.restype = c_char_p
+    library.mdpot_kernels_runs.restype = c_int32
+    library.mdpot_kernels_runs.argtypes = [c_char_p]
     return library
 
 
-@functools.cache
+def is_off() -> bool:
+    """Whether the user does without the kernels."""
+    return os.environ.get(VARIABLE) == "off"
+
+
 def default() -> ctypes.CDLL:
-    """The library for this machine.
+    """The library for this machine: the best that the processor runs, or the one that `MDPOT_KERNELS` names.
 
     Raises:
-        NoKernel: there is none, and no compiler to make one.
+        NoKernel: there is none, or `MDPOT_KERNELS` is "off".
+        MdpotError: `MDPOT_KERNELS` names what this machine does not run.
     """
-    names = instruction_sets()
-    if not names:
-        raise NoKernel(f"there are no kernels for {platform.machine()} processors.")
-    return load(build(names[0]))
+    if is_off():
+        raise NoKernel(f"they are switched off by {VARIABLE}=off.")
+    asked = os.environ.get(VARIABLE) or "auto"
+    return of(None if asked == "auto" else asked)
 
 
-def instruction_sets() -> list[str]:
-    """Those of build.json that this processor runs, best first."""
-    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
-    known = json.loads((SOURCE / "build.json").read_text())["instructions"].get(machine, {})
-    flags = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").is_file() else []
-    needs = {"avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"}, "avx2": {"avx2", "fma", "bmi2"}}
-    return [name for name in known if needs.get(name, set()) <= set(flags)]
+@functools.cache
+def of(instructions: str | None) -> ctypes.CDLL:
+    """The library for an instruction set; None is the best one that this processor runs.
+
+    Raises:
+        NoKernel: it is not there.
+        MdpotError: there is no such instruction set, or this processor does not run it.
+    """
+    known = instruction_sets()
+    if instructions is not None and instructions not in known:
+        raise unknown(f"instruction set ({VARIABLE})", instructions, ["auto", "off", *known])
+    if not known:
+        raise NoKernel(f"there are none for {machine()} processors.")
+    # The last one runs on every processor of the family, and says what else this one runs.
+    common = load(_find(known[-1]))
+    runs = [name for name in known if common.mdpot_kernels_runs(name.encode())]
+    if instructions is None:
+        instructions = next(name for name in runs if (FOLDER / file_name(name)).is_file())
+    if instructions not in runs:
+        raise MdpotError(f"{VARIABLE}: this processor runs {', '.join(runs)}; got {instructions!r}.")
+    return common if instructions == known[-1] else load(_find(instructions))
 
 
-def build(instructions: str, extra: tuple[str, ...] = ()) -> Path:
-    """Compiles the source for an instruction set into the user's cache, unless it is there; returns the library.
+def supported() -> list[str]:
+    """The instruction sets that this processor runs and that are compiled, best first; empty where there are none."""
+    found = []
+    for name in instruction_sets():
+        try:
+            of(name)
+        except MdpotError:
+            continue
+        found.append(name)
+    return found
+
+
+def build(instructions: str, extra: Sequence[str] = ()) -> Path:
+    """A library compiled with more flags, such as sanitizers: for tests. It is kept in the user's cache.
 
     Raises:
         NoKernel: no compiler, or it failed.
     """
-    plan = json.loads((SOURCE / "build.json").read_text())
-    flags = next(sets[instructions] for sets in plan["instructions"].values() if instructions in sets)
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    if compiler is None:
-        raise NoKernel("the kernels are not built, and there is no C++ compiler to build them.")
-    options = [*plan["compile"], *flags, f'-DMDPOT_INSTRUCTIONS="{instructions}"', *extra]
-    digest = hashlib.sha256(repr(options).encode())
-    for path in sorted(SOURCE.iterdir()):
-        digest.update(path.read_bytes())
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mdpot"
-    library = cache / f"kernels-{instructions}-{digest.hexdigest()[:16]}.so"
-    if library.is_file():
-        return library
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as folder:
-        objects = []
-        for name in plan["sources"]:
-            objects.append(f"{folder}/{name}.o")
-            _run([compiler, *options, "-c", str(SOURCE / name), "-o", objects[-1]])
-        # Linked without the flags of the compiler, of which some set the processor's modes for the whole process.
-        linking = [flag for flag in extra if flag.startswith("-fsanitize")]
-        _run([compiler, *objects, *plan["link"], *linking, "-o", f"{folder}/library.so"])
-        Path(f"{folder}/library.so").replace(library)
-    return library
+    path = cache / "-".join(["kernels", *(flag.strip("-") for flag in extra)]) / file_name(instructions)
+    try:
+        if not path.is_file():
+            compile_library(instructions, path, extra)
+    except NotBuilt as error:
+        raise NoKernel(f"the kernels were not built: {error}.") from None
+    return path
 
 
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise NoKernel(f"the kernels do not compile: {done.stderr.strip().splitlines()[0]}")
+def _find(instructions: str) -> Path:
+    path = FOLDER / file_name(instructions)
+    if path.is_file():
+        return path
+    old = any(FOLDER.glob(f"kernels-{instructions}-*"))
+    raise NoKernel(f"they are {'of an older source' if old else 'not compiled'}. {REMEDY}.")

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from mdpot.autograd import exact_gradients
+from mdpot.heads import Potential
 from mdpot.kernels.errors import NoKernel
 from mdpot.kernels.kernel import Kernel
-from mdpot.models import Potential
 from mdpot.neighbors import neighbor_list
 
 TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-9}

@@ -15,10 +15,14 @@ import numpy as np
 import torch
 
 from mdpot.autograd import exact_gradients
-from mdpot.checkpoint import load_potential
 from mdpot.errors import MdpotError
 from mdpot.evaluator import Evaluator, ForOpenMM
 from mdpot.export import load_exported
+from mdpot.kernels import Native, find_kernel, make_kernel
+from mdpot.modelfile import load_potential
+from mdpot.units import KJ_PER_MOL, NM
+
+NO_BOX, PERIODIC, APERIODIC = np.zeros((3, 3)), np.ones(3, dtype=bool), np.zeros(3, dtype=bool)
 
 
 class Compute:
@@ -103,3 +107,81 @@ class TensorCompute(Compute):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         energy, forces = self.evaluate(state, positions)
         return energy, forces.to(positions.device)
+
+
+class NativeCompute:
+    """The same in fused kernels, without torch's tensors on the way.
+
+    Args:
+        content: bytes of a potential file.
+        numbers, periodic, atoms, n_particles, dtype, skin: as in `Compute`.
+    """
+
+    def __init__(
+        self,
+        content: bytes,
+        numbers: Sequence[int],
+        periodic: bool,
+        atoms: Sequence[int] | None,
+        n_particles: int,
+        dtype: torch.dtype | None,
+        skin: float,
+    ):
+        self.content, self.periodic, self.n_particles = content, periodic, n_particles
+        self.numbers = np.array(numbers, dtype=np.int64)
+        self.atoms = None if atoms is None else np.array(atoms, dtype=np.int64)
+        self.dtype, self.skin = dtype, skin
+        self.native: Native | None = None
+        self.torch: Compute | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "native": None, "torch": None}
+
+    def __call__(self, state: Any) -> tuple[float, np.ndarray]:
+        """Energy, kJ/mol, and forces [n, 3], kJ/mol/nm, for the positions and the box of the State."""
+        if self.native is None and self.torch is None:
+            self.load()
+        if self.native is None:
+            assert self.torch is not None
+            return self.torch(state)
+        positions = state.getPositions(asNumpy=True)._value * NM
+        if self.atoms is not None:
+            positions = positions[self.atoms]
+        cell, pbc = NO_BOX, APERIODIC
+        if self.periodic:
+            vectors = state.getPeriodicBoxVectors(asNumpy=True)
+            if vectors is None:
+                raise MdpotError("the force is periodic, but OpenMM passes no box.")
+            cell, pbc = vectors._value * NM, PERIODIC
+        found = self.native(self.numbers, positions, cell, pbc)
+        forces = found.forces * (NM / KJ_PER_MOL)
+        if self.atoms is not None:
+            everywhere = np.zeros((self.n_particles, 3))
+            everywhere[self.atoms] = forces
+            forces = everywhere
+        return found.energy / KJ_PER_MOL, forces
+
+    def load(self, required: bool = False) -> bool:
+        """Makes the kernels of the file; where there are none, as for a System from another machine, torch computes it.
+
+        Args:
+            required: whether that is an error.
+
+        Returns:
+            Whether there are kernels.
+
+        Raises:
+            NoKernel: there are none and they are required.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model"
+            path.write_bytes(self.content)
+            potential, _ = load_potential(path, "cpu", self.dtype)
+        kernel = make_kernel(potential) if required else find_kernel(potential)
+        if kernel is not None:
+            self.native = Native(kernel, self.skin)
+            return True
+        atoms = None if self.atoms is None else self.atoms.tolist()
+        numbers, rest = self.numbers.tolist(), (self.n_particles, self.dtype, "cpu", self.skin)
+        self.torch = Compute(self.content, False, numbers, self.periodic, atoms, *rest)
+        return False

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mdpot.checkpoint import DTYPES, cautions, read_metadata, save_potential
 from mdpot.errors import MdpotError, unknown
 from mdpot.export import SKIN, export_torchscript, is_exported, load_exported, require_elements, save_module
-from mdpot.models.potential import Potential
+from mdpot.heads.potential import Potential
+from mdpot.modelfile import DTYPES, cautions, read_metadata, save_potential
 from mdpot.openmm.backends import choose_backend, crash_warning, import_openmm, import_openmmtorch, logger
-from mdpot.openmm.compute import Compute, TensorCompute
+from mdpot.openmm.compute import Compute, NativeCompute, TensorCompute
 from mdpot.zoo import find_potential
 
 if TYPE_CHECKING:
@@ -48,14 +48,15 @@ def create_force(
     Args:
         ckpt: potential file, folder of a run, name in `mdpot.zoo.ZOO`, file exported for OpenMM, or a potential.
         topology_or_numbers: OpenMM topology, or the atomic number of every particle.
-        backend: "torchforce" (openmmtorch), "python" (OpenMM's PythonForce), "pythontorch" (openmmtorch's
-            PythonTorchForce), or "auto": the fastest that works here.
+        backend: "native" (fused kernels on the CPU, by OpenMM's PythonForce), "torchforce" (openmmtorch), "python"
+            (torch, by PythonForce), "pythontorch" (openmmtorch's PythonTorchForce), or "auto": the fastest that works
+            here.
         atoms: indices of the particles that the potential is for, in any order; None: all of them. The
             others get no force from it.
         periodic: whether the System has a periodic box; None: as the topology. To be given with numbers.
         dtype: "float32" or "float64", precision of the network; None: as in the file.
-        device: torch device, for the two Python backends; None takes a CUDA GPU where there is one, else
-            the CPU. TorchForce runs where OpenMM's platform does.
+        device: torch device, for the backends of Python; None takes a CUDA GPU where there is one, else the CPU.
+            TorchForce runs where OpenMM's platform does.
         skin: Å, of the neighbor list.
         force_group: of the Force.
         check: whether to compare what is exported for torchforce with the potential, a matter of seconds.
@@ -80,9 +81,15 @@ def create_force(
     for caution in cautions(header):
         warnings.warn(caution, stacklevel=2)
     periodic = _is_periodic(topology_or_numbers, periodic)
-    backend = choose_backend(backend)
-    if backend == "torchforce":
-        if device is not None:
+    asked, torch_dtype = backend, None if dtype is None else DTYPES[dtype]
+    fused = _fused(
+        path_or_potential, exported, asked, (numbers, periodic, chosen, n_particles, torch_dtype, skin), device
+    )
+    backend = choose_backend(asked) if fused is None else "native"
+    if fused is not None:
+        force = _python_force(import_openmm().PythonForce, fused, periodic, chosen)
+    elif backend == "torchforce":
+        if device is not None and asked != "auto":
             raise MdpotError("device: TorchForce runs where OpenMM's platform does; leave it out.")
         if (warning := crash_warning()) is not None:
             warnings.warn(warning, stacklevel=2)
@@ -90,11 +97,11 @@ def create_force(
         force = _torch_force(path_or_potential, exported, numbers, chosen, n_particles, name, skin, check)
         force.setUsesPeriodicBoundaryConditions(periodic)
     else:
-        torch_dtype = None if dtype is None else DTYPES[dtype]
-        content = _content(path_or_potential)
-        force = _python_force(
-            backend, content, exported, numbers, periodic, chosen, n_particles, torch_dtype, device, skin
-        )
+        kind: Any = import_openmm().PythonForce if backend == "python" else import_openmmtorch().PythonTorchForce
+        compute = Compute if backend == "python" else TensorCompute
+        content, inside = _content(path_or_potential), None if hasattr(kind, "setParticles") else chosen
+        function = compute(content, exported, numbers, periodic, inside, n_particles, torch_dtype, device, skin)
+        force = _python_force(kind, function, periodic, chosen)
     force.setForceGroup(force_group)
     force.setName(f"mdpot {backend}")
     force.backend = backend
@@ -254,28 +261,36 @@ def _torch_force(
     return force
 
 
-def _python_force(
-    backend: str,
-    content: bytes,
-    exported: bool,
-    numbers: list[int],
-    periodic: bool,
-    atoms: list[int] | None,
-    n_particles: int,
-    dtype: torch.dtype | None,
-    device: str | None,
-    skin: float,
-) -> Any:
-    kind: Any
-    if backend == "python":
-        kind, compute = import_openmm().PythonForce, Compute
-    else:
-        kind, compute = import_openmmtorch().PythonTorchForce, TensorCompute
+def _fused(
+    model: Path | Potential, exported: bool, backend: str, arguments: tuple[Any, ...], device: str | None
+) -> NativeCompute | None:
+    """The potential in fused kernels, where they are asked for, or for "auto" where there are any; else None.
+
+    Args:
+        arguments: those of `NativeCompute` after the first.
+
+    Raises:
+        MdpotError: they are asked for and there are none, or not for a file or a device like that.
+    """
+    on_cpu = torch.device(device).type == "cpu" if device else not torch.cuda.is_available()
+    if backend == "native":
+        if exported:
+            raise MdpotError("backend 'native' takes a potential file; this one is exported.")
+        if device and not on_cpu:
+            raise MdpotError(f"backend 'native' computes on a CPU; got device {device!r}.")
+    elif backend != "auto" or exported or not on_cpu:
+        return None
+    numbers, periodic, chosen, *others = arguments
     # Before OpenMM 8.6 the function gets all particles, after that those asked for.
-    picks = hasattr(kind, "setParticles")
-    function = compute(content, exported, numbers, periodic, None if picks else atoms, n_particles, dtype, device, skin)
+    inside = None if hasattr(import_openmm().PythonForce, "setParticles") else chosen
+    compute = NativeCompute(_content(model), numbers, periodic, inside, *others)
+    return compute if compute.load(required=backend == "native") else None
+
+
+def _python_force(kind: Any, function: Any, periodic: bool, atoms: list[int] | None) -> Any:
+    """A Force of such a kind around a function of the State."""
     force = kind(function)
-    if picks and atoms is not None:
+    if atoms is not None and hasattr(kind, "setParticles"):
         force.setParticles(atoms)
     force.setUsesPeriodicBoundaryConditions(periodic)
     return force

@@ -41,8 +41,8 @@ def read_facts(model: str, forces: Forces | None) -> ModelFacts:
     """
     if forces is not None:
         return ModelFacts()
-    from mdpot.checkpoint import read_metadata
     from mdpot.export import is_exported, load_exported
+    from mdpot.modelfile import read_metadata
 
     path = find_potential(model)
     header = load_exported(path)[1] if is_exported(path) else read_metadata(path)
@@ -60,7 +60,7 @@ def make_ase(atoms: Atoms, settings: Settings, seed: int, forces: Forces | None)
             find_potential(settings.model),
             device=settings.device,
             dtype=settings.dtype,
-            backend=settings.backend or "eager",
+            backend=settings.backend or "auto",
         )
     if not isinstance(forces, BaseCalculator):
         raise MdpotError("engine ase takes an ASE calculator for its forces.")
@@ -78,16 +78,15 @@ def make_openmm(atoms: Atoms, settings: Settings, seed: int, forces: Forces | No
     topology = make_topology(atoms)
     platform, properties = openmm_platform(settings.device)
     if forces is None:
-        from mdpot.openmm import choose_backend, create_system
+        from mdpot.openmm import create_system
 
-        backend = choose_backend(settings.backend or "auto")
         system = create_system(
             topology,
             find_potential(settings.model),
-            backend,
+            settings.backend or "auto",
             dtype=settings.dtype,
             # TorchForce runs where the platform does.
-            device=None if backend == "torchforce" else settings.device,
+            device=None if settings.backend == "torchforce" else settings.device,
         )
     elif isinstance(forces, BaseCalculator):
         raise MdpotError("engine openmm takes a function that makes a system of a topology, not an ASE calculator.")

@@ -10,7 +10,7 @@ import pytest
 
 from mdpot.training.data.catalog import SAMPLE
 from mdpot.training.data.frames import Frame
-from mdpot.training.data.runner import read_runner
+from mdpot.training.data.readers.runner import read_runner
 
 RUNNER_FRAME = """begin
 comment source_frame {group} T 300.0 step {step}

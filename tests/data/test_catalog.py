@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mdpot.training.data.catalog import SAMPLE, SOURCES
-from mdpot.training.data.runner import first_comment, read_runner
+from mdpot.training.data.readers.runner import first_comment, read_runner
 
 
 @pytest.mark.parametrize("name", SOURCES)

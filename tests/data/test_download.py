@@ -18,7 +18,7 @@ from mdpot.errors import MdpotError
 from mdpot.training.data import download
 from mdpot.training.data.catalog import WATER_RPBE_DOWNLOAD
 from mdpot.training.data.download import Download, fetch, unpack_members, unpack_runner
-from mdpot.training.data.runner import read_runner
+from mdpot.training.data.readers.runner import read_runner
 
 
 def _tar(path: Path, files: dict[str, str]) -> Path:

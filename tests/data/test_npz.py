@@ -10,8 +10,8 @@ from ase import units
 
 from mdpot.errors import MdpotError
 from mdpot.training.data.labels import Asked
-from mdpot.training.data.npz import read_water_npz
 from mdpot.training.data.readers import read_file, read_frames
+from mdpot.training.data.readers.npz import read_water_npz
 
 
 def test_water_archives(tmp_path: Path) -> None:

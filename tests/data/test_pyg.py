@@ -22,9 +22,9 @@ from mdpot.errors import MdpotError
 from mdpot.training.data import from_pyg
 from mdpot.training.data.inspection import inspect_file
 from mdpot.training.data.labels import Asked
-from mdpot.training.data.npz import load_arrays, rmd17_frames
-from mdpot.training.data.pyg import open_pyg
 from mdpot.training.data.readers import read_file
+from mdpot.training.data.readers.npz import load_arrays, rmd17_frames
+from mdpot.training.data.readers.pyg import open_pyg
 from mdpot.training.data.sources import load_dataset
 from mdpot.units import KCAL_PER_MOL
 

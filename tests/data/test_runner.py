@@ -10,7 +10,7 @@ import pytest
 from ase import units
 
 from mdpot.errors import MdpotError
-from mdpot.training.data.runner import first_comment, read_runner
+from mdpot.training.data.readers.runner import first_comment, read_runner
 
 
 def test_units_and_groups(tmp_path: Path, runner_text: str) -> None:

@@ -11,7 +11,7 @@ from ase.neighborlist import primitive_neighbor_list
 
 from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame
-from mdpot.training.data.runner import read_runner
+from mdpot.training.data.readers.runner import read_runner
 from mdpot.training.data.store import Store, batches, count_batches
 
 CUTOFF = 3.4

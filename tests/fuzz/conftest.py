@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from mdpot.cli import main
 from mdpot.cli.failure import BAD_INPUT
 from mdpot.cli.md import STOPPED
-from mdpot.models import build_potential
+from mdpot.heads import build_potential
 
 LONGEST = 60  # seconds; what takes longer hangs
 
@@ -194,7 +194,7 @@ def extxyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def potential(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from mdpot.checkpoint import save_potential
+    from mdpot.modelfile import save_potential
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("fuzz") / "tiny.safetensors"

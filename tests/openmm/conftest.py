@@ -11,7 +11,7 @@ import torch
 from ase import Atoms
 
 from mdpot.graph import Graph
-from mdpot.models import Potential, build_potential
+from mdpot.heads import Potential, build_potential
 
 WATER = [1, 8]
 TRICLINIC = np.array([[5.2, 0.0, 0.0], [1.7, 5.0, 0.0], [-1.1, 2.2, 5.4]])  # Å, in the form that OpenMM asks for

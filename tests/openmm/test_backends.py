@@ -120,7 +120,7 @@ def test_torch_after_openmm(alone):
 import warnings
 warnings.simplefilter("ignore")
 import openmm
-from mdpot.models import build_potential
+from mdpot.heads import build_potential
 from mdpot.openmm import create_force
 potential = build_potential("egnn", {"width": 8, "layers": 1}, [8], [0.0], 1.0).eval()
 system = openmm.System()

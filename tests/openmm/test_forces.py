@@ -13,10 +13,10 @@ import openmm
 from openmm import unit
 
 from mdpot.calculator import MaskedGNNCalculator
-from mdpot.checkpoint import save_potential
 from mdpot.errors import MdpotError
 from mdpot.export import export_torchscript
-from mdpot.models import build_potential
+from mdpot.heads import build_potential
+from mdpot.modelfile import save_potential
 from mdpot.openmm import create_force, create_system
 from mdpot.openmm.backends import crash_warning
 from mdpot.simulate import water_box

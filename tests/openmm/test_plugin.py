@@ -16,8 +16,8 @@ from openmm import Vec3, app
 from openmm.unit import nanometers  # type: ignore[attr-defined]
 from openmmml import MLPotential
 
-from mdpot.checkpoint import save_potential
 from mdpot.errors import MdpotError
+from mdpot.modelfile import save_potential
 
 from .conftest import make_context, make_potential, reference, results
 

@@ -18,11 +18,12 @@ from ase import Atoms
 from ase.build import molecule
 
 from mdpot.graph import Graph
-from mdpot.models import MODELS, Potential, build_potential
+from mdpot.heads import Potential, build_potential
+from mdpot.models import MODELS
 from mdpot.neighbors import neighbor_list
 from mdpot.training.data.catalog import SAMPLE
 from mdpot.training.data.frames import Frame
-from mdpot.training.data.runner import read_runner
+from mdpot.training.data.readers.runner import read_runner
 
 Results = dict[str, torch.Tensor]
 

@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.build import molecule
 
 from mdpot.graph import Graph
-from mdpot.models import Potential
+from mdpot.heads import Potential
 from mdpot.training.data.frames import Frame
 
 from .conftest import CUTOFF, ELEMENTS, SHIFT, SYSTEMS, assert_equal, assert_same, build, compute, options, waters

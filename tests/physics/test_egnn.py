@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.build import molecule
 
 from mdpot.graph import Graph
-from mdpot.models import Potential
+from mdpot.heads import Potential
 from mdpot.models.egnn import rounded_length
 
 from .conftest import CUTOFF, ELEMENTS, assert_equal, build, check_forces, compute, sweep

@@ -13,7 +13,8 @@ from torch.nn.functional import layer_norm, linear, silu
 from mdpot import MaskedGNNCalculator, save_potential
 from mdpot.export import export_torchscript
 from mdpot.graph import Graph
-from mdpot.models import MODELS, Potential, build_potential
+from mdpot.heads import Potential, build_potential
+from mdpot.models import MODELS
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.reference import fit_reference, rms_force
 

@@ -9,7 +9,8 @@ from ase import Atoms
 from ase.build import molecule
 
 from mdpot.graph import Graph
-from mdpot.models import MODELS, Potential
+from mdpot.heads import Potential
+from mdpot.models import MODELS
 from mdpot.training.data.frames import Frame
 
 from .conftest import CUTOFF, ELEMENTS, SYSTEMS, build, check_forces, compute, energies_along, slope, waters

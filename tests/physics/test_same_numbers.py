@@ -12,7 +12,8 @@ from ase import Atoms, units
 from mdpot import MaskedGNNCalculator, save_potential
 from mdpot.export import export_torchscript
 from mdpot.graph import Graph
-from mdpot.models import MODELS, Potential
+from mdpot.heads import Potential
+from mdpot.models import MODELS
 from mdpot.training.data.frames import Frame
 
 from .conftest import CUTOFF, SYSTEMS, assert_equal, build, compute, options, waters

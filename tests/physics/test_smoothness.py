@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from mdpot.models import Potential
+from mdpot.heads import Potential
 from mdpot.training.data.frames import Frame
 
 from .conftest import CUTOFF, SYSTEMS, compute, sweep

@@ -7,7 +7,7 @@ import pytest
 import torch
 from ase import Atoms
 
-from mdpot.models import Potential
+from mdpot.heads import Potential
 from mdpot.training.data.frames import Frame
 
 from .conftest import CUTOFF, SYSTEMS, assert_equal, assert_same, compute, options

@@ -12,7 +12,7 @@ from ase.build import molecule
 from numpy.polynomial import Legendre
 
 from mdpot import MdpotError
-from mdpot.models import build_potential
+from mdpot.heads import build_potential
 from mdpot.models.angular import MAX_ORDER, coupling, harmonics, monomials, product_paths
 from mdpot.models.tide import SIZES
 

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from mdpot import load_potential
-from mdpot.models import Potential, build_potential
+from mdpot.heads import Potential, build_potential
 from mdpot.training import trainer
 from mdpot.training.config import FinetuneConfig, Recipe, load_recipe
 from mdpot.training.data.catalog import SAMPLE
 from mdpot.training.data.frames import Frame
+from mdpot.training.data.readers.runner import read_runner
 from mdpot.training.data.reference import fit_reference, rms_force
-from mdpot.training.data.runner import read_runner
 from mdpot.training.data.store import Store
 from mdpot.training.listener import Listener
 from mdpot.training.objectives import Labels

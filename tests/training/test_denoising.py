@@ -16,8 +16,8 @@ from mdpot import MaskedGNNCalculator, build_potential, save_potential
 from mdpot.training.config import PretrainConfig
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.store import Batch, Store
-from mdpot.training.denoising import add_noise
 from mdpot.training.objectives import Denoising
+from mdpot.training.objectives.denoising import add_noise
 from mdpot.training.trainer import fit, validate
 
 CUTOFF, SIGMA = 3.4, 0.5

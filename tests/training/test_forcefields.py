@@ -13,7 +13,7 @@ from mdpot.simulate.box import water_box
 from mdpot.training.data.catalog import SAMPLE
 from mdpot.training.data.forcefields import FORCE_FIELDS, SPCFw, relabel
 from mdpot.training.data.frames import Frame
-from mdpot.training.data.runner import read_runner
+from mdpot.training.data.readers.runner import read_runner
 
 KCAL = 4.184  # kJ
 EV = 96.48533212  # kJ/mol

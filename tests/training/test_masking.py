@@ -10,12 +10,12 @@ from ase.data import covalent_radii
 from ase.geometry import find_mic
 from ase.neighborlist import primitive_neighbor_list
 
-from mdpot.models import build_potential
+from mdpot.heads import build_potential
 from mdpot.training.config import PretrainConfig
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.store import Batch, Store
-from mdpot.training.masking import MaskTarget, mask_molecules
 from mdpot.training.objectives import MaskedAtoms
+from mdpot.training.objectives.masking import MaskTarget, mask_molecules
 
 CUTOFF = 3.4
 H, O = 1, 8  # noqa: E741

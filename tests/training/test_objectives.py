@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mdpot.graph import Graph
-from mdpot.models import Potential, build_potential
+from mdpot.heads import Potential, build_potential
 from mdpot.training import evaluate as evaluation
 from mdpot.training.config import FinetuneConfig
 from mdpot.training.data.frames import Frame

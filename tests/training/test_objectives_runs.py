@@ -18,7 +18,7 @@ from ase.build import molecule
 from ase.io import write
 
 from mdpot import MdpotError, build_potential, load_potential
-from mdpot.checkpoint import read_metadata
+from mdpot.modelfile import read_metadata
 from mdpot.neighbors import neighbor_list
 from mdpot.stopping import Stopped
 from mdpot.training.compare import run_compare

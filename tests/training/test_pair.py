@@ -13,7 +13,7 @@ from mdpot.training.config import load_recipe
 from mdpot.training.contacts import closest_approach, shortest_contacts
 from mdpot.training.data.catalog import SAMPLE
 from mdpot.training.data.frames import Frame
-from mdpot.training.data.runner import read_runner
+from mdpot.training.data.readers.runner import read_runner
 from mdpot.training.data.store import Store
 from mdpot.training.pair import PairFit, evaluate_pair_energy, fit_pair_energy, zbl_force
 from mdpot.training.prepare import new_potential, prepare

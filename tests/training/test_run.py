@@ -17,7 +17,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from mdpot import MaskedGNNCalculator, MdpotError, load_potential
-from mdpot.checkpoint import read_metadata
+from mdpot.modelfile import read_metadata
 from mdpot.neighbors import neighbor_list
 from mdpot.training import run as runs
 from mdpot.training.config import load_recipe, recipe_to_dict

@@ -13,7 +13,7 @@ from ase.build import molecule
 from ase.io import write
 
 from mdpot import MdpotError, build_potential, load_potential, save_potential
-from mdpot.checkpoint import read_metadata
+from mdpot.modelfile import read_metadata
 from mdpot.stopping import Stopped
 from mdpot.training.run import run_finetune, run_pretrain, run_train
 from mdpot.training.transfer import transfer_backbone

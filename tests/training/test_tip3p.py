@@ -23,7 +23,7 @@ from mdpot.training.config import load_recipe
 from mdpot.training.data import tip3p
 from mdpot.training.data.forcefields import SPCFw
 from mdpot.training.data.frames import Frame
-from mdpot.training.data.npz import read_water_npz
+from mdpot.training.data.readers.npz import read_water_npz
 from mdpot.training.data.sources import find, list_sources, load_dataset, prepare
 from mdpot.training.data.splits import split_by_group
 from mdpot.training.data.tip3p import SIZES, Size, generate

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mdpot.errors import MdpotError
-from mdpot.models import Potential
+from mdpot.heads import Potential
 from mdpot.stopping import Stopped, StopSignal
 from mdpot.training import trainer
 from mdpot.training.config import FinetuneConfig

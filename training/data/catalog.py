@@ -10,11 +10,11 @@ from pathlib import Path
 
 from mdpot.training.data.download import Download, unpack_members, unpack_runner, zenodo_address
 from mdpot.training.data.labels import Asked
-from mdpot.training.data.npz import read_water_npz
 from mdpot.training.data.readers import is_runner, read_file
+from mdpot.training.data.readers.npz import read_water_npz
+from mdpot.training.data.readers.runner import first_comment
 from mdpot.training.data.reading import ENERGY_AND_FORCES, Reading, official
 from mdpot.training.data.rmd17 import ALL, MOLECULES, PROTOCOLS, official_splits, read_all_rmd17
-from mdpot.training.data.runner import first_comment
 from mdpot.training.data.tip3p import SIZES, generate
 
 

@@ -14,8 +14,8 @@ from mdpot.neighbors import neighbor_list, pair_vectors
 from mdpot.training.data.checks import LARGEST, validate_frames
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Asked
-from mdpot.training.data.pyg import Unopened
 from mdpot.training.data.readers import parse_file
+from mdpot.training.data.readers.pyg import Unopened
 from mdpot.training.data.reading import ENERGY_AND_FORCES, LABELS, Reading, finish, left_out
 from mdpot.training.data.reference import fit_reference, wild_frames
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame
-from mdpot.training.data.npz import load_arrays, rmd17_frames
+from mdpot.training.data.readers.npz import load_arrays, rmd17_frames
 
 ALL = "all"
 MOLECULES = (

@@ -21,8 +21,8 @@ from mdpot.training.data.checks import accept, validate_frames
 from mdpot.training.data.download import cache_folder, fetch
 from mdpot.training.data.frames import Dataset
 from mdpot.training.data.labels import Asked
-from mdpot.training.data.pyg import is_pyg
 from mdpot.training.data.readers import NOTHING_ASKED
+from mdpot.training.data.readers.pyg import is_pyg
 from mdpot.training.data.reading import ENERGY_AND_FORCES, Reading
 from mdpot.training.data.reference import rms_force
 

@@ -11,8 +11,8 @@ from ase import Atoms, units
 from ase.md.verlet import VelocityVerlet
 
 from mdpot.calculator import MaskedGNNCalculator
-from mdpot.checkpoint import read_metadata
 from mdpot.errors import MdpotError
+from mdpot.modelfile import read_metadata
 from mdpot.simulate import water_box
 
 N_WATERS, WARM_UP, BLOCK = 64, 10, 10

@@ -88,6 +88,8 @@ MDPOT_EXPORT const char *mdpot_kernels_error(void);
 MDPOT_EXPORT int32_t mdpot_kernels_abi(void);
 /* "baseline", "avx2", "avx512" or "neon": what the library was compiled for. */
 MDPOT_EXPORT const char *mdpot_kernels_instructions(void);
+/* Whether this processor runs a library that was compiled for that; may be asked of any library that it runs. */
+MDPOT_EXPORT int32_t mdpot_kernels_runs(const char *instructions);
 
 #ifdef __cplusplus
 }

@@ -13,12 +13,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mdpot import MaskedGNNCalculator
-from mdpot.checkpoint import load_potential, read_metadata, save_potential
 from mdpot.errors import MdpotError
 from mdpot.export import export_torchscript, load_exported
 from mdpot.files import sealed, sealed_content
+from mdpot.modelfile import load_potential, read_metadata, save_potential
 
-from .test_checkpoint import both_refuse, make
+from .test_modelfile import both_refuse, make
 
 
 @pytest.fixture

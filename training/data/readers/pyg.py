@@ -15,11 +15,11 @@ import numpy as np
 
 from mdpot.errors import MdpotError, unknown
 from mdpot.pyg import atoms_of, cells_of, import_pyg
-from mdpot.training.data.ase_io import GROUP_KEYS
 from mdpot.training.data.checks import accept
 from mdpot.training.data.download import NEXT_PIECE, cache_folder
 from mdpot.training.data.frames import Dataset, Frame
 from mdpot.training.data.labels import Asked, Keys, Values, choose_keys, collect, family_of, looks_like_label
+from mdpot.training.data.readers.ase_io import GROUP_KEYS
 from mdpot.training.data.reading import ENERGY_AND_FORCES, Raw, finish
 from mdpot.training.data.units import ASE, SYSTEMS, Units, parse_units
 

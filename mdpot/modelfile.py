@@ -17,7 +17,7 @@ from safetensors.torch import save
 from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError, unknown
 from mdpot.files import write_bytes
-from mdpot.models import Potential, build_potential
+from mdpot.heads import Potential, build_potential
 from mdpot.zoo import find_potential
 
 FORMAT_VERSION = 3

@@ -15,12 +15,13 @@ from ase.build import molecule
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from mdpot import checkpoint
-from mdpot.checkpoint import FORMAT_VERSION, checksum, load_potential, read_metadata, save_potential
+from mdpot import modelfile
 from mdpot.errors import MdpotError
 from mdpot.files import atomic, write_text
 from mdpot.graph import Graph
-from mdpot.models import MODELS, Potential, build_potential
+from mdpot.heads import Potential, build_potential
+from mdpot.modelfile import FORMAT_VERSION, checksum, load_potential, read_metadata, save_potential
+from mdpot.models import MODELS
 
 ELEMENTS = [1, 6, 8]
 # With all digits that float64 has.
@@ -272,7 +273,7 @@ def test_a_model_of_another_time(path: Path) -> None:
 
 
 def test_older_versions_go_through_their_upgraders(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", FORMAT_VERSION + 2)
+    monkeypatch.setattr(modelfile, "FORMAT_VERSION", FORMAT_VERSION + 2)
     steps: list[int] = []
 
     def upgrade(version: int):
@@ -283,7 +284,7 @@ def test_older_versions_go_through_their_upgraders(path: Path, monkeypatch: pyte
         return step
 
     upgraders = {version: upgrade(version) for version in (FORMAT_VERSION, FORMAT_VERSION + 1)}
-    monkeypatch.setattr(checkpoint, "UPGRADERS", upgraders)
+    monkeypatch.setattr(modelfile, "UPGRADERS", upgraders)
     assert load_potential(path)[0].scale == pytest.approx(4 / 3)
     assert steps == [FORMAT_VERSION, FORMAT_VERSION + 1]
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from mdpot.errors import unknown
 from mdpot.structures import head, read_bytes
-from mdpot.training.data.ase_io import parse_ase
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import IGNORE, Asked
-from mdpot.training.data.ml_ab import UNITS, is_ml_ab, parse_ml_ab
-from mdpot.training.data.npz import parse_npz
-from mdpot.training.data.pyg import NOTHING_ASKED, is_pyg, parse_pyg
+from mdpot.training.data.readers.ase_io import parse_ase
+from mdpot.training.data.readers.ml_ab import UNITS, is_ml_ab, parse_ml_ab
+from mdpot.training.data.readers.npz import parse_npz
+from mdpot.training.data.readers.pyg import NOTHING_ASKED, is_pyg, parse_pyg
+from mdpot.training.data.readers.runner import parse_runner
 from mdpot.training.data.reading import Raw, Reading, finish
-from mdpot.training.data.runner import parse_runner
 from mdpot.training.data.units import ATOMIC, parse_units
 
 _ZIP = b"PK\x03\x04"
@@ -26,7 +26,7 @@ def read_file(path: Path | str, asked: Asked = NOTHING_ASKED, need: Collection[s
     """What can be used of a file: RuNNer `input.data`, VASP's ML_AB, npz, or whatever ASE reads; any may be gzipped.
 
     Args:
-        path: the file, or a data set of PyG as in `mdpot.training.data.pyg`.
+        path: the file, or a data set of PyG as in `mdpot.training.data.readers.pyg`.
         asked: what the user says of its labels.
         need: the labels that a frame must have, else it is left out; empty for pretraining, which reads none; None for
             any label at all.

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from ase.data import covalent_radii
+from ase.data import atomic_numbers, covalent_radii
 from torch import Tensor
 
 from mdpot.training.data.molecules import BOND_FACTOR
 from mdpot.training.data.store import Batch, Store
+from mdpot.training.objectives.objective import Prediction, cosine_similarity, mean_of, predicted_vector
+from mdpot.training.schema import PretrainConfig
 
 
 @dataclass(frozen=True)
@@ -167,3 +169,41 @@ def _keep_atoms(batch: Batch, keep: Tensor) -> Batch:
         molecule=batch.molecule[keep],
         whole=batch.whole[keep],
     )
+
+
+class MaskedAtoms:
+    """Predict, for each atom of a molecule that lost one, the direction to the lost atom (eqs. 4, 5 of the paper).
+
+    Args:
+        config: ratio, unit, element, target, vector and cosine of the recipe's pretraining stage.
+    """
+
+    stress = False
+
+    def __init__(self, config: PretrainConfig) -> None:
+        self.config = config
+        self.element = atomic_numbers[config.element]
+        self.direct, self.derivative = config.vector == "direct", config.vector == "derivative"
+
+    def at(self, done: float) -> MaskedAtoms:
+        return self
+
+    def prepare(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, MaskTarget]:
+        config = self.config
+        return mask_molecules(batch, config.ratio, self.element, generator, config.unit, config.target)
+
+    def loss(self, prediction: Prediction, target: MaskTarget) -> tuple[Tensor, dict[str, Tensor]]:
+        vector = predicted_vector(prediction, self.direct)[target.atoms]
+        per_atom = cosine_similarity(vector, target.displacements)
+        n_marked = per_atom.numel()
+        if n_marked == 0:
+            loss = prediction["interaction"].sum() * 0.0  # it has a gradient whatever the batch is
+        elif self.config.cosine == "all":
+            loss = 1.0 - cosine_similarity(vector.flatten(), target.displacements.flatten())  # eq. 5
+        else:
+            loss = 1.0 - per_atom.mean()
+        return loss, {
+            "loss": mean_of(loss.detach() * n_marked, n_marked),
+            "cosine": mean_of(per_atom.detach().sum(), n_marked),
+            "share_masked": mean_of(target.share, 1),
+        }

@@ -1,0 +1,81 @@
+"""Denoising pretraining on a batch: noise on the positions, and the neighbor lists that belong to them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mdpot.graph import Graph
+from mdpot.training.data.store import Batch
+from mdpot.training.objectives.objective import Prediction, cosine_similarity, mean_of, predicted_vector
+from mdpot.training.schema import PretrainConfig
+
+
+def add_noise(batch: Batch, sigma: float, cutoff: float, generator: torch.Generator) -> tuple[Batch, Tensor]:
+    """Moves every atom by Gaussian noise (masked pretraining paper, section 2.3).
+
+    The edges are those of the moved atoms, found anew on the CPU: the noise has no largest value, so no list made
+    before would be sure to hold them, and a far longer one would cost more than the search.
+
+    Args:
+        batch: structures.
+        sigma: standard deviation of the noise on each coordinate, Å.
+        cutoff: of the neighbor lists, Å.
+        generator: source of randomness, on the device of the batch.
+
+    Returns:
+        The batch with its atoms moved by sigma · noise and with new neighbor lists; its labels, which belong to the old
+        positions, are left as they were. And the noise [n_atoms, 3], in units of sigma.
+    """
+    graph = batch.graph
+    noise = torch.randn(
+        graph.positions.shape, generator=generator, dtype=graph.positions.dtype, device=graph.positions.device
+    )
+    moved = graph.replace(positions=graph.positions + sigma * noise)
+    return batch.replace(graph=find_edges(moved, cutoff), whole=batch.whole + sigma * noise), noise
+
+
+def find_edges(graph: Graph, cutoff: float) -> Graph:
+    """The same structures with the neighbor lists, out to `cutoff` (Å), of where their atoms are now."""
+    found = Graph.from_atoms(graph.to_atoms(), cutoff, graph.positions.dtype)
+    device = graph.positions.device
+    return graph.replace(edge_index=found.edge_index.to(device), shifts=found.shifts.to(device))
+
+
+class Denoising:
+    """Predict the noise ξ that was added to the positions (eqs. 7, 8 of the paper).
+
+    The network predicts the way back, -ξ, in units of σ: a force points against the noise, as -∂E/∂x of the energy
+    E = -log p, of which the best prediction is the gradient, is -ξ/σ² (Vincent, Neural Computation 23, 1661, 2011); and
+    so does the vector of a network that predicts forces directly. In these units the target has unit variance whatever
+    σ is, and a prediction of zero costs 1: the loss is the mean squared error over all components, in σ². The mean of
+    the noise over a structure, which no network can see, stays in it.
+
+    Args:
+        config: sigma and vector of the recipe's pretraining stage.
+        cutoff: of the network, Å.
+    """
+
+    stress = False
+
+    def __init__(self, config: PretrainConfig, cutoff: float) -> None:
+        self.sigma, self.cutoff = config.sigma, cutoff
+        self.direct, self.derivative = config.vector == "direct", config.vector == "derivative"
+
+    def at(self, done: float) -> Denoising:
+        return self
+
+    def prepare(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, Tensor]:
+        noisy, noise = add_noise(batch, self.sigma, self.cutoff, generator)
+        return noisy, -noise
+
+    def loss(self, prediction: Prediction, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        vector = predicted_vector(prediction, self.direct)
+        squared = (vector - target).square()
+        per_atom = cosine_similarity(vector, target).detach()
+        # eq. 8; the second term gives it a gradient where no atom has a neighbor.
+        loss = squared.mean() + 0.0 * prediction["interaction"].sum()
+        return loss, {
+            "loss": mean_of(squared.detach().sum(), squared.numel()),
+            "cosine": mean_of(per_atom.sum(), per_atom.numel()),
+        }
