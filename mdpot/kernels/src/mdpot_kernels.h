@@ -26,7 +26,8 @@ enum mdpot_status {
   MDPOT_BAD_ARGUMENT = 1,   /* sizes or indices that do not fit */
   MDPOT_NOT_FINITE = 2,     /* positions or cell hold NaN or infinity */
   MDPOT_OUT_OF_MEMORY = 3,
-  MDPOT_FAILED = 4
+  MDPOT_CLASH = 4,          /* forces that are not finite: atoms on top of each other */
+  MDPOT_FAILED = 5
 };
 
 typedef struct mdpot_kernel mdpot_kernel;
