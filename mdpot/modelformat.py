@@ -35,7 +35,9 @@ def _without_pair_energy(header: Header, tensors: Tensors) -> Header:
 
 
 def _without_kind(header: Header, tensors: Tensors) -> Header:
-    """Version 2 knew potentials only, and had no checksum."""
+    """Version 2 knew potentials only, and had no checksum; and every backbone held the embedding that all now share."""
+    for old, new in (("backbone.embedding.weight", "embedding.element.weight"), ("backbone.mark", "embedding.mark")):
+        tensors[new] = tensors.pop(old)
     return {**header, "kind": POTENTIAL}
 
 

@@ -23,6 +23,7 @@ from ase.vibrations import Vibrations
 
 from mdpot import MODELS, Graph, MaskedGNNCalculator, MdpotError, build_potential, load_potential, save_potential
 from mdpot.models.activation import SiLU
+from mdpot.models.backbone import Backbone
 
 CUTOFF = 3.4
 
@@ -272,19 +273,17 @@ def test_the_folder_of_a_run(file: Path, liquid: Atoms) -> None:
     assert attach(liquid, file.parent).get_potential_energy() == expected
 
 
-class Direct(torch.nn.Module):
+class Direct(Backbone):
     """A force-centric toy: forces are a sum over neighbors that is the gradient of nothing."""
 
     conservative = False
 
-    def __init__(self, n_elements: int, cutoff: float) -> None:
+    def __init__(self, cutoff: float, width: int = 4) -> None:
         super().__init__()
-        self.cutoff, self.n_features = cutoff, 4
-        self.embedding = torch.nn.Embedding(n_elements, 4)
+        self.cutoff, self.n_features = cutoff, width
         self.activation = SiLU()
 
-    def forward(self, species, edge_index, vectors, marks, direct):
-        h = self.embedding(species)
+    def forward(self, h, species, edge_index, vectors, direct):
         vector = vectors.new_zeros([len(species), 3]).index_add(0, edge_index[0], vectors)
         return h, vector
 

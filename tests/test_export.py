@@ -191,8 +191,8 @@ class Unscriptable(torch.nn.Module):
 
     cutoff, conservative, n_features = 3.0, True, 4
 
-    def forward(self, species, edge_index, vectors, marks, direct):
-        yield species
+    def forward(self, h, species, edge_index, vectors, direct):
+        yield h
 
 
 def test_model_that_cannot_be_scripted_is_refused_by_name():

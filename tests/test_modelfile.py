@@ -239,7 +239,7 @@ def test_a_header_that_lacks_a_key(path: Path, key: str) -> None:
         {"hyperparameters": {"cutoff": 3.3, "width": 10**12, "layers": 2}},
         {"hyperparameters": {"cutoff": "3.3", "width": 16, "layers": 2}},
         {"tensors": {"readout.0.bias": torch.full([16], math.nan)}},
-        {"tensors": {"backbone.mark": torch.full([16], math.inf)}},
+        {"tensors": {"embedding.mark": torch.full([16], math.inf)}},
         {"tensors": {"wall": torch.full([3, 3], math.inf)}},
         {"tensors": {"pair": torch.zeros(1, 2, 3)}},
         {"elements": ["H", "C", "O"]},
@@ -250,8 +250,8 @@ def test_a_header_that_lacks_a_key(path: Path, key: str) -> None:
         {"hyperparameters": {"cutoff": 3.3, "width": 16, "layers": 3}},
         {"hyperparameters": {"cutoff": 3.3, "width": 32, "layers": 2}},
         {"hyperparameters": [1]},
-        {"tensors": {"backbone.mark": torch.zeros(3)}},
-        {"tensors": {"backbone.mark": None}},
+        {"tensors": {"embedding.mark": torch.zeros(3)}},
+        {"tensors": {"embedding.mark": None}},
         {"tensors": {"shift": None}},
         {"tensors": {"wall": None}},
         {"tensors": {"wall": torch.zeros(2, 2)}},
@@ -291,7 +291,11 @@ def test_older_versions_go_through_their_upgraders(path: Path, monkeypatch: pyte
 
 
 def test_a_file_of_version_1_has_no_pair_energy(path: Path) -> None:
-    rewrite(path, format_version=1, tensors={"pair": None})
+    with safe_open(str(path), framework="pt") as file:
+        element, mark = (file.get_tensor(f"embedding.{name}") for name in ("element.weight", "mark"))
+    names = {"embedding.element.weight": None, "embedding.mark": None}  # in the backbone up to version 2
+    before = {"backbone.embedding.weight": element, "backbone.mark": mark}
+    rewrite(path, format_version=1, tensors={"pair": None, **names, **before})
     assert not load_potential(path)[0].has_pair
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from mdpot.errors import unknown
 from mdpot.heads.potential import Potential
 from mdpot.models import MODELS
-from mdpot.models.hyperparameters import check_hyperparameters
+from mdpot.models.backbone import AtomEmbedding, Backbone
+from mdpot.models.hyperparameters import check_hyperparameters, complete
 
 
 def build_potential(
@@ -24,7 +25,7 @@ def build_potential(
 
     Args:
         model: a name in `MODELS`.
-        hyperparameters: arguments of that architecture, `n_elements` left out.
+        hyperparameters: arguments of that architecture, those that it has a default for may be left out.
         elements: atomic numbers.
         shift: [n_elements], eV.
         scale: eV.
@@ -34,11 +35,28 @@ def build_potential(
     Raises:
         MdpotError: an unknown model, or hyperparameters that it does not take.
     """
+    embedding, backbone = build_network(model, hyperparameters, len(elements))
+    potential = Potential(embedding, backbone, elements, shift, scale, wall, pair)
+    potential.model = model
+    potential.hyperparameters = check_hyperparameters(model, MODELS[model], hyperparameters)
+    return potential
+
+
+def build_network(model: str, hyperparameters: Mapping[str, Any], n_elements: int) -> tuple[AtomEmbedding, Backbone]:
+    """What every head stands on: the embedding and the architecture, with fresh weights.
+
+    Args:
+        model: a name in `MODELS`.
+        hyperparameters: arguments of that architecture, those that it has a default for may be left out.
+        n_elements: number of chemical elements.
+
+    Raises:
+        MdpotError: an unknown model, or hyperparameters that it does not take.
+    """
     if model not in MODELS:
         raise unknown("model", model, MODELS)
-    hyperparameters = check_hyperparameters(model, MODELS[model], hyperparameters)
-    backbone = MODELS[model](n_elements=len(elements), **hyperparameters)
-    potential = Potential(backbone, elements, shift, scale, wall, pair)
-    potential.model = model
-    potential.hyperparameters = dict(hyperparameters)
-    return potential
+    architecture = MODELS[model]
+    given = check_hyperparameters(model, architecture, hyperparameters)
+    embedding = AtomEmbedding(n_elements, architecture.features(complete(architecture, given)))
+    sizes = {"n_elements": n_elements} if architecture.per_element else {}
+    return embedding, architecture(**sizes, **given)

@@ -1,4 +1,4 @@
-"""The potential: a backbone's features turned into energy, forces and stress. The contract of every model."""
+"""The potential: a backbone's features turned into energy, forces and stress."""
 
 # Not `from __future__ import annotations`: TorchScript reads the types of the buffers, and only as types.
 import math
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mdpot.errors import MdpotError
 from mdpot.models.activation import SiLU
+from mdpot.models.backbone import AtomEmbedding, Backbone
 from mdpot.radial import pair_energy, repulsive_wall
 
 OUTPUTS = ("energy", "energies", "interaction", "forces", "stress", "vector", "derivative")
@@ -22,14 +23,11 @@ class Potential(nn.Module):
     repulsive where there were no data (see `pair_energy`); and a wall inside the smallest distances of the training
     data (see `repulsive_wall`).
 
-    A backbone, one of `MODELS`, is a module with `n_features`, `cutoff` and `conservative`, whose
-    `forward(species, edge_index, vectors, marks, direct)` returns per-atom features [n_atoms, n_features] and, where
-    `direct` is set, a per-atom vector [n_atoms, 3]. It sees positions only through the edge vectors; so translation
-    and periodic images are right by construction, and forces and virial both follow from one derivative, that by the
-    edge vectors. For conservative models the forces are -dE/dx; for force-centric ones they are the vector.
+    For conservative backbones the forces are -dE/dx; for force-centric ones they are the backbone's vector.
 
     Args:
-        backbone: the architecture.
+        embedding: of the elements and the mark, as wide as the backbone's features.
+        backbone: the architecture, one of `MODELS`.
         elements: atomic numbers it is trained for, ascending.
         shift: [n_elements], eV, reference energy per atom of each element.
         scale: eV, what one unit of the network's output is worth.
@@ -45,7 +43,8 @@ class Potential(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        embedding: AtomEmbedding,
+        backbone: Backbone,
         elements: Sequence[int],
         shift: Sequence[float],
         scale: float,
@@ -58,13 +57,14 @@ class Potential(nn.Module):
         self.hyperparameters = {}
         if len(elements) == 0 or len(elements) != len(shift):
             raise MdpotError(f"shift must hold one energy per element; got {len(shift)} for {len(elements)} elements.")
+        self.embedding = embedding
         self.backbone = backbone
-        self.cutoff = float(backbone.cutoff)  # type: ignore[arg-type]
+        self.cutoff = float(backbone.cutoff)
         self.conservative = bool(backbone.conservative)
         self.known_outputs = list(OUTPUTS)
         self.elements = [int(z) for z in elements]
         self.scale = float(scale)
-        width = int(backbone.n_features)  # type: ignore[arg-type]
+        width = backbone.n_features
         self.readout = nn.Sequential(nn.Linear(width, width), SiLU(), nn.Linear(width, 1))
         lookup = torch.full([120], -1, dtype=torch.int64)
         lookup[torch.tensor(self.elements)] = torch.arange(len(self.elements))
@@ -195,7 +195,7 @@ class Potential(nn.Module):
         self, species: Tensor, edge_index: Tensor, vectors: Tensor, marks: Tensor, direct: bool
     ) -> tuple[Tensor, Tensor]:
         """Energies without the reference [n_atoms], eV, and the backbone's vectors [n_atoms, 3]; arguments as there."""
-        features, vector = self.backbone(species, edge_index, vectors, marks, direct)
+        features, vector = self.backbone(self.embedding(species, marks), species, edge_index, vectors, direct)
         energies = self.readout(features).squeeze(-1) * self.scale
         if self.has_wall or self.has_pair:
             # Every pair comes twice, once for each of its atoms.

@@ -6,7 +6,6 @@ its energy. Numbers are compared in float64 unless a test says otherwise.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from functools import cache
 
@@ -19,6 +18,7 @@ from ase.build import molecule
 from mdpot.graph import Graph
 from mdpot.heads import Potential, build_potential
 from mdpot.models import MODELS
+from mdpot.models.hyperparameters import hyperparameters_of
 from mdpot.neighbors import neighbor_list
 from mdpot.training.data.catalog import SAMPLE
 from mdpot.training.data.frames import Frame
@@ -40,7 +40,7 @@ def build(name: str, dtype: torch.dtype = torch.float64, small: bool = True, wal
 
 
 def _amplified(name: str, small: bool, wall: bool, factor: float) -> Potential:
-    takes = inspect.signature(MODELS[name].__init__).parameters
+    takes = hyperparameters_of(MODELS[name])
     sizes = {k: v for k, v in {"width": 24, "layers": 3}.items() if k in takes} if small else {}
     torch.manual_seed(1)
     starts, terms = (WALL, PAIR) if wall else (None, None)

@@ -35,8 +35,8 @@ def test_egnn_follows_its_equations() -> None:
     silu = torch.nn.functional.silu
     x0 = torch.tensor(atoms.positions)
     x, n_atoms = x0.clone(), len(atoms)
-    h = torch.stack([egnn.embedding.weight[ELEMENTS.index(z)] for z in atoms.numbers])  # type: ignore[union-attr]
-    h[2] = h[2] + egnn.mark  # type: ignore[operator]
+    h = torch.stack([potential.embedding.element.weight[ELEMENTS.index(z)] for z in atoms.numbers])
+    h[2] = h[2] + potential.embedding.mark
     for layer in egnn.layers:  # type: ignore[union-attr]
         new_x, new_h = x.clone(), []
         for i in range(n_atoms):

@@ -50,9 +50,9 @@ def normalized(norm: torch.nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
     return layer_norm(x, x.shape, norm.weight, norm.bias)
 
 
-def embedded(network, atoms: Atoms) -> list[torch.Tensor]:
-    h = [network.embedding.weight[ELEMENTS.index(z)] for z in atoms.numbers]
-    h[2] = h[2] + network.mark
+def embedded(potential: Potential, atoms: Atoms) -> list[torch.Tensor]:
+    h = [potential.embedding.element.weight[ELEMENTS.index(z)] for z in atoms.numbers]
+    h[2] = h[2] + potential.embedding.mark
     return h
 
 
@@ -71,7 +71,7 @@ def check_equations(potential: Potential, atoms: Atoms, h: list[torch.Tensor], n
 def test_gns_follows_its_equations() -> None:
     potential, atoms = build("gns"), molecule("CH3CHO")
     gns = potential.backbone
-    h, e, found = embedded(gns, atoms), {}, torch.zeros(len(atoms), dtype=torch.float64)
+    h, e, found = embedded(potential, atoms), {}, torch.zeros(len(atoms), dtype=torch.float64)
     for i, j, v, d, c in pairs(atoms):
         waves = (2 * CUTOFF) ** 0.5 * (d * torch.arange(1.0, 13, dtype=torch.float64) * torch.pi / CUTOFF).sin() / d
         angular = torch.cat([torch.ones(1), 3**0.5 * v / d])
@@ -98,7 +98,7 @@ def real_harmonics(u: torch.Tensor) -> torch.Tensor:
 def test_forcenet_follows_its_equations() -> None:
     potential, atoms = build("forcenet"), molecule("CH3CHO")
     network = potential.backbone
-    h, b, found = embedded(network, atoms), {}, torch.zeros(len(atoms), dtype=torch.float64)
+    h, b, found = embedded(potential, atoms), {}, torch.zeros(len(atoms), dtype=torch.float64)
     radius = [network.radius_embedding.weight[ELEMENTS.index(z), 0] for z in atoms.numbers]  # type: ignore
     for i, j, v, d, c in pairs(atoms):
         distances = torch.stack([d, d - radius[i], d - radius[j], d - radius[i] - radius[j]])

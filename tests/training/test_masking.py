@@ -394,9 +394,9 @@ def test_the_loss_is_one_minus_the_cosine(store: Store, small_frames, vector: st
     assert means["cosine"] == pytest.approx(np.mean(per_atom), abs=1e-6)
     assert means["share_masked"] == pytest.approx(float(target.share))
     value.backward()
-    gradients = [w.grad for w in potential.backbone.parameters()]
+    gradients = [w.grad for w in potential.parameters()]
     assert all(g is None or bool(torch.isfinite(g).all()) for g in gradients)
-    assert float(potential.backbone.mark.grad.abs().max()) > 0  # type: ignore[union-attr]
+    assert float(potential.embedding.mark.grad.abs().max()) > 0  # type: ignore[union-attr]
 
 
 def test_the_perfect_prediction_costs_nothing(store: Store, small_frames: list[Frame]) -> None:
