@@ -14,7 +14,7 @@ from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError
 from mdpot.heads import Potential
 from mdpot.modelfile import load_potential, open_model, save_potential
-from mdpot.models.hyperparameters import complete
+from mdpot.models.hyperparameters import MEASURED, complete
 from mdpot.training import folder as files
 from mdpot.training.data.frames import Dataset
 from mdpot.training.data.labels import Asked
@@ -132,12 +132,10 @@ def run_finetune(
     with files.claimed(out, resume):
         prepared = _open(recipe, data, out, seed, where, "finetune", resume, listener, from_file=from_file)
         network = new_potential(recipe.model, prepared, seed)
-        if "avg_neighbors" in network.hyperparameters and source.model == network.model:
+        if MEASURED in network.hyperparameters and source.model == network.model:
             # A normalization measured on the pretraining data belongs to the weights.
-            same = {
-                **network.hyperparameters,
-                "avg_neighbors": complete(type(source.backbone), source.hyperparameters)["avg_neighbors"],
-            }
+            made = complete(type(source.backbone), source.hyperparameters)
+            same = {**network.hyperparameters, MEASURED: made[MEASURED]}
             network = new_potential(recipe.model, prepared, seed, same)
         with_readout = pretraining_of(from_file) == "forcefield"
         _transfer(source, network, str(from_file), listener, with_readout, prepared.offset)
