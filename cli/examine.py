@@ -56,16 +56,16 @@ def info(file: Path, as_json: bool) -> None:
     recipe too.
     """
     from mdpot.kernels import engine_on_cpu
-    from mdpot.modelfile import load_potential
-    from mdpot.zoo import find_potential
+    from mdpot.modelfile import open_model
 
-    path = find_potential(file)
-    potential, metadata = load_potential(path, "cpu")
-    metadata = {**metadata, "cpu_engine": engine_on_cpu(potential)}
+    model = open_model(file)
+    metadata = model.header
+    if model.predicts == "potential" and not model.exported:
+        metadata = {**metadata, "cpu_engine": engine_on_cpu(model.potential("cpu"))}
     if as_json:
         click.echo(json.dumps(metadata, indent=2, ensure_ascii=False))
         return
-    click.echo(f"file: {path}")
+    click.echo(f"file: {model.path}")
     print_table(_rows(metadata))
     if errors := metadata.get("provenance", {}).get("metrics"):
         print_errors(errors)

@@ -16,12 +16,12 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError, unknown
-from mdpot.export import is_exported, load_exported
+from mdpot.evaluator import usual_outputs
 from mdpot.heads import Potential
 from mdpot.kernels import Kernel, Native, find_kernel, make_kernel
-from mdpot.modelfile import as_dtype, cautions, load_potential
+from mdpot.modelfile import ModelFile, open_model
+from mdpot.modelformat import as_dtype
 from mdpot.neighbors import VerletList
-from mdpot.zoo import find_potential
 
 BACKENDS = ("auto", "native", "torch", "eager", "torchscript", "compile")
 ARGUMENTS = ("ckpt", "device", "dtype", "skin", "backend")
@@ -59,7 +59,7 @@ class MaskedGNNCalculator(Calculator):
 
     def __init__(
         self,
-        ckpt: str | Path,
+        ckpt: str | Path | ModelFile,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         skin: float = 0.5,
@@ -71,12 +71,14 @@ class MaskedGNNCalculator(Calculator):
         super().__init__(**kwargs)
         if backend not in BACKENDS:
             raise unknown("backend", backend, BACKENDS)
-        self.path = find_potential(ckpt)
         self.backend, self.skin = backend, float(skin)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.dtype = None if dtype is None else as_dtype(dtype)
-        self._load()
-        for caution in cautions(self.metadata):
+        model = open_model(ckpt).require("potential")
+        self.path, self.metadata = model.path, model.header
+        self._kept: Atoms | None = None
+        self.evaluate = self._load(model)
+        for caution in model.cautions:
             warnings.warn(f"{self.path}: {caution}", stacklevel=2)
 
     def calculate(
@@ -137,16 +139,13 @@ class MaskedGNNCalculator(Calculator):
             kept.arrays["positions"][:] = atoms.positions
         self.atoms = kept
 
-    def _load(self) -> None:
-        """Reads the file, and sets `metadata` and `evaluate`: (atoms, wants_stress) to the results as arrays."""
-        self._kept: Atoms | None = None
-        if is_exported(self.path):
-            if self.backend not in ("auto", "torch", "torchscript", "eager") or self.dtype is not None:
+    def _load(self, model: ModelFile) -> _Exported | _Fused | _Loaded:
+        """What evaluates a model: (atoms, wants_stress) to the results as arrays."""
+        if model.exported:
+            if self.backend in ("native", "compile") or self.dtype is not None:
                 raise MdpotError(f"{str(self.path)!r} is an exported file: its backend and dtype cannot be changed.")
-            self.evaluate = _Exported(self.path.absolute(), self.device)
-            self.metadata = self.evaluate.metadata
-            return
-        potential, self.metadata = load_potential(self.path, self.device, self.dtype)
+            return _Exported(model, self.device)
+        potential = model.potential(self.device, self.dtype)
         kernel = None
         if self.backend == "native":
             if self.device.type != "cpu":
@@ -154,10 +153,9 @@ class MaskedGNNCalculator(Calculator):
             kernel = make_kernel(potential)
         elif self.backend == "auto" and self.device.type == "cpu":
             kernel = find_kernel(potential)
-        if kernel is None:
-            self.evaluate = _Loaded(potential, self.backend, self.skin, self.device)
-        else:
-            self.evaluate = _Fused(kernel, self.skin)
+        if kernel is not None:
+            return _Fused(kernel, self.skin)
+        return _Loaded(potential, self.backend, self.skin, self.device)
 
     def _check_elements(self, numbers: np.ndarray) -> None:
         strange = sorted(set(numbers.tolist()) - set(self.metadata["elements"]))
@@ -221,7 +219,7 @@ class _Loaded:
                 torch.as_tensor(edge_index, device=self.device),
                 torch.tensor(shifts, **float64),
                 None,
-                wants_stress,
+                usual_outputs(wants_stress),
             )
         return _arrays(out)
 
@@ -231,13 +229,13 @@ class _Exported:
 
     description = "torch (exported file)"
 
-    def __init__(self, path: Path, device: torch.device) -> None:
-        self.path, self.device = path, device
-        self.module, self.metadata = load_exported(path, device)
+    def __init__(self, model: ModelFile, device: torch.device) -> None:
+        self.model, self.device = model, device
+        self.module: Any = model.module(device)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A scripted module does not pickle: a copy reads the file again.
-        return _Exported, (self.path, self.device)
+        # A scripted module does not pickle: a copy loads the content again.
+        return _Exported, (self.model, self.device)
 
     def __call__(self, atoms: Atoms, wants_stress: bool) -> dict[str, np.ndarray]:
         with exact_gradients():

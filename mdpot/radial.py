@@ -25,7 +25,9 @@ def polynomial_envelope(distance: torch.Tensor, cutoff: float) -> torch.Tensor:
 
 
 def bessel_basis(distance: torch.Tensor, n_basis: int, cutoff: float) -> torch.Tensor:
-    """sqrt(2 / cutoff) sin(n π d / cutoff) / d for n = 1 … n_basis (Gasteiger et al., ICLR 2020, eq. 7).
+    """sqrt(2 cutoff) sin(n π d / cutoff) / d for n = 1 … n_basis.
+
+    Eq. 7 of Gasteiger et al. (ICLR 2020) times the cutoff, and so of order one whatever that is.
 
     Args:
         distance: [...], Å, above 0.
@@ -33,7 +35,7 @@ def bessel_basis(distance: torch.Tensor, n_basis: int, cutoff: float) -> torch.T
         cutoff: Å.
 
     Returns:
-        [..., n_basis], 1/Å^(1/2) scaled by Å, of order one.
+        [..., n_basis].
     """
     n = torch.arange(1, n_basis + 1, device=distance.device, dtype=distance.dtype)
     d = distance.unsqueeze(-1)

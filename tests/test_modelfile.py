@@ -15,12 +15,13 @@ from ase.build import molecule
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from mdpot import modelfile
+from mdpot import modelformat
 from mdpot.errors import MdpotError
 from mdpot.files import atomic, write_text
 from mdpot.graph import Graph
 from mdpot.heads import Potential, build_potential
-from mdpot.modelfile import FORMAT_VERSION, checksum, load_potential, read_metadata, save_potential
+from mdpot.modelfile import load_potential, read_metadata, save_potential
+from mdpot.modelformat import FORMAT_VERSION, checksum
 from mdpot.models import MODELS
 
 ELEMENTS = [1, 6, 8]
@@ -45,7 +46,7 @@ def path(tmp_path: Path) -> Path:
 
 def outputs(potential: Potential, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     graph = Graph.from_atoms(molecule("CH3CH2OH"), 3.3, dtype)
-    return potential.eval()(*graph.inputs(), direct=True)
+    return potential.eval()(*graph.inputs(), outputs=["forces", "vector"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -142,7 +143,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_folder(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    both_refuse(tmp_path / "run", r"holds no potential\.safetensors; is the run finished\?")
+    both_refuse(tmp_path / "run", r"holds no potential\.safetensors or property\.safetensors; is the run finished\?")
     (tmp_path / "run" / "pretrained.safetensors").touch()
     both_refuse(tmp_path / "run", r"its pretraining is .*pretrained\.safetensors'")
     save_potential(tmp_path / "run" / "potential.safetensors", make(), METADATA)
@@ -238,7 +239,7 @@ def test_a_header_that_lacks_a_key(path: Path, key: str) -> None:
         {"hyperparameters": {"cutoff": 3.3, "width": 10**12, "layers": 2}},
         {"hyperparameters": {"cutoff": "3.3", "width": 16, "layers": 2}},
         {"tensors": {"readout.0.bias": torch.full([16], math.nan)}},
-        {"tensors": {"backbone.mark": torch.full([16], math.inf)}},
+        {"tensors": {"embedding.mark": torch.full([16], math.inf)}},
         {"tensors": {"wall": torch.full([3, 3], math.inf)}},
         {"tensors": {"pair": torch.zeros(1, 2, 3)}},
         {"elements": ["H", "C", "O"]},
@@ -249,8 +250,8 @@ def test_a_header_that_lacks_a_key(path: Path, key: str) -> None:
         {"hyperparameters": {"cutoff": 3.3, "width": 16, "layers": 3}},
         {"hyperparameters": {"cutoff": 3.3, "width": 32, "layers": 2}},
         {"hyperparameters": [1]},
-        {"tensors": {"backbone.mark": torch.zeros(3)}},
-        {"tensors": {"backbone.mark": None}},
+        {"tensors": {"embedding.mark": torch.zeros(3)}},
+        {"tensors": {"embedding.mark": None}},
         {"tensors": {"shift": None}},
         {"tensors": {"wall": None}},
         {"tensors": {"wall": torch.zeros(2, 2)}},
@@ -273,7 +274,7 @@ def test_a_model_of_another_time(path: Path) -> None:
 
 
 def test_older_versions_go_through_their_upgraders(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(modelfile, "FORMAT_VERSION", FORMAT_VERSION + 2)
+    monkeypatch.setattr(modelformat, "FORMAT_VERSION", FORMAT_VERSION + 2)
     steps: list[int] = []
 
     def upgrade(version: int):
@@ -284,13 +285,17 @@ def test_older_versions_go_through_their_upgraders(path: Path, monkeypatch: pyte
         return step
 
     upgraders = {version: upgrade(version) for version in (FORMAT_VERSION, FORMAT_VERSION + 1)}
-    monkeypatch.setattr(modelfile, "UPGRADERS", upgraders)
+    monkeypatch.setattr(modelformat, "UPGRADERS", upgraders)
     assert load_potential(path)[0].scale == pytest.approx(4 / 3)
     assert steps == [FORMAT_VERSION, FORMAT_VERSION + 1]
 
 
 def test_a_file_of_version_1_has_no_pair_energy(path: Path) -> None:
-    rewrite(path, format_version=1, tensors={"pair": None})
+    with safe_open(str(path), framework="pt") as file:
+        element, mark = (file.get_tensor(f"embedding.{name}") for name in ("element.weight", "mark"))
+    names = {"embedding.element.weight": None, "embedding.mark": None}  # in the backbone up to version 2
+    before = {"backbone.embedding.weight": element, "backbone.mark": mark}
+    rewrite(path, format_version=1, tensors={"pair": None, **names, **before})
     assert not load_potential(path)[0].has_pair
 
 

@@ -159,10 +159,27 @@ def _toml_lines(section: Section, path: str, comments: bool) -> list[str]:
         if isinstance(value, Section):
             tables += ["", *note, f"[{name}]", *_toml_lines(value, name, comments)]
         elif isinstance(value, dict):
-            tables += ["", *note, f"[{name}]", *(f"{k} = {_toml_value(v)}" for k, v in value.items())]
+            explained = comments and isinstance(section, ModelConfig)
+            entries = _explained(section) if explained else [f"{k} = {_toml_value(v)}" for k, v in value.items()]
+            tables += ["", *note, f"[{name}]", *entries]
         else:
             lines += [*note, f"{key} = {_toml_value(value)}"]
     return lines + tables
+
+
+def _explained(model: ModelConfig) -> list[str]:
+    """The hyperparameters of a network, each with what it means; those that are left out are commented out."""
+    from mdpot.models import MODELS
+    from mdpot.models.hyperparameters import MEASURED, hyperparameters_of
+
+    lines = []
+    for name, one in hyperparameters_of(MODELS[model.name]).items():
+        if name in model.hyperparameters:
+            lines += [f"# {one.describe(name)}", f"{name} = {_toml_value(model.hyperparameters[name])}"]
+        elif name != "cutoff":
+            own = "..." if one.default is None or name == MEASURED else _toml_value(one.default)
+            lines += [f"# {one.describe(name)}", f"# {name} = {own}"]
+    return lines
 
 
 def _toml_value(value: Any) -> str:

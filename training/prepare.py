@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import io
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from mdpot.errors import MdpotError
 from mdpot.files import sealed, sealed_content, write_bytes
 from mdpot.heads import Potential, build_potential
 from mdpot.models import MODELS
+from mdpot.models.hyperparameters import MEASURED, hyperparameters_of
 from mdpot.radial import pair_energy
 from mdpot.stopping import Stopped, StopSignal
 from mdpot.training.contacts import Contact, Pair, closest_approach, shortest_contacts, wall_starts
@@ -332,9 +332,9 @@ def new_potential(
 def measured_hyperparameters(model: ModelConfig, prepared: Prepared) -> dict[str, Any]:
     """The cutoff and hyperparameters of the recipe, with the average number of neighbors where it is left open."""
     hyperparameters = model.arguments
-    takes = inspect.signature(MODELS[model.name].__init__).parameters
-    if "avg_neighbors" in takes and "avg_neighbors" not in hyperparameters:
-        hyperparameters["avg_neighbors"] = average_neighbors(prepared.train)
+    takes = hyperparameters_of(MODELS[model.name])
+    if MEASURED in takes and MEASURED not in hyperparameters:
+        hyperparameters[MEASURED] = average_neighbors(prepared.train)
     return hyperparameters
 
 

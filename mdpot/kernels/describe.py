@@ -45,7 +45,7 @@ def describe(potential: Potential) -> Description:
     products = np.zeros((table.shape[0], n, n))
     products[:, first, second] = table.numpy()
     messages = np.ascontiguousarray(message_table(tide.order).numpy())
-    parts: list[Tensor] = [tide.embedding.weight, tide.mark, tide.radial]
+    parts: list[Tensor] = [potential.embedding.element.weight, potential.embedding.mark, tide.radial]
     for layer in tide.layers:
         parts += [layer.send.weight, layer.send.bias, layer.send_vector, layer.mix]
         for linear in (layer.mlp[0], layer.mlp[2]):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mdpot.graph import Graph
 from mdpot.training.data.store import Batch
-from mdpot.training.objectives.objective import Prediction, cosine_similarity, mean_of, predicted_vector
+from mdpot.training.objectives.objective import VECTORS, Prediction, Score, cosine_similarity, sum_of
 from mdpot.training.schema import PretrainConfig
 
 
@@ -56,11 +56,10 @@ class Denoising:
         cutoff: of the network, Å.
     """
 
-    stress = False
-
     def __init__(self, config: PretrainConfig, cutoff: float) -> None:
         self.sigma, self.cutoff = config.sigma, cutoff
-        self.direct, self.derivative = config.vector == "direct", config.vector == "derivative"
+        self.vector = VECTORS[config.vector]
+        self.outputs = ["interaction", self.vector]
 
     def at(self, done: float) -> Denoising:
         return self
@@ -69,13 +68,9 @@ class Denoising:
         noisy, noise = add_noise(batch, self.sigma, self.cutoff, generator)
         return noisy, -noise
 
-    def loss(self, prediction: Prediction, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        vector = predicted_vector(prediction, self.direct)
-        squared = (vector - target).square()
-        per_atom = cosine_similarity(vector, target).detach()
+    def score(self, prediction: Prediction, target: Tensor) -> Score:
+        vector = prediction[self.vector]
+        total, count = sum_of((vector - target).square())
         # eq. 8; the second term gives it a gradient where no atom has a neighbor.
-        loss = squared.mean() + 0.0 * prediction["interaction"].sum()
-        return loss, {
-            "loss": mean_of(squared.detach().sum(), squared.numel()),
-            "cosine": mean_of(per_atom.sum(), per_atom.numel()),
-        }
+        terms = {"noise": (total + 0.0 * prediction["interaction"].sum(), count)}
+        return Score(terms, {"cosine": sum_of(cosine_similarity(vector, target).detach().double())})
