@@ -17,7 +17,8 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError, unknown
 from mdpot.evaluator import usual_outputs
-from mdpot.heads import Potential
+from mdpot.heads import Potential, PotentialEnsemble
+from mdpot.heads.ensemble import SPREADS
 from mdpot.modelfile import ModelFile, open_model
 from mdpot.modelformat import as_dtype
 from mdpot.neighbors import VerletList
@@ -36,7 +37,8 @@ class MaskedGNNCalculator(Calculator):
     between calls. Neither torch's default dtype nor its threads are touched; set those in the script.
 
     Properties: energy and free_energy (eV), energies (eV, per atom), forces (eV/Å), stress (Voigt order, eV/Å^3,
-    positive under tension; only with three periodic directions).
+    positive under tension; only with three periodic directions). For an ensemble these are means, and its spread is
+    there too, as energy_std (eV/atom) and forces_std (eV/Å, per component).
 
     Args:
         ckpt: a potential file, the folder of a run, a TorchScript file of `mdpot export`, or a name in `mdpot.zoo.ZOO`.
@@ -74,6 +76,8 @@ class MaskedGNNCalculator(Calculator):
         model = open_model(ckpt).require("potential")
         self.path, self.metadata = model.path, model.header
         self.evaluate = self._load(model)
+        if model.kind == "ensemble" and not model.exported:
+            self.implemented_properties = [*self.implemented_properties, *SPREADS]
         for caution in model.cautions:
             warnings.warn(f"{self.path}: {caution}", stacklevel=2)
 
@@ -106,6 +110,8 @@ class MaskedGNNCalculator(Calculator):
             "energies": out["energies"].cpu().numpy(),
             "forces": forces,
         }
+        if "energy_std" in out:
+            self.results |= {"energy_std": float(out["energy_std"]), "forces_std": out["forces_std"].cpu().numpy()}
         if wants_stress:
             self.results["stress"] = full_3x3_to_voigt_6_stress(out["stress"][0].double().cpu().numpy())
 
@@ -143,7 +149,9 @@ class MaskedGNNCalculator(Calculator):
 class _Loaded:
     """A potential with a neighbor list around it."""
 
-    def __init__(self, potential: Potential, backend: str, skin: float, device: torch.device) -> None:
+    def __init__(
+        self, potential: Potential | PotentialEnsemble, backend: str, skin: float, device: torch.device
+    ) -> None:
         self.potential, self.backend, self.device = potential, backend, device
         self.neighbors = VerletList(potential.cutoff, skin)
         self._build()
@@ -155,7 +163,8 @@ class _Loaded:
                 warnings.simplefilter("ignore", DeprecationWarning)  # torch announces the end of TorchScript
                 self._forward = torch.jit.script(self.potential)
         elif self.backend == "compile":
-            self.potential.backbone.compile(dynamic=True)
+            for one in self.potential.members if isinstance(self.potential, PotentialEnsemble) else [self.potential]:
+                one.backbone.compile(dynamic=True)
 
     def __getstate__(self) -> dict[str, Any]:
         # What is scripted or compiled does not pickle; a copy makes it again.
@@ -178,7 +187,7 @@ class _Loaded:
             torch.as_tensor(edge_index, device=self.device),
             torch.tensor(shifts, **float64),
             None,
-            usual_outputs(wants_stress),
+            [*usual_outputs(wants_stress), *(name for name in SPREADS if name in self.potential.known_outputs)],
         )
 
 
