@@ -42,7 +42,11 @@ def bessel_basis(distance: torch.Tensor, n_basis: int, cutoff: float) -> torch.T
     return math.sqrt(2.0 * cutoff) * torch.sin(d * (n * (math.pi / cutoff))) / d
 
 
-def repulsive_wall(distance: torch.Tensor, start: torch.Tensor, strength: float = 300.0) -> torch.Tensor:
+WALL_STRENGTH = 300.0
+"""eV, of `repulsive_wall`."""
+
+
+def repulsive_wall(distance: torch.Tensor, start: torch.Tensor, strength: float = WALL_STRENGTH) -> torch.Tensor:
     """strength · (start / d - 1)^3 inside `start`, and exactly zero beyond, with two continuous derivatives.
 
     Started at the smallest distance that occurs in the training data, it leaves every training frame as it is and keeps

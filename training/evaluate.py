@@ -9,34 +9,10 @@ import numpy as np
 import torch
 
 from mdpot.heads import Potential
-from mdpot.training.data.store import Store, batches
+from mdpot.training.data.store import INTERACTION, Batch, Store, batches
 from mdpot.units import MEV
 
 BATCH_ATOMS = 1024
-
-METRICS = {
-    "n_frames": "number of structures",
-    "n_atoms": "number of atoms",
-    "energy_rmse": "root mean square error of the energy per atom, meV/atom",
-    "energy_mae": "mean absolute error of the energy per atom, meV/atom",
-    "energy_rmse_structure": "root mean square error of the energy of a structure, meV",
-    "energy_mae_structure": "mean absolute error of the energy of a structure, meV",
-    "energy_rmse_shifted": "energy_rmse after the mean error per atom is taken off, meV/atom",
-    "force_rmse": "root mean square error of the force components, meV/Å",
-    "force_mae": "mean absolute error of the force components, meV/Å",
-    "force_rms": "root mean square of the labels' force components, meV/Å",
-    "stress_rmse": "root mean square error of the stress components, meV/Å^3; only where frames have a stress",
-    "stress_mae": "mean absolute error of the stress components, meV/Å^3; only where frames have a stress",
-    "baseline_energy_rmse": "energy_rmse of the mean energy of the elements in the training frames, and no more",
-    "baseline_energy_mae": "energy_mae of that",
-    "baseline_force_rmse": "force_rmse of no force at all",
-    "baseline_force_mae": "force_mae of that",
-    "baseline_stress_rmse": "stress_rmse of no stress at all",
-    "baseline_stress_mae": "stress_mae of that",
-}
-"""The keys of a table of errors, and what they mean. Those of a label that no frame has are not there."""
-
-BASELINE = "no force, mean energy"
 
 
 @dataclass(frozen=True)
@@ -59,7 +35,7 @@ class Evaluation:
     beyond_mean: np.ndarray | None = None
 
     def metrics(self) -> dict[str, float]:
-        """The errors; keys and units in `METRICS`."""
+        """The errors; keys and units in `mdpot.training.metrics.METRICS`."""
         out = {"n_frames": float(len(self.sizes)), "n_atoms": float(self.sizes.sum())}
         labeled = np.isfinite(self.energy[0])
         if labeled.any():
@@ -89,46 +65,33 @@ def evaluate(potential: Potential, store: Store, means: Mapping[int, float] | No
         means: mean energy of each element, eV by atomic number, for the baseline.
     """
     sizes, energies, forces, stresses = [], [], [], []
-    has_stress = potential.conservative and not bool(torch.isnan(store.stress).all())
+    has_stress = potential.conservative and "stress" in store.labels
     wanted = ["interaction", "forces", "stress"] if has_stress else ["interaction", "forces"]
     for indices in batches(store, n_atoms=BATCH_ATOMS):
         batch = store.batch(indices)
         out = potential(*batch.graph.inputs(), outputs=wanted)
         sizes.append(torch.bincount(batch.graph.system, minlength=batch.graph.n_systems))
-        energies.append(torch.stack([batch.interaction, out["interaction"].double()]))
-        forces.append(torch.stack([batch.forces, out["forces"]]).double())
+        energies.append(_beside(batch, INTERACTION, out["interaction"]))
+        forces.append(_beside(batch, "forces", out["forces"]))
         if has_stress:
-            labeled = ~torch.isnan(batch.stress).flatten(1).any(1)
-            stresses.append(torch.stack([batch.stress, out["stress"]])[:, labeled].double())
+            stresses.append(_beside(batch, "stress", out["stress"])[:, batch.present["stress"]])
     return Evaluation(
         sizes=torch.cat(sizes).cpu().numpy(),
         energy=torch.cat(energies, 1).cpu().numpy(),
         forces=torch.cat(forces, 1).cpu().numpy(),
         stress=torch.cat(stresses, 1).cpu().numpy() if stresses else np.zeros((2, 0, 3, 3)),
-        beyond_mean=None if means is None else store.without(means).cpu().numpy(),
+        beyond_mean=None if means is None or "energy" not in store.labels else store.without(means).cpu().numpy(),
     )
 
 
-def worse_than_nothing(tables: Mapping[str, Mapping[str, float]]) -> str:
-    """What a potential does worse than one that knows only mean energies, as a sentence; empty where there is nothing.
-
-    Args:
-        tables: of errors, by name of the set of frames.
-    """
-    found = []
-    for name, table in tables.items():
-        for label, unit in (("energy", "meV/atom"), ("force", "meV/Å")):
-            for kind in ("rmse", "mae"):
-                key = f"{label}_{kind}"
-                error, nothing = table.get(key, 0.0), table.get(f"baseline_{key}", np.inf)
-                if error > nothing:
-                    found.append(f"{label} {kind.upper()} of {name}: {error:.4g} against {nothing:.4g} {unit}")
-                    break
-    if not found:
-        return ""
-    return (
-        f"this potential is worse than {BASELINE}: {'; '.join(found)}. Do not use it; train longer, or on more frames."
-    )
+def _beside(batch: Batch, name: str, prediction: torch.Tensor) -> torch.Tensor:
+    """A label, NaN where it is absent, and the prediction of the same shape: [2, *shape] float64."""
+    predicted = prediction.detach().double()
+    label = torch.full_like(predicted, torch.nan)
+    if name in batch.labels:
+        there = batch.there(name)
+        label[there] = batch.labels[name][there].double()
+    return torch.stack([label, predicted])
 
 
 def _errors(name: str, errors: np.ndarray) -> dict[str, float]:

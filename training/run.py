@@ -14,7 +14,7 @@ from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError
 from mdpot.heads import Potential
 from mdpot.modelfile import load_potential, open_model, save_potential
-from mdpot.models.hyperparameters import complete
+from mdpot.models.hyperparameters import MEASURED, complete
 from mdpot.training import folder as files
 from mdpot.training.data.frames import Dataset
 from mdpot.training.data.labels import Asked
@@ -22,8 +22,9 @@ from mdpot.training.data.readers import NOTHING_ASKED
 from mdpot.training.data.reference import fit_reference
 from mdpot.training.data.sources import load_named
 from mdpot.training.data.store import Store
-from mdpot.training.evaluate import Evaluation, evaluate, worse_than_nothing
+from mdpot.training.evaluate import Evaluation, evaluate
 from mdpot.training.listener import Listener
+from mdpot.training.metrics import worse_than_nothing
 from mdpot.training.objectives import Labels, pretraining_objective
 from mdpot.training.prepare import (
     LABELS,
@@ -69,7 +70,7 @@ def run_train(
         listener: hears of the progress.
 
     Returns:
-        The content of metrics.json, see `mdpot.training.evaluate.METRICS`.
+        The content of metrics.json, see `mdpot.training.metrics.METRICS`.
 
     Raises:
         MdpotError: bad input of any kind; nothing that was there is lost.
@@ -131,12 +132,10 @@ def run_finetune(
     with files.claimed(out, resume):
         prepared = _open(recipe, data, out, seed, where, "finetune", resume, listener, from_file=from_file)
         network = new_potential(recipe.model, prepared, seed)
-        if "avg_neighbors" in network.hyperparameters and source.model == network.model:
+        if MEASURED in network.hyperparameters and source.model == network.model:
             # A normalization measured on the pretraining data belongs to the weights.
-            same = {
-                **network.hyperparameters,
-                "avg_neighbors": complete(type(source.backbone), source.hyperparameters)["avg_neighbors"],
-            }
+            made = complete(type(source.backbone), source.hyperparameters)
+            same = {**network.hyperparameters, MEASURED: made[MEASURED]}
             network = new_potential(recipe.model, prepared, seed, same)
         with_readout = pretraining_of(from_file) == "forcefield"
         _transfer(source, network, str(from_file), listener, with_readout, prepared.offset)
@@ -285,7 +284,7 @@ def _pretrain(
     network = new_potential(model, data, seed, measured_hyperparameters(model, prepared)).to(device)
     progress = fit(
         network,
-        pretraining_objective(stage, model.cutoff, _has_stress(data.train)),
+        pretraining_objective(stage, model.cutoff, data.train.labels),
         data.train,
         data.validation,
         stage,
@@ -330,7 +329,7 @@ def _finetune(
     stage = recipe.finetune
     progress = fit(
         network,
-        Labels(stage, _has_stress(prepared.train)),
+        Labels(stage, prepared.train.labels),
         prepared.train,
         prepared.validation,
         stage,
@@ -361,11 +360,6 @@ def _finetune(
     files.write_json(out / files.METRICS, metrics)
     write_report(out, metrics, results)
     return metrics
-
-
-def _has_stress(store: Store) -> bool:
-    """Whether any frame carries a stress."""
-    return not bool(torch.isnan(store.stress).all())
 
 
 def _provenance(recipe: Recipe, prepared: Prepared, seed: int, stage: str, progress: Progress) -> dict[str, Any]:

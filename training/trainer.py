@@ -22,13 +22,15 @@ from mdpot.files import sealed, sealed_content, write_bytes, write_text
 from mdpot.heads import Potential
 from mdpot.stopping import Stopped, StopSignal
 from mdpot.training.data.store import Store, batches
-from mdpot.training.objectives import Objective
+from mdpot.training.metrics import LOGGED
+from mdpot.training.objectives import Objective, Score
 from mdpot.training.schema import Stage
 from mdpot.training.soap import SOAP
 
 EVALUATION_SEED = 12345
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "soap": SOAP}
 LAST, BEST, LOG = "last.pt", "best.pt", "metrics.jsonl"
+TERM = "term of the loss: "
 
 
 class Diverged(MdpotError):
@@ -123,16 +125,16 @@ def fit(
 
             generator.manual_seed(seed * 1_000_003 + progress.step)
             current = objective.at(progress.step / n_steps)
-            loss, numbers = _score(potential, current, train, plan[progress.batch], generator)
+            score = _score(potential, current, train, plan[progress.batch], generator)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            score.loss().backward()
             norm = torch.nn.utils.clip_grad_norm_(potential.parameters(), stage.clip_norm or math.inf)
             if not bool(torch.isfinite(norm)):
                 raise Diverged(_diverged("gradient", progress.step, lr, folder))
             optimizer.step()
             if average is not None:
                 average.update_parameters(potential)
-            means.add(numbers)
+            means.add(score)
             progress.step, progress.batch = progress.step + 1, progress.batch + 1
             progress.seconds = time.perf_counter() - began
 
@@ -172,7 +174,7 @@ def validate(potential: torch.nn.Module, objective: Objective, store: Store, sta
     generator = torch.Generator(device=next(potential.parameters()).device).manual_seed(EVALUATION_SEED)
     means = Means()
     for frames in batches(store, stage.batch_atoms, stage.batch_frames):
-        means.add(_score(potential, objective, store, frames, generator)[1])
+        means.add(_score(potential, objective, store, frames, generator))
     potential.train(training)
     return means.take()
 
@@ -191,20 +193,22 @@ class Means:
     def __init__(self) -> None:
         self._sums: dict[str, torch.Tensor] = {}
 
-    def add(self, numbers: dict[str, torch.Tensor]) -> None:
-        for key, pair in numbers.items():
-            self._sums[key] = self._sums[key] + pair if key in self._sums else pair
+    def add(self, score: Score) -> None:
+        weights = {name: score.weights.get(name, 1.0) for name in score.terms}
+        terms = {f"{TERM}{name}": (weights[name] * total, count) for name, (total, count) in score.terms.items()}
+        for key, pair in {**terms, **score.numbers}.items():
+            both = torch.stack([part.detach().double() for part in pair])
+            self._sums[key] = self._sums[key] + both if key in self._sums else both
 
     def peek(self) -> dict[str, float]:
-        """The means so far. A mean square `X_mse` is given as its root, `X_rmse`."""
-        out = {}
-        for key, pair in self._sums.items():
-            total, count = pair.tolist()
-            if count == 0:
-                continue
-            mean = total / count
-            out.update({key.replace("_mse", "_rmse"): math.sqrt(mean)} if key.endswith("_mse") else {key: mean})
-        return out
+        """The means so far, of squares their roots; and the loss, the sum of the means of its terms."""
+        if not self._sums:
+            return {}
+        sums = torch.stack(list(self._sums.values())).tolist()
+        means = {key: total / count for key, (total, count) in zip(self._sums, sums, strict=True) if count > 0}
+        terms = [mean for key, mean in means.items() if key.startswith(TERM)]
+        loss = {"loss": math.fsum(terms)} if terms else {}
+        return loss | {key: LOGGED[key].of_mean(mean) for key, mean in means.items() if not key.startswith(TERM)}
 
     def take(self) -> dict[str, float]:
         """The means so far; then starts anew."""
@@ -219,11 +223,11 @@ def _score(
     store: Store,
     frames: torch.Tensor,
     generator: torch.Generator,
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The objective's loss and numbers on one batch of frames."""
+) -> Score:
+    """The objective's score on one batch of frames."""
     batch, target = objective.prepare(store.batch(frames), generator)
     prediction = potential(*batch.graph.inputs(), marks=batch.marks, outputs=objective.outputs)
-    return objective.loss(prediction, target)
+    return objective.score(prediction, target)
 
 
 def _plan_epoch(store: Store, stage: Stage, seed: int, epoch: int) -> list[torch.Tensor]:

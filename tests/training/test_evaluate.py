@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from mdpot.cli.tables import print_errors
-from mdpot.training.evaluate import METRICS, Evaluation, worse_than_nothing
+from mdpot.training.evaluate import Evaluation
+from mdpot.training.metrics import METRICS, worse_than_nothing
 from mdpot.training.report import draw_parity, error_table
 
 SIZES = np.array([2, 3])

@@ -15,8 +15,10 @@ from mdpot.training import evaluate as evaluation
 from mdpot.training.config import FinetuneConfig
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.store import Batch, Store
-from mdpot.training.evaluate import METRICS, evaluate
-from mdpot.training.objectives import Labels
+from mdpot.training.evaluate import evaluate
+from mdpot.training.metrics import METRICS
+from mdpot.training.objectives import Labels, Score
+from mdpot.training.trainer import Means
 
 CUTOFF = 3.4
 SHIFT = {1: -15.5, 8: -430.25}
@@ -60,6 +62,12 @@ def predict_one_by_one(potential: Potential, frames: list[Frame]) -> list[dict[s
     return out
 
 
+def means_of(score: Score) -> dict[str, float]:
+    means = Means()
+    means.add(score)
+    return means.take()
+
+
 def penalty(loss: str, error: np.ndarray, delta: float) -> np.ndarray:
     if loss == "l1":
         return np.abs(error)
@@ -82,12 +90,12 @@ def test_the_loss(potential: Potential, frames: list[Frame], loss: str, per: str
         "stress_weight": stress_weight,
         "huber_delta": 0.3,
     }
-    objective = Labels(FinetuneConfig(max_steps=1, batch_frames=1, **config), has_stress=True)
+    objective = Labels(FinetuneConfig(max_steps=1, batch_frames=1, **config), known={"energy", "forces", "stress"})
     assert ("stress" in objective.outputs) == (stress_weight > 0)
     batch = Store(frames, CUTOFF, SHIFT).batch(torch.arange(len(frames)), torch.float64)
     prediction = potential.train()(*batch.graph.inputs(), outputs=objective.outputs)
-    found, logs = objective.loss(prediction, batch)
-    means = {key: (pair[0] / pair[1]).item() for key, pair in logs.items()}
+    score = objective.score(prediction, batch)
+    found, means = score.loss(), means_of(score)
 
     single = predict_one_by_one(potential, frames)
     sizes = np.array([len(frame) for frame in frames])
@@ -103,19 +111,22 @@ def test_the_loss(potential: Potential, frames: list[Frame], loss: str, per: str
     assert float(found.detach()) == pytest.approx(expected, rel=1e-9)
     assert means["loss"] == pytest.approx(expected, rel=1e-9)
     assert means["energy_mae"] == pytest.approx(1e3 * np.abs(energies / sizes).mean())
-    assert means["energy_mse"] == pytest.approx(1e6 * np.square(energies / sizes).mean())
-    assert means["force_mae"] == pytest.approx(1e3 * np.abs(forces).mean())
-    assert means["force_mse"] == pytest.approx(1e6 * (forces**2).mean())
+    assert means["energy_rmse"] == pytest.approx(1e3 * np.sqrt(np.square(energies / sizes).mean()))
+    if force_weight == 0:
+        assert not {"force_mae", "force_rmse"} & means.keys()
+    else:
+        assert means["force_mae"] == pytest.approx(1e3 * np.abs(forces).mean())
+        assert means["force_rmse"] == pytest.approx(1e3 * np.sqrt((forces**2).mean()))
     found.backward()
     gradients = [w.grad for w in potential.parameters() if w.grad is not None]
     assert gradients
     assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
 
 
-@pytest.mark.parametrize(("weight", "has_stress"), [(0.0, True), (1.0, False)])
-def test_stress_is_computed_only_where_it_counts(weight: float, has_stress: bool) -> None:
+@pytest.mark.parametrize(("weight", "known"), [(0.0, {"energy", "stress"}), (1.0, {"energy"})])
+def test_stress_is_computed_only_where_it_counts(weight: float, known: set[str]) -> None:
     config = FinetuneConfig(max_steps=1, batch_frames=1, stress_weight=weight)
-    assert "stress" not in Labels(config, has_stress).outputs
+    assert "stress" not in Labels(config, known).outputs
 
 
 def test_a_batch_without_a_stress_label(potential: Potential, frames: list[Frame]) -> None:
@@ -126,9 +137,9 @@ def test_a_batch_without_a_stress_label(potential: Potential, frames: list[Frame
     results = []
     for weight in (0.0, 5.0):
         config = FinetuneConfig(max_steps=1, batch_frames=1, stress_weight=weight)
-        results.append(Labels(config, has_stress=True).loss(prediction, batch))
-    assert float(results[0][0].detach()) == float(results[1][0].detach())
-    assert "stress_mae" not in results[1][1]
+        results.append(Labels(config, known={"energy", "forces", "stress"}).score(prediction, batch))
+    assert float(results[0].loss().detach()) == float(results[1].loss().detach())
+    assert "stress_mae" not in results[1].numbers
 
 
 def test_labels_leave_the_batch_as_it_is(frames: list[Frame]) -> None:

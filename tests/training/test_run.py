@@ -27,7 +27,7 @@ from mdpot.training.data.frames import Frame
 from mdpot.training.data.readers import read_frames
 from mdpot.training.data.splits import split_by_group
 from mdpot.training.data.store import Store
-from mdpot.training.evaluate import METRICS
+from mdpot.training.metrics import METRICS
 from mdpot.training.pair import evaluate_pair_energy, fit_pair_energy
 from mdpot.training.run import run_evaluate, run_train
 

@@ -11,6 +11,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from mdpot.errors import MdpotError
+from mdpot.training.data.targets import TARGETS
 
 #: Frames without named groups are cut into about this many runs of consecutive frames.
 N_CHUNKS = 50
@@ -20,7 +21,7 @@ MIN_GROUPS = 10
 
 @dataclass(slots=True)
 class Frame:
-    """One structure with its labels.
+    """One structure with its labels, each of which may be absent; see `mdpot.training.data.targets`.
 
     Attributes:
         numbers: [n_atoms] int64, atomic numbers.
@@ -48,6 +49,12 @@ class Frame:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """The labels that are there, by name, float64; shapes and units in `mdpot.training.data.targets`."""
+        found = {name: getattr(self, name) for name in TARGETS} | self.properties
+        return {name: np.asarray(value, np.float64) for name, value in found.items() if value is not None}
 
 
 @dataclass

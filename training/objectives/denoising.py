@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mdpot.graph import Graph
 from mdpot.training.data.store import Batch
-from mdpot.training.objectives.objective import VECTORS, Prediction, cosine_similarity, mean_of
+from mdpot.training.objectives.objective import VECTORS, Prediction, Score, cosine_similarity, sum_of
 from mdpot.training.schema import PretrainConfig
 
 
@@ -68,13 +68,9 @@ class Denoising:
         noisy, noise = add_noise(batch, self.sigma, self.cutoff, generator)
         return noisy, -noise
 
-    def loss(self, prediction: Prediction, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def score(self, prediction: Prediction, target: Tensor) -> Score:
         vector = prediction[self.vector]
-        squared = (vector - target).square()
-        per_atom = cosine_similarity(vector, target).detach()
+        total, count = sum_of((vector - target).square())
         # eq. 8; the second term gives it a gradient where no atom has a neighbor.
-        loss = squared.mean() + 0.0 * prediction["interaction"].sum()
-        return loss, {
-            "loss": mean_of(squared.detach().sum(), squared.numel()),
-            "cosine": mean_of(per_atom.sum(), per_atom.numel()),
-        }
+        terms = {"noise": (total + 0.0 * prediction["interaction"].sum(), count)}
+        return Score(terms, {"cosine": sum_of(cosine_similarity(vector, target).detach().double())})
