@@ -82,3 +82,11 @@ def find_kernel(potential: Potential) -> Kernel | None:
             level = logging.WARNING if expected else logging.INFO
             logger.log(level, "torch computes this potential, not the ten times faster kernels: %s", error)
         return None
+
+
+def engine_on_cpu(potential: Potential) -> str:
+    """Who computes a potential on this machine's CPU, in a few words: "fused kernels (avx2)", or "torch" and why."""
+    try:
+        return f"fused kernels ({make_kernel(potential).instructions})"
+    except NoKernel as error:
+        return f"torch ({str(error).rstrip('.')})"
