@@ -56,9 +56,9 @@ def bench(
     """
     from mdpot.simulate.bench import DT, ENGINES, PARTS, machine
     from mdpot.simulate.bench import bench as run
-    from mdpot.zoo import find_potential
+    from mdpot.zoo import find_model
 
-    timings = run(find_potential(file), structures, engines or ENGINES, threads, seconds, dtype)
+    timings = run(find_model(file), structures, engines or ENGINES, threads, seconds, dtype)
     if as_json:
         result = {"machine": machine(), "dt_fs": DT, "timings": [asdict(timing) for timing in timings]}
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
