@@ -230,6 +230,7 @@ def _fused(
     periodic: bool,
     backend: str,
     dtype: str | None,
+    device: str | None,
     skin: float,
 ) -> NativeCompute | None:
     """The potential in fused kernels, where they are asked for, or for "auto" where there are any; else None.
