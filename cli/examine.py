@@ -55,10 +55,13 @@ def info(file: Path, as_json: bool) -> None:
     FILE is a file with a potential, a property or an ensemble, the folder of a run, or a name of the zoo. --json
     prints all there is, the whole recipe too.
     """
+    from mdpot.kernels import engine_on_cpu
     from mdpot.modelfile import open_model
 
     model = open_model(file)
     metadata = model.header
+    if model.predicts == "potential" and not model.exported:
+        metadata = {**metadata, "cpu_engine": engine_on_cpu(model.potential("cpu"))}
     if as_json:
         click.echo(json.dumps(metadata, indent=2, ensure_ascii=False))
         return

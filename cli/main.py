@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from mdpot import __version__
+from mdpot.cli.bench import bench
 from mdpot.cli.data import data
 from mdpot.cli.examine import evaluate, info
 from mdpot.cli.export import export
@@ -33,5 +34,7 @@ def main() -> None:
     """
 
 
-for command in (train, pretrain, finetune, evaluate, predict, ensemble, info, export, md, data, reproduce):
+for command in (
+    train, pretrain, finetune, evaluate, predict, ensemble, info, export, md, bench, data, reproduce,
+):  # fmt: skip
     main.add_command(command)

@@ -79,6 +79,7 @@ class MaskedGNNCalculator(Calculator):
         self.dtype = None if dtype is None else as_dtype(dtype)
         model = open_model(ckpt).require("potential")
         self.path, self.metadata = model.path, model.header
+        self._kept: Atoms | None = None
         self.evaluate = self._load(model)
         if model.kind == "ensemble" and not model.exported:
             self.implemented_properties = [*self.implemented_properties, *SPREADS]
@@ -144,11 +145,10 @@ class MaskedGNNCalculator(Calculator):
             kept.arrays["positions"][:] = atoms.positions
         self.atoms = kept
 
-    def _load(self, model: ModelFile) -> _Fused | _Exported | _Loaded:
+    def _load(self, model: ModelFile) -> _Exported | _Fused | _Loaded:
         """What evaluates a model: (atoms, wants_stress) to the results as arrays."""
-        self._kept: Atoms | None = None
         if model.exported:
-            if self.backend not in ("auto", "torch", "torchscript", "eager") or self.dtype is not None:
+            if self.backend in ("native", "compile") or self.dtype is not None:
                 raise MdpotError(f"{str(self.path)!r} is an exported file: its backend and dtype cannot be changed.")
             return _Exported(model, self.device)
         potential = model.potential(self.device, self.dtype)
@@ -159,7 +159,9 @@ class MaskedGNNCalculator(Calculator):
             kernel = make_kernel(potential)
         elif self.backend == "auto" and self.device.type == "cpu":
             kernel = find_kernel(potential)
-        return _Loaded(potential, self.backend, self.skin, self.device) if kernel is None else _Fused(kernel, self.skin)
+        if kernel is not None:
+            return _Fused(kernel, self.skin)
+        return _Loaded(potential, self.backend, self.skin, self.device)
 
     def _check_elements(self, numbers: np.ndarray) -> None:
         strange = sorted(set(numbers.tolist()) - set(self.metadata["elements"]))

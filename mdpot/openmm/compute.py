@@ -19,7 +19,7 @@ from mdpot.kernels import Native, find_kernel, make_kernel
 from mdpot.modelfile import read_model
 from mdpot.units import KJ_PER_MOL, NM
 
-NAME = Path("model of an OpenMM force")
+MODEL = Path("model of an OpenMM force")  # how errors call it
 NO_BOX, PERIODIC, APERIODIC = np.zeros((3, 3)), np.ones(3, dtype=bool), np.zeros(3, dtype=bool)
 
 
@@ -74,7 +74,7 @@ class Compute:
 
     def _load(self) -> Any:
         device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        model = read_model(self.content, NAME)
+        model = read_model(self.content, MODEL)
         if model.exported:
             module: Any = model.module(device)
         else:
@@ -97,7 +97,7 @@ class NativeCompute:
     """The same in fused kernels, without torch's tensors on the way.
 
     Args:
-        content: bytes of a model file.
+        content: bytes of a model file that is not exported.
         particles, periodic, dtype, skin: as in `Compute`.
     """
 
@@ -148,10 +148,10 @@ class NativeCompute:
         Raises:
             NoKernel: there are none and they are required.
         """
-        potential = read_model(self.content, NAME).potential("cpu", self.dtype)
+        potential = read_model(self.content, MODEL).potential("cpu", self.dtype)
         kernel = make_kernel(potential) if required else find_kernel(potential)
         if kernel is not None:
             self.native = Native(kernel, self.skin)
-            return True
-        self.torch = Compute(self.content, self.particles, self.periodic, self.dtype, "cpu", self.skin)
-        return False
+        else:
+            self.torch = Compute(self.content, self.particles, self.periodic, self.dtype, "cpu", self.skin)
+        return kernel is not None

@@ -78,10 +78,10 @@ def create_force(
         warnings.warn(caution, stacklevel=2)
     periodic = _is_periodic(topology_or_numbers, periodic)
     asked = backend
-    fused = _fused(model, particles, periodic, dtype, skin, asked, device)
+    fused = _fused(model, particles, periodic, asked, dtype, device, skin)
     backend = choose_backend(asked) if fused is None else "native"
     if fused is not None:
-        force = _python_force(import_openmm().PythonForce, fused, particles, periodic)
+        force = _python_force(import_openmm().PythonForce, fused, periodic, particles)
     elif backend == "torchforce":
         if device is not None and asked != "auto":
             raise MdpotError("device: TorchForce runs where OpenMM's platform does; leave it out.")
@@ -93,7 +93,7 @@ def create_force(
         kind: Any = import_openmm().PythonForce if backend == "python" else import_openmmtorch().PythonTorchForce
         compute = Compute if backend == "python" else TensorCompute
         function = compute(model.content, _passed(kind, particles), periodic, dtype, device, skin)
-        force = _python_force(kind, function, particles, periodic)
+        force = _python_force(kind, function, periodic, particles)
     force.setForceGroup(force_group)
     force.setName(f"mdpot {backend}")
     force.backend = backend
@@ -224,38 +224,39 @@ def _torch_force(model: ModelFile, particles: Particles, dtype: str, skin: float
     return force
 
 
-def _passed(kind: Any, particles: Particles) -> Particles:
-    """What a Force of such a kind passes: before OpenMM 8.6 all particles, after that those asked for."""
-    return Particles(particles.numbers, None, len(particles.numbers)) if hasattr(kind, "setParticles") else particles
-
-
 def _fused(
     model: ModelFile,
     particles: Particles,
     periodic: bool,
-    dtype: str | None,
-    skin: float,
     backend: str,
+    dtype: str | None,
     device: str | None,
+    skin: float,
 ) -> NativeCompute | None:
     """The potential in fused kernels, where they are asked for, or for "auto" where there are any; else None.
 
     Raises:
         MdpotError: they are asked for and there are none, or not for a file or a device like that.
     """
-    on_cpu = torch.device(device).type == "cpu" if device else not torch.cuda.is_available()
+    on_cpu = device.startswith("cpu") if device else not torch.cuda.is_available()
     if backend == "native":
         if model.exported:
-            raise MdpotError("backend 'native' takes a potential file; this one is exported.")
+            raise MdpotError(f"backend 'native' takes the model file that {str(model.path)!r} was exported from.")
         if device and not on_cpu:
             raise MdpotError(f"backend 'native' computes on a CPU; got device {device!r}.")
-    elif backend != "auto" or model.exported or model.kind != "potential" or not on_cpu:
+    elif backend != "auto" or model.exported or not on_cpu:
         return None
-    compute = NativeCompute(model.content, _passed(import_openmm().PythonForce, particles), periodic, dtype, skin)
+    passed = _passed(import_openmm().PythonForce, particles)
+    compute = NativeCompute(model.content, passed, periodic, dtype, skin)
     return compute if compute.load(required=backend == "native") else None
 
 
-def _python_force(kind: Any, function: Any, particles: Particles, periodic: bool) -> Any:
+def _passed(kind: Any, particles: Particles) -> Particles:
+    """The atoms among what OpenMM passes: before 8.6 all particles, after that those asked for."""
+    return Particles(particles.numbers, None, len(particles.numbers)) if hasattr(kind, "setParticles") else particles
+
+
+def _python_force(kind: Any, function: Any, periodic: bool, particles: Particles) -> Any:
     """A Force of such a kind around a function of the State."""
     force = kind(function)
     if particles.atoms is not None and hasattr(kind, "setParticles"):
