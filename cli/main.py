@@ -11,6 +11,7 @@ from mdpot.cli.examine import evaluate, info
 from mdpot.cli.export import export
 from mdpot.cli.failure import OneLineErrors
 from mdpot.cli.md import md
+from mdpot.cli.predict import ensemble, predict
 from mdpot.cli.reproduce import reproduce
 from mdpot.cli.train import finetune, pretrain, train
 
@@ -33,5 +34,7 @@ def main() -> None:
     """
 
 
-for command in (train, pretrain, finetune, evaluate, info, export, md, bench, data, reproduce):
+for command in (
+    train, pretrain, finetune, evaluate, predict, ensemble, info, export, md, bench, data, reproduce,
+):  # fmt: skip
     main.add_command(command)

@@ -17,7 +17,8 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError, unknown
 from mdpot.evaluator import usual_outputs
-from mdpot.heads import Potential
+from mdpot.heads import Potential, PotentialEnsemble
+from mdpot.heads.ensemble import SPREADS
 from mdpot.kernels import Kernel, Native, find_kernel, make_kernel
 from mdpot.modelfile import ModelFile, open_model
 from mdpot.modelformat import as_dtype
@@ -25,6 +26,7 @@ from mdpot.neighbors import VerletList
 
 BACKENDS = ("auto", "native", "torch", "eager", "torchscript", "compile")
 ARGUMENTS = ("ckpt", "device", "dtype", "skin", "backend")
+WHOLE = ("energy", "interaction", "stress", "energy_std")  # one for each structure
 ASE_ARGUMENTS = {"atoms", "label", "directory"}
 
 
@@ -37,7 +39,8 @@ class MaskedGNNCalculator(Calculator):
     between calls. Neither torch's default dtype nor its threads are touched; set those in the script.
 
     Properties: energy and free_energy (eV), energies (eV, per atom), forces (eV/Å), stress (Voigt order, eV/Å^3,
-    positive under tension; only with three periodic directions).
+    positive under tension; only with three periodic directions). For an ensemble these are means, and its spread is
+    there too, as energy_std (eV/atom) and forces_std (eV/Å, per component).
 
     Args:
         ckpt: a potential file, the folder of a run, a TorchScript file of `mdpot export`, or a name in `mdpot.zoo.ZOO`.
@@ -78,6 +81,8 @@ class MaskedGNNCalculator(Calculator):
         self.path, self.metadata = model.path, model.header
         self._kept: Atoms | None = None
         self.evaluate = self._load(model)
+        if model.kind == "ensemble" and not model.exported:
+            self.implemented_properties = [*self.implemented_properties, *SPREADS]
         for caution in model.cautions:
             warnings.warn(f"{self.path}: {caution}", stacklevel=2)
 
@@ -104,6 +109,7 @@ class MaskedGNNCalculator(Calculator):
             raise MdpotError("the potential gave forces that are not finite; look for atoms on top of each other.")
         energy = float(out["energy"])
         self.results = {"energy": energy, "free_energy": energy, "energies": out["energies"], "forces": forces}
+        self.results |= {name: out[name] for name in SPREADS if name in out}
         if wants_stress:
             self.results["stress"] = full_3x3_to_voigt_6_stress(out["stress"])
 
@@ -182,7 +188,9 @@ class _Fused:
 class _Loaded:
     """A potential in torch, with a neighbor list around it."""
 
-    def __init__(self, potential: Potential, backend: str, skin: float, device: torch.device) -> None:
+    def __init__(
+        self, potential: Potential | PotentialEnsemble, backend: str, skin: float, device: torch.device
+    ) -> None:
         self.potential, self.backend, self.device = potential, backend, device
         self.description = "torch" if backend in ("auto", "torch", "eager") else f"torch ({backend})"
         self.neighbors = VerletList(potential.cutoff, skin)
@@ -195,7 +203,8 @@ class _Loaded:
                 warnings.simplefilter("ignore", DeprecationWarning)  # torch announces the end of TorchScript
                 self._forward = torch.jit.script(self.potential)
         elif self.backend == "compile":
-            self.potential.backbone.compile(dynamic=True)
+            for one in self.potential.members if isinstance(self.potential, PotentialEnsemble) else [self.potential]:
+                one.backbone.compile(dynamic=True)
 
     def __getstate__(self) -> dict[str, Any]:
         # What is scripted or compiled does not pickle; a copy makes it again.
@@ -219,9 +228,14 @@ class _Loaded:
                 torch.as_tensor(edge_index, device=self.device),
                 torch.tensor(shifts, **float64),
                 None,
-                usual_outputs(wants_stress),
+                self._outputs(wants_stress),
             )
         return _arrays(out)
+
+    def _outputs(self, wants_stress: bool) -> list[str]:
+        """What is asked of the network: of an ensemble its spread, too."""
+        spreads = (name for name in SPREADS if name in self.potential.known_outputs)
+        return [*usual_outputs(wants_stress), *spreads]
 
 
 class _Exported:
@@ -250,6 +264,6 @@ class _Exported:
 
 
 def _arrays(out: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """The results of one structure in float64; "stress", where there is one, [3, 3]."""
+    """The results of one structure in float64; those of the whole structure without an axis for it."""
     found = {name: tensor.double().cpu().numpy() for name, tensor in out.items()}
-    return {**found, "energy": found["energy"][0], **({"stress": found["stress"][0]} if "stress" in found else {})}
+    return {name: value[0] if name in WHOLE else value for name, value in found.items()}

@@ -141,7 +141,7 @@ def make_module(potential: Potential, units: str, header: dict[str, Any], skin: 
             reason = " ".join(str(error).split("\n  File")[0].split())
             raise MdpotError(
                 f"model {potential.model!r} can't be exported: TorchScript does not take "
-                f"{type(potential.backbone).__name__}: {reason}"
+                f"{type(getattr(potential, 'backbone', potential)).__name__}: {reason}"
             ) from None
 
 

@@ -36,7 +36,7 @@ def describe(potential: Potential) -> Description:
     Raises:
         NoKernel: the architecture has no kernel.
     """
-    tide = potential.backbone
+    tide = getattr(potential, "backbone", potential)  # an ensemble has none of its own
     if not isinstance(tide, Tide):
         raise NoKernel(f"only Tide has fused kernels; this potential is {type(tide).__name__}.")
     layer = tide.layers[0]
