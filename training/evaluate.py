@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mdpot.heads import Potential
+from mdpot.heads import AnyPotential
 from mdpot.training.data.store import INTERACTION, Batch, Store, batches
 from mdpot.units import MEV
 
@@ -56,7 +56,7 @@ class Evaluation:
         return out
 
 
-def evaluate(potential: Potential, store: Store, means: Mapping[int, float] | None = None) -> Evaluation:
+def evaluate(potential: AnyPotential, store: Store, means: Mapping[int, float] | None = None) -> Evaluation:
     """Predictions beside labels.
 
     Args:
