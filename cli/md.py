@@ -87,7 +87,8 @@ STOPPED = 1  # exit code: the watch struck
 @click.option(
     "--backend",
     metavar="NAME",
-    help="ase: eager, torchscript or compile; openmm: torchforce, python, pythontorch or auto.",
+    help="auto, native (fused kernels on a CPU); ase: torch, torchscript or compile; openmm: torchforce, python or "
+    "pythontorch.  [default: auto]",
 )
 @click.option("--resume", is_flag=True, help="Go on with the run that the folder holds; START is not needed.")
 @threads_option

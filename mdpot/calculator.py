@@ -17,13 +17,16 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError, unknown
 from mdpot.evaluator import usual_outputs
-from mdpot.heads import Potential
+from mdpot.heads import AnyPotential, PotentialEnsemble
+from mdpot.heads.ensemble import SPREADS
+from mdpot.kernels import Kernel, Native, find_kernel, make_kernel
 from mdpot.modelfile import ModelFile, open_model
 from mdpot.modelformat import as_dtype
 from mdpot.neighbors import VerletList
 
-BACKENDS = ("eager", "torchscript", "compile")
+BACKENDS = ("auto", "native", "torch", "eager", "torchscript", "compile")
 ARGUMENTS = ("ckpt", "device", "dtype", "skin", "backend")
+WHOLE = ("energy", "interaction", "stress", "energy_std")  # one for each structure
 ASE_ARGUMENTS = {"atoms", "label", "directory"}
 
 
@@ -36,7 +39,8 @@ class MaskedGNNCalculator(Calculator):
     between calls. Neither torch's default dtype nor its threads are touched; set those in the script.
 
     Properties: energy and free_energy (eV), energies (eV, per atom), forces (eV/Å), stress (Voigt order, eV/Å^3,
-    positive under tension; only with three periodic directions).
+    positive under tension; only with three periodic directions). For an ensemble these are means, and its spread is
+    there too, as energy_std (eV/atom) and forces_std (eV/Å, per component).
 
     Args:
         ckpt: a potential file, the folder of a run, a TorchScript file of `mdpot export`, or a name in `mdpot.zoo.ZOO`.
@@ -44,12 +48,14 @@ class MaskedGNNCalculator(Calculator):
         dtype: "float32", "float64" or the torch dtype; None is the dtype of the file. float64 is for vibrations and
             tight relaxations, float32 for dynamics.
         skin: Å, beyond the cutoff, of the neighbor list.
-        backend: "eager", "torchscript" (scripted in memory) or "compile" (torch.compile of the backbone).
+        backend: who computes. "auto" takes the fused kernels for a Tide on a CPU, where they are compiled, else torch;
+            "native" insists on the kernels. torch runs the network as it is ("torch" or "eager"), "torchscript"
+            (scripted in memory) or "compile" (torch.compile of the backbone). `engine` says who it is.
         kwargs: atoms, label and directory of ASE's `Calculator`.
 
     Raises:
-        MdpotError: a file that cannot be used, an unknown argument, backend or dtype; on use, an element the potential
-            was not trained for.
+        MdpotError: a file that cannot be used, an unknown argument, backend or dtype, "native" where there are no
+            kernels for it; on use, an element the potential was not trained for.
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012
@@ -60,7 +66,7 @@ class MaskedGNNCalculator(Calculator):
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         skin: float = 0.5,
-        backend: str = "eager",
+        backend: str = "auto",
         **kwargs: Any,
     ) -> None:
         if strange := sorted(kwargs.keys() - ASE_ARGUMENTS):
@@ -73,7 +79,10 @@ class MaskedGNNCalculator(Calculator):
         self.dtype = None if dtype is None else as_dtype(dtype)
         model = open_model(ckpt).require("potential")
         self.path, self.metadata = model.path, model.header
+        self._kept: Atoms | None = None
         self.evaluate = self._load(model)
+        if model.kind == "ensemble" and not model.exported:
+            self.implemented_properties = [*self.implemented_properties, *SPREADS]
         for caution in model.cautions:
             warnings.warn(f"{self.path}: {caution}", stacklevel=2)
 
@@ -84,9 +93,9 @@ class MaskedGNNCalculator(Calculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         """Computes energy, energies and forces, and the stress where asked; see `ase.calculators.calculator`."""
-        super().calculate(atoms, list(properties), list(system_changes))
+        if atoms is not None:
+            self._remember(atoms)
         atoms = cast(Atoms, self.atoms)
-        self._check_elements(atoms.numbers)
         wants_stress = "stress" in properties
         if wants_stress and not self.metadata["conservative"]:
             raise PropertyNotImplementedError(
@@ -94,41 +103,65 @@ class MaskedGNNCalculator(Calculator):
             )
         if wants_stress and not atoms.pbc.all():
             raise PropertyNotImplementedError(f"stress needs three periodic directions; pbc is {atoms.pbc.tolist()}.")
-        with exact_gradients():
-            out = self.evaluate(atoms, wants_stress)
-        forces = out["forces"].double().cpu().numpy()
+        out = self.evaluate(atoms, wants_stress)
+        forces = out["forces"]
         if not np.isfinite(forces).all():
             raise MdpotError("the potential gave forces that are not finite; look for atoms on top of each other.")
         energy = float(out["energy"])
-        self.results = {
-            "energy": energy,
-            "free_energy": energy,
-            "energies": out["energies"].cpu().numpy(),
-            "forces": forces,
-        }
+        self.results = {"energy": energy, "free_energy": energy, "energies": out["energies"], "forces": forces}
+        self.results |= {name: out[name] for name in SPREADS if name in out}
         if wants_stress:
-            self.results["stress"] = full_3x3_to_voigt_6_stress(out["stress"][0].double().cpu().numpy())
+            self.results["stress"] = full_3x3_to_voigt_6_stress(out["stress"])
+
+    @property
+    def engine(self) -> str:
+        """Who computes, in a few words: "fused kernels (avx2)", or "torch" and how."""
+        return self.evaluate.description
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last calculation, of all that matters to a potential; dynamics asks at every step."""
         old = self.atoms
-        if old is None:
-            return list(all_changes)
-        arrays = {
-            "positions": (old.positions, atoms.positions),
-            "numbers": (old.numbers, atoms.numbers),
-            "cell": (old.cell.array, atoms.cell.array),
-            "pbc": (old.pbc, atoms.pbc),
-        }
-        return [name for name, (before, now) in arrays.items() if not np.array_equal(before, now)]
+        return list(all_changes) if old is None else self._differs(old, atoms, ("positions", "numbers", "cell", "pbc"))
 
-    def _load(self, model: ModelFile) -> _Exported | _Loaded:
-        """What evaluates a model: (atoms, wants_stress) to the results as tensors."""
-        if not model.exported:
-            return _Loaded(model.potential(self.device, self.dtype), self.backend, self.skin, self.device)
-        if self.backend == "compile" or self.dtype is not None:
-            raise MdpotError(f"{str(self.path)!r} is an exported file: its backend and dtype cannot be changed.")
-        return _Exported(model, self.device)
+    @staticmethod
+    def _differs(old: Atoms, atoms: Atoms, names: Sequence[str]) -> list[str]:
+        """Those of the names in which the two differ, of a potential's view of them."""
+
+        def value(which: Atoms, name: str) -> np.ndarray:
+            return which.cell.array if name == "cell" else which.pbc if name == "pbc" else which.arrays[name]
+
+        return [name for name in names if not np.array_equal(value(old, name), value(atoms, name))]
+
+    def _remember(self, atoms: Atoms) -> None:
+        """Keeps what `check_state` compares; of a structure that only moved the positions alone are copied.
+
+        A copy of all of it takes a tenth of the time that the kernels need for a small box.
+        """
+        kept = self._kept
+        if kept is None or self._differs(kept, atoms, ("numbers", "cell", "pbc")):
+            self._check_elements(atoms.numbers)
+            self._kept = kept = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+        else:
+            kept.arrays["positions"][:] = atoms.positions
+        self.atoms = kept
+
+    def _load(self, model: ModelFile) -> _Exported | _Fused | _Loaded:
+        """What evaluates a model: (atoms, wants_stress) to the results as arrays."""
+        if model.exported:
+            if self.backend in ("native", "compile") or self.dtype is not None:
+                raise MdpotError(f"{str(self.path)!r} is an exported file: its backend and dtype cannot be changed.")
+            return _Exported(model, self.device)
+        potential = model.potential(self.device, self.dtype)
+        kernel = None
+        if self.backend == "native":
+            if self.device.type != "cpu":
+                raise MdpotError(f"backend 'native' computes on a CPU; got device {str(self.device)!r}.")
+            kernel = make_kernel(potential)
+        elif self.backend == "auto" and self.device.type == "cpu":
+            kernel = find_kernel(potential)
+        if kernel is not None:
+            return _Fused(kernel, self.skin)
+        return _Loaded(potential, self.backend, self.skin, self.device)
 
     def _check_elements(self, numbers: np.ndarray) -> None:
         strange = sorted(set(numbers.tolist()) - set(self.metadata["elements"]))
@@ -140,11 +173,24 @@ class MaskedGNNCalculator(Calculator):
             )
 
 
-class _Loaded:
-    """A potential with a neighbor list around it."""
+class _Fused:
+    """A potential in fused kernels."""
 
-    def __init__(self, potential: Potential, backend: str, skin: float, device: torch.device) -> None:
+    def __init__(self, kernel: Kernel, skin: float) -> None:
+        self.native = Native(kernel, skin)
+        self.description = self.native.description
+
+    def __call__(self, atoms: Atoms, wants_stress: bool) -> dict[str, Any]:
+        found = self.native(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, wants_stress)
+        return {"energy": found.energy, "energies": found.energies, "forces": found.forces, "stress": found.stress}
+
+
+class _Loaded:
+    """A potential in torch, with a neighbor list around it."""
+
+    def __init__(self, potential: AnyPotential, backend: str, skin: float, device: torch.device) -> None:
         self.potential, self.backend, self.device = potential, backend, device
+        self.description = "torch" if backend in ("auto", "torch", "eager") else f"torch ({backend})"
         self.neighbors = VerletList(potential.cutoff, skin)
         self._build()
 
@@ -155,7 +201,9 @@ class _Loaded:
                 warnings.simplefilter("ignore", DeprecationWarning)  # torch announces the end of TorchScript
                 self._forward = torch.jit.script(self.potential)
         elif self.backend == "compile":
-            self.potential.backbone.compile(dynamic=True)
+            members: Any = self.potential.members if isinstance(self.potential, PotentialEnsemble) else [self.potential]
+            for potential in members:
+                potential.backbone.compile(dynamic=True)
 
     def __getstate__(self) -> dict[str, Any]:
         # What is scripted or compiled does not pickle; a copy makes it again.
@@ -165,25 +213,34 @@ class _Loaded:
         self.__dict__.update(state)
         self._build()
 
-    def __call__(self, atoms: Atoms, wants_stress: bool) -> dict[str, torch.Tensor]:
+    def __call__(self, atoms: Atoms, wants_stress: bool) -> dict[str, np.ndarray]:
         cell = atoms.cell.array
         edge_index, shifts = self.neighbors.update(atoms.numbers, atoms.positions, cell, atoms.pbc)
         # Positions stay in float64: a float32 network takes the edge vectors of them, exact far from the origin.
         float64 = {"dtype": torch.float64, "device": self.device}
-        return self._forward(
-            torch.as_tensor(atoms.numbers, dtype=torch.int64, device=self.device),
-            torch.tensor(atoms.positions, **float64),
-            torch.tensor(cell[None], **float64),
-            torch.zeros(len(atoms), dtype=torch.int64, device=self.device),
-            torch.as_tensor(edge_index, device=self.device),
-            torch.tensor(shifts, **float64),
-            None,
-            usual_outputs(wants_stress),
-        )
+        with exact_gradients():
+            out = self._forward(
+                torch.as_tensor(atoms.numbers, dtype=torch.int64, device=self.device),
+                torch.tensor(atoms.positions, **float64),
+                torch.tensor(cell[None], **float64),
+                torch.zeros(len(atoms), dtype=torch.int64, device=self.device),
+                torch.as_tensor(edge_index, device=self.device),
+                torch.tensor(shifts, **float64),
+                None,
+                self._outputs(wants_stress),
+            )
+        return _arrays(out)
+
+    def _outputs(self, wants_stress: bool) -> list[str]:
+        """What is asked of the network: of an ensemble its spread, too."""
+        spreads = (name for name in SPREADS if name in self.potential.known_outputs)
+        return [*usual_outputs(wants_stress), *spreads]
 
 
 class _Exported:
     """An exported file, which has its neighbor list inside."""
+
+    description = "torch (exported file)"
 
     def __init__(self, model: ModelFile, device: torch.device) -> None:
         self.model, self.device = model, device
@@ -193,11 +250,19 @@ class _Exported:
         # A scripted module does not pickle: a copy loads the content again.
         return _Exported, (self.model, self.device)
 
-    def __call__(self, atoms: Atoms, wants_stress: bool) -> dict[str, torch.Tensor]:
-        return self.module.evaluate(
-            torch.as_tensor(atoms.numbers, dtype=torch.int64),
-            torch.tensor(atoms.positions),
-            torch.tensor(atoms.cell.array),
-            torch.tensor(atoms.pbc),
-            wants_stress,
-        )
+    def __call__(self, atoms: Atoms, wants_stress: bool) -> dict[str, np.ndarray]:
+        with exact_gradients():
+            out = self.module.evaluate(
+                torch.as_tensor(atoms.numbers, dtype=torch.int64),
+                torch.tensor(atoms.positions),
+                torch.tensor(atoms.cell.array),
+                torch.tensor(atoms.pbc),
+                wants_stress,
+            )
+        return _arrays(out)
+
+
+def _arrays(out: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """The results of one structure in float64; those of the whole structure without an axis for it."""
+    found = {name: tensor.double().cpu().numpy() for name, tensor in out.items()}
+    return {name: value[0] if name in WHOLE else value for name, value in found.items()}

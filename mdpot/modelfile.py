@@ -7,7 +7,8 @@ to trust them. What `mdpot export` wrote comes in by the same door.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from mdpot.errors import MdpotError
 from mdpot.exported import is_exported, load_module, read_exported
 from mdpot.files import write_bytes
 from mdpot.heads import (
+    AnyPotential,
     Potential,
     PotentialEnsemble,
     PropertyEnsemble,
@@ -114,7 +116,7 @@ class ModelFile:
 
     def potential(
         self, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
-    ) -> Potential | PotentialEnsemble:
+    ) -> AnyPotential:
         """The potential, or the ensemble of some, in evaluation mode and without gradients of its weights.
 
         Args:
@@ -124,18 +126,17 @@ class ModelFile:
         Raises:
             MdpotError: it is no potential, it is exported, weights that do not fit the architecture, or another dtype.
         """
-        self.require(POTENTIAL)
-        return self._network(device, dtype)
+        return self.require(POTENTIAL).network(device, dtype)
 
     def property(
         self, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
     ) -> PropertyModel | PropertyEnsemble:
         """The model of a property, or the ensemble of some; as `potential`."""
-        self.require(PROPERTY)
-        return self._network(device, dtype)
+        return self.require(PROPERTY).network(device, dtype)
 
     @exact_gradients()
-    def _network(self, device: torch.device | str | None, dtype: torch.dtype | str | None) -> Any:
+    def network(self, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None) -> Any:
+        """What the file holds, whatever it is; as `potential`."""
         if self.exported:
             raise MdpotError(f"{str(self.path)!r} is an exported file; give the model file that it came from.")
         try:
@@ -205,9 +206,16 @@ def read_metadata(path: Path | str) -> Header:
 def load_potential(
     path: Path | str, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
 ) -> tuple[Potential, Header]:
-    """The potential of a file, in evaluation mode, and its header: `open_model` and `ModelFile.potential` in one."""
+    """The potential of a file, in evaluation mode, and its header: `open_model` and `ModelFile.potential` in one.
+
+    Raises:
+        MdpotError: as those, and an ensemble.
+    """
     model = open_model(path)
-    return model.potential(device, dtype), model.header
+    potential = model.potential(device, dtype)
+    if isinstance(potential, PotentialEnsemble):
+        raise MdpotError(f"{str(model.path)!r} holds an ensemble, not one potential. Name one of its members' files.")
+    return potential, model.header
 
 
 def save_model(path: Path | str, model: nn.Module, metadata: Mapping[str, Any] | None = None) -> None:
@@ -234,9 +242,43 @@ def save_potential(path: Path | str, potential: Potential, metadata: Mapping[str
     save_model(path, potential, metadata)
 
 
+def save_ensemble(path: Path | str, files: Sequence[Path | str | ModelFile]) -> None:
+    """Writes the models of several files as one, an ensemble, which runs wherever one of them would.
+
+    The header of each is kept. What is said of all of them is put together: cautions, and the smallest distances.
+
+    Args:
+        path: file to write.
+        files: two or more model files, or names of such, as `open_model` takes them.
+
+    Raises:
+        MdpotError: files that do not go together (other elements, dtype, kind or property), an ensemble or an exported
+            file among them, or a file that cannot be written.
+    """
+    models = [open_model(file) for file in files]
+    ensemble = build_ensemble([model.network() for model in models])
+    headers = [model.header for model in models]
+    distances: dict[str, float] = {}
+    for header in headers:
+        for pair, distance in (header.get("min_distances") or {}).items():
+            distances[pair] = min(float(distance), distances.get(pair, math.inf))
+    known = {
+        "caution": " ".join(dict.fromkeys(header["caution"] for header in headers if header.get("caution"))),
+        "min_distances": distances,
+        "structures": headers[0].get("structures", []),
+    }
+    apart = ("structures", "checksum", "format_version")
+    members = [{key: value for key, value in header.items() if key not in apart} for header in headers]
+    content = {**{key: value for key, value in known.items() if value}, **_describe(ensemble), "members": members}
+    write_bytes(path, pack(content, _weights(ensemble)))
+
+
 def _packed(model: nn.Module, metadata: Mapping[str, Any]) -> bytes:
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    return pack({**metadata, **_describe(model)}, tensors)
+    return pack({**metadata, **_describe(model)}, _weights(model))
+
+
+def _weights(model: nn.Module) -> Tensors:
+    return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
 
 
 def _describe(model: Any) -> Header:

@@ -173,20 +173,17 @@ class VerletList:
         self.cutoff, self.skin = float(cutoff), float(skin)
         self.n_builds = 0
         self._key: tuple[np.ndarray, ...] | None = None
+        self._offsets: np.ndarray | None = None
 
     def update(
         self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """The pairs inside the cutoff; arguments and results as in `neighbor_list`, and numbers [n_atoms]."""
         positions = np.asarray(positions, dtype=np.float64)
-        if self._stale(numbers, positions, cell, pbc):
-            self._edges, self._shifts = neighbor_list(positions, cell, pbc, self.cutoff + self.skin)
-            self._key = tuple(np.array(x) for x in (numbers, cell, pbc))
-            self._built_at = positions.copy()
+        i, j, shifts = self.candidates(numbers, positions, cell, pbc)
+        if self._offsets is None:
             periodic = np.where(np.reshape(pbc, (-1, 1)), np.asarray(cell, dtype=np.float64), 0.0)
-            self._offsets = translations(self._shifts, periodic)
-            self.n_builds += 1
-        i, j = self._edges
+            self._offsets = translations(shifts, periodic)
         vectors = positions.take(j, 0)
         vectors -= positions.take(i, 0)
         vectors += self._offsets
@@ -194,6 +191,22 @@ class VerletList:
         inside = np.flatnonzero(vectors[:, 0] + vectors[:, 1] + vectors[:, 2] < self.cutoff * self.cutoff)
         # `take` keeps the two rows contiguous, which a boolean index does not; networks gather faster from such rows.
         return self._edges.take(inside, 1), self._shifts.take(inside, 0)
+
+    def candidates(
+        self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The pairs that are kept, those inside the cutoff among them, for who chooses by himself.
+
+        Returns:
+            i and j [n] int64 and shifts [n, 3] int32, in the order of `neighbor_list`.
+        """
+        if self._stale(numbers, positions, cell, pbc):
+            self._edges, self._shifts = neighbor_list(positions, cell, pbc, self.cutoff + self.skin)
+            self._key = tuple(np.array(x) for x in (numbers, cell, pbc))
+            self._built_at = np.array(positions)
+            self._offsets = None  # only who does not choose by himself needs them
+            self.n_builds += 1
+        return self._edges[0], self._edges[1], self._shifts
 
     def _stale(self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> bool:
         if self._key is None or self.skin == 0:

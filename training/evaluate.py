@@ -12,8 +12,8 @@ import torch
 
 from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError
-from mdpot.heads import Potential, PropertyModel
-from mdpot.modelfile import load_potential
+from mdpot.heads import AnyPotential, PropertyModel
+from mdpot.modelfile import open_model
 from mdpot.training.data.frames import Dataset
 from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import NOTHING_ASKED
@@ -66,7 +66,7 @@ class Evaluation:
         return out
 
 
-def evaluate(potential: Potential, store: Store, means: Mapping[int, float] | None = None) -> Evaluation:
+def evaluate(potential: AnyPotential, store: Store, means: Mapping[int, float] | None = None) -> Evaluation:
     """Predictions beside labels.
 
     Args:
@@ -156,7 +156,8 @@ def run_evaluate(
     Raises:
         MdpotError: a file that cannot be used, or frames with elements the potential does not know.
     """
-    potential, metadata = load_potential(file, device=pick_device(device))
+    model = open_model(file)
+    potential, metadata = model.potential(pick_device(device)), model.header
     name, dataset = load_named(data, labels)
     sets = {name: dataset, **dataset.tests}
     tables = {name: _evaluate_set(potential, metadata, part) for name, part in sets.items()}
@@ -170,7 +171,7 @@ def run_evaluate(
     return result
 
 
-def _evaluate_set(potential: Potential, metadata: Mapping[str, Any], dataset: Dataset) -> dict[str, float]:
+def _evaluate_set(potential: AnyPotential, metadata: Mapping[str, Any], dataset: Dataset) -> dict[str, float]:
     """The errors on a set; its baseline is the mean energy of the training frames, in old files of the set itself."""
     known = metadata.get("mean_energies") or {}
     means = {int(z): float(energy) for z, energy in known.items()}
@@ -179,7 +180,7 @@ def _evaluate_set(potential: Potential, metadata: Mapping[str, Any], dataset: Da
     return evaluate(potential, store_for(potential, dataset), means or None).metrics()
 
 
-def store_for(potential: Potential, dataset: Dataset) -> Store:
+def store_for(potential: AnyPotential, dataset: Dataset) -> Store:
     """The frames of a data set laid out for a potential, on its device.
 
     Raises:

@@ -35,9 +35,7 @@ class PotentialEnsemble(nn.Module):
         super().__init__()
         _check_members(members)
         if len({member.conservative for member in members}) > 1:
-            raise MdpotError(
-                "members: potentials with forces that are a gradient do not go with others that predict them."
-            )
+            raise MdpotError("members must all have forces that are the gradient of the energy, or all predict them.")
         self.model, self.hyperparameters = "ensemble", {}
         self.members = nn.ModuleList(members)
         self.cutoff = max(member.cutoff for member in members)
@@ -98,6 +96,9 @@ class PotentialEnsemble(nn.Module):
         if "forces_std" in wanted:
             mean["forces_std"] = torch.stack(found["forces"]).std(0, unbiased=False)
         return mean
+
+
+AnyPotential = Potential | PotentialEnsemble
 
 
 class PropertyEnsemble(nn.Module):

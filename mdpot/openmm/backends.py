@@ -12,8 +12,10 @@ from types import ModuleType
 
 from mdpot.errors import MdpotError, unknown
 
-# Fastest first: torchforce and pythontorch keep the positions on the GPU; on a CPU all three cost the same.
-BACKENDS = ("torchforce", "pythontorch", "python")
+# "native" is for a CPU and for what has kernels. The others are torch's, fastest first: torchforce and pythontorch keep
+# the positions on the GPU; on a CPU all three cost the same.
+TORCH_BACKENDS = ("torchforce", "pythontorch", "python")
+BACKENDS = ("native", *TORCH_BACKENDS)
 NEEDED_OPENMM = (8, 5)
 # openmmtorch 1.5, by trial: torch 2.8 crashes, 2.10 can't load a module; without torch's CUDA 12 build it
 # does not import. With OpenMM 8.6 a force runs, but copying it or reading it from XML kills the process:
@@ -114,7 +116,7 @@ def obstacle(backend: str) -> str | None:
         raise unknown("backend", backend, ["auto", *BACKENDS])
     try:
         import_openmm()
-        if backend != "python":
+        if backend in ("torchforce", "pythontorch"):
             openmmtorch = import_openmmtorch()
             if backend == "pythontorch" and not hasattr(openmmtorch, "PythonTorchForce"):
                 return (
@@ -139,7 +141,9 @@ def crash_warning() -> str | None:
 
 
 def choose_backend(backend: str = "auto") -> str:
-    """The backend to use: the one asked for, or for "auto" the fastest that works here without reserve.
+    """The backend to use: the one asked for, or for "auto" the fastest of torch's that works here without reserve.
+
+    Whether "native" is faster still depends on the potential and the device, and is for `create_force` to know.
 
     Raises:
         MdpotError: no such backend, or it does not work here.
@@ -151,7 +155,7 @@ def choose_backend(backend: str = "auto") -> str:
         return backend
     import_openmm()
     reasons = {}
-    for name in BACKENDS:
+    for name in TORCH_BACKENDS:
         reason = obstacle(name) or (crash_warning() if name == "torchforce" else None)
         if reason is None:
             passed = "".join(f"\n  not {other}: {why}" for other, why in reasons.items())

@@ -15,7 +15,12 @@ import torch
 from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError
 from mdpot.evaluator import Evaluator, ForOpenMM, Particles
+from mdpot.kernels import Native, find_kernel, make_kernel
 from mdpot.modelfile import read_model
+from mdpot.units import KJ_PER_MOL, NM
+
+MODEL = Path("model of an OpenMM force")  # how errors call it
+NO_BOX, PERIODIC, APERIODIC = np.zeros((3, 3)), np.ones(3, dtype=bool), np.zeros(3, dtype=bool)
 
 
 class Compute:
@@ -69,7 +74,7 @@ class Compute:
 
     def _load(self) -> Any:
         device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        model = read_model(self.content, Path("model of an OpenMM force"))
+        model = read_model(self.content, MODEL)
         if model.exported:
             module: Any = model.module(device)
         else:
@@ -86,3 +91,67 @@ class TensorCompute(Compute):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         energy, forces = self.evaluate(state, positions)
         return energy, forces.to(positions.device)
+
+
+class NativeCompute:
+    """The same in fused kernels, without torch's tensors on the way.
+
+    Args:
+        content: bytes of a model file that is not exported.
+        particles, periodic, dtype, skin: as in `Compute`.
+    """
+
+    def __init__(self, content: bytes, particles: Particles, periodic: bool, dtype: str | None, skin: float):
+        self.content, self.particles, self.periodic = content, particles, periodic
+        self.dtype, self.skin = dtype, skin
+        self.numbers = np.array(particles.numbers, dtype=np.int64)
+        self.atoms = None if particles.atoms is None else np.array(particles.atoms, dtype=np.int64)
+        self.native: Native | None = None
+        self.torch: Compute | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "native": None, "torch": None}
+
+    def __call__(self, state: Any) -> tuple[float, np.ndarray]:
+        """Energy, kJ/mol, and forces [n, 3], kJ/mol/nm, for the positions and the box of the State."""
+        if self.native is None and self.torch is None:
+            self.load()
+        if self.native is None:
+            assert self.torch is not None
+            return self.torch(state)
+        positions = state.getPositions(asNumpy=True)._value * NM
+        if self.atoms is not None:
+            positions = positions[self.atoms]
+        cell, pbc = NO_BOX, APERIODIC
+        if self.periodic:
+            vectors = state.getPeriodicBoxVectors(asNumpy=True)
+            if vectors is None:
+                raise MdpotError("the force is periodic, but OpenMM passes no box.")
+            cell, pbc = vectors._value * NM, PERIODIC
+        found = self.native(self.numbers, positions, cell, pbc)
+        forces = found.forces * (NM / KJ_PER_MOL)
+        if self.atoms is not None:
+            everywhere = np.zeros((self.particles.count, 3))
+            everywhere[self.atoms] = forces
+            forces = everywhere
+        return found.energy / KJ_PER_MOL, forces
+
+    def load(self, required: bool = False) -> bool:
+        """Makes the kernels of the file; where there are none, as for a System from another machine, torch computes it.
+
+        Args:
+            required: whether that is an error.
+
+        Returns:
+            Whether there are kernels.
+
+        Raises:
+            NoKernel: there are none and they are required.
+        """
+        potential = read_model(self.content, MODEL).potential("cpu", self.dtype)
+        kernel = make_kernel(potential) if required else find_kernel(potential)
+        if kernel is not None:
+            self.native = Native(kernel, self.skin)
+        else:
+            self.torch = Compute(self.content, self.particles, self.periodic, self.dtype, "cpu", self.skin)
+        return kernel is not None

@@ -8,14 +8,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from mdpot.errors import MdpotError, unknown
 from mdpot.evaluator import Particles
 from mdpot.export import SKIN, require_elements, save_module, write_torchscript
-from mdpot.heads.potential import Potential
+from mdpot.heads import AnyPotential
 from mdpot.modelfile import ModelFile, open_model
 from mdpot.modelformat import DTYPES
 from mdpot.openmm.backends import choose_backend, crash_warning, import_openmm, import_openmmtorch, logger
-from mdpot.openmm.compute import Compute, TensorCompute
+from mdpot.openmm.compute import Compute, NativeCompute, TensorCompute
 
 if TYPE_CHECKING:
     import openmm
@@ -26,7 +28,7 @@ BONDS = "mdpot bonds without strength"
 
 
 def create_force(
-    ckpt: Path | str | ModelFile | Potential,
+    ckpt: Path | str | ModelFile | AnyPotential,
     topology_or_numbers: openmm.app.Topology | Sequence[int],
     backend: str = "auto",
     *,
@@ -47,14 +49,15 @@ def create_force(
     Args:
         ckpt: potential file, folder of a run, name in `mdpot.zoo.ZOO`, file exported for OpenMM, or a potential.
         topology_or_numbers: OpenMM topology, or the atomic number of every particle.
-        backend: "torchforce" (openmmtorch), "python" (OpenMM's PythonForce), "pythontorch" (openmmtorch's
-            PythonTorchForce), or "auto": the fastest that works here.
+        backend: "native" (fused kernels on the CPU, by OpenMM's PythonForce), "torchforce" (openmmtorch), "python"
+            (torch, by PythonForce), "pythontorch" (openmmtorch's PythonTorchForce), or "auto": the fastest that works
+            here.
         atoms: indices of the particles that the potential is for, in any order; None: all of them. The
             others get no force from it.
         periodic: whether the System has a periodic box; None: as the topology. To be given with numbers.
         dtype: "float32" or "float64", precision of the network; None: as in the file.
-        device: torch device, for the two Python backends; None takes a CUDA GPU where there is one, else
-            the CPU. TorchForce runs where OpenMM's platform does.
+        device: torch device, for the backends of Python; None takes a CUDA GPU where there is one, else the CPU.
+            TorchForce runs where OpenMM's platform does.
         skin: Å, of the neighbor list.
         force_group: of the Force.
         check: whether to compare what is exported for torchforce with the potential, a matter of seconds.
@@ -74,16 +77,23 @@ def create_force(
     for caution in model.cautions:
         warnings.warn(caution, stacklevel=2)
     periodic = _is_periodic(topology_or_numbers, periodic)
-    backend = choose_backend(backend)
-    if backend == "torchforce":
-        if device is not None:
+    asked = backend
+    fused = _fused(model, particles, periodic, asked, dtype, device, skin)
+    backend = choose_backend(asked) if fused is None else "native"
+    if fused is not None:
+        force = _python_force(import_openmm().PythonForce, fused, periodic, particles)
+    elif backend == "torchforce":
+        if device is not None and asked != "auto":
             raise MdpotError("device: TorchForce runs where OpenMM's platform does; leave it out.")
         if (warning := crash_warning()) is not None:
             warnings.warn(warning, stacklevel=2)
         force = _torch_force(model, particles, dtype or model.dtype, skin, check)
         force.setUsesPeriodicBoundaryConditions(periodic)
     else:
-        force = _python_force(backend, model, particles, periodic, dtype, device, skin)
+        kind: Any = import_openmm().PythonForce if backend == "python" else import_openmmtorch().PythonTorchForce
+        compute = Compute if backend == "python" else TensorCompute
+        function = compute(model.content, _passed(kind, particles), periodic, dtype, device, skin)
+        force = _python_force(kind, function, periodic, particles)
     force.setForceGroup(force_group)
     force.setName(f"mdpot {backend}")
     force.backend = backend
@@ -92,7 +102,7 @@ def create_force(
 
 def create_system(
     topology: openmm.app.Topology,
-    ckpt: Path | str | ModelFile | Potential,
+    ckpt: Path | str | ModelFile | AnyPotential,
     backend: str = "auto",
     *,
     remove_cm_motion: bool = True,
@@ -214,25 +224,42 @@ def _torch_force(model: ModelFile, particles: Particles, dtype: str, skin: float
     return force
 
 
-def _python_force(
-    backend: str,
+def _fused(
     model: ModelFile,
     particles: Particles,
     periodic: bool,
+    backend: str,
     dtype: str | None,
     device: str | None,
     skin: float,
-) -> Any:
-    kind: Any
-    if backend == "python":
-        kind, compute = import_openmm().PythonForce, Compute
-    else:
-        kind, compute = import_openmmtorch().PythonTorchForce, TensorCompute
-    # Before OpenMM 8.6 the function gets all particles, after that those asked for.
-    picks = hasattr(kind, "setParticles")
-    passed = Particles(particles.numbers, None, len(particles.numbers)) if picks else particles
-    force = kind(compute(model.content, passed, periodic, dtype, device, skin))
-    if picks and particles.atoms is not None:
+) -> NativeCompute | None:
+    """The potential in fused kernels, where they are asked for, or for "auto" where there are any; else None.
+
+    Raises:
+        MdpotError: they are asked for and there are none, or not for a file or a device like that.
+    """
+    on_cpu = device.startswith("cpu") if device else not torch.cuda.is_available()
+    if backend == "native":
+        if model.exported:
+            raise MdpotError(f"backend 'native' takes the model file that {str(model.path)!r} was exported from.")
+        if device and not on_cpu:
+            raise MdpotError(f"backend 'native' computes on a CPU; got device {device!r}.")
+    elif backend != "auto" or model.exported or not on_cpu:
+        return None
+    passed = _passed(import_openmm().PythonForce, particles)
+    compute = NativeCompute(model.content, passed, periodic, dtype, skin)
+    return compute if compute.load(required=backend == "native") else None
+
+
+def _passed(kind: Any, particles: Particles) -> Particles:
+    """The atoms among what OpenMM passes: before 8.6 all particles, after that those asked for."""
+    return Particles(particles.numbers, None, len(particles.numbers)) if hasattr(kind, "setParticles") else particles
+
+
+def _python_force(kind: Any, function: Any, periodic: bool, particles: Particles) -> Any:
+    """A Force of such a kind around a function of the State."""
+    force = kind(function)
+    if particles.atoms is not None and hasattr(kind, "setParticles"):
         force.setParticles(particles.atoms)
     force.setUsesPeriodicBoundaryConditions(periodic)
     return force

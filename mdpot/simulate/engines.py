@@ -57,7 +57,7 @@ def make_ase(atoms: Atoms, settings: Settings, seed: int, forces: Forces) -> Eng
             forces,
             device=settings.device,
             dtype=settings.dtype,
-            backend=settings.backend or "eager",
+            backend=settings.backend or "auto",
         )
     if not isinstance(forces, BaseCalculator):
         raise MdpotError("engine ase takes an ASE calculator for its forces.")
@@ -75,16 +75,15 @@ def make_openmm(atoms: Atoms, settings: Settings, seed: int, forces: Forces) -> 
     topology = make_topology(atoms)
     platform, properties = openmm_platform(settings.device)
     if isinstance(forces, ModelFile):
-        from mdpot.openmm import choose_backend, create_system
+        from mdpot.openmm import create_system
 
-        backend = choose_backend(settings.backend or "auto")
         system = create_system(
             topology,
             forces,
-            backend,
+            settings.backend or "auto",
             dtype=settings.dtype,
             # TorchForce runs where the platform does.
-            device=None if backend == "torchforce" else settings.device,
+            device=None if settings.backend == "torchforce" else settings.device,
         )
     elif isinstance(forces, BaseCalculator):
         raise MdpotError("engine openmm takes a function that makes a system of a topology, not an ASE calculator.")

@@ -1,0 +1,115 @@
+// The C interface: exceptions become codes and texts, and calls of one kernel take turns.
+#include "interface.h"
+
+#include <atomic>
+#include <mutex>
+#include <new>
+#include <stdexcept>
+#include <string>
+
+#include "pool.h"
+
+#ifndef MDPOT_INSTRUCTIONS
+#define MDPOT_INSTRUCTIONS "baseline"
+#endif
+
+namespace {
+
+std::string& error() {
+  thread_local std::string text;
+  return text;
+}
+
+int32_t fail(mdpot_status status, const char* text) {
+  error() = text;
+  return status;
+}
+
+const char* text_of(mdpot_status status) {
+  switch (status) {
+    case MDPOT_OK: return "";
+    case MDPOT_BAD_ARGUMENT:
+      return "candidates and species must name atoms and elements that are there, and candidates be in the order of i.";
+    case MDPOT_NOT_FINITE: return "positions and cell must be finite; they hold NaN or infinity.";
+    case MDPOT_OUT_OF_MEMORY: return "there is not enough memory for a structure of this size.";
+    case MDPOT_CLASH: return "the potential gave forces that are not finite; look for atoms on top of each other.";
+    default: return "the kernel failed.";
+  }
+}
+
+}  // namespace
+
+struct mdpot_kernel {
+  std::unique_ptr<mdpot::Engine> engine;
+  std::mutex* turn = new std::mutex;
+  uint64_t generation = mdpot::generation();
+  bool forked = false, failed = false;  // since what evaluations write to was made
+  std::atomic<int32_t> threads{1};
+};
+
+extern "C" {
+
+mdpot_kernel* mdpot_kernel_create(const mdpot_tide* tide, int32_t precision, int32_t threads) {
+  try {
+    if (precision != 4 && precision != 8) throw std::invalid_argument("precision: must be 4 or 8.");
+    if (threads < 1) throw std::invalid_argument("threads: must be at least 1.");
+    auto kernel = std::make_unique<mdpot_kernel>();
+    kernel->engine = precision == 4 ? mdpot::make_float_engine(*tide) : mdpot::make_double_engine(*tide);
+    kernel->threads = threads;
+    return kernel.release();
+  } catch (const std::invalid_argument& problem) {
+    fail(MDPOT_BAD_ARGUMENT, problem.what());
+  } catch (const std::bad_alloc&) {
+    fail(MDPOT_OUT_OF_MEMORY, text_of(MDPOT_OUT_OF_MEMORY));
+  } catch (...) {
+    fail(MDPOT_FAILED, text_of(MDPOT_FAILED));
+  }
+  return nullptr;
+}
+
+void mdpot_kernel_destroy(mdpot_kernel* kernel) { delete kernel; }
+
+int32_t mdpot_kernel_set_threads(mdpot_kernel* kernel, int32_t threads) {
+  if (threads < 1) return fail(MDPOT_BAD_ARGUMENT, "threads: must be at least 1.");
+  kernel->threads = threads;
+  return MDPOT_OK;
+}
+
+int32_t mdpot_kernel_evaluate(mdpot_kernel* kernel, int64_t n_atoms, const int32_t* species, const double* positions,
+                              const double* marks, const double* cell, int64_t n_candidates, const int64_t* first,
+                              const int64_t* second, const int32_t* shifts, double* energies, double* forces,
+                              double* virial) {
+  if (n_atoms < 0 || n_candidates < 0) return fail(MDPOT_BAD_ARGUMENT, "counts must not be negative.");
+  std::mutex* turn;
+  {
+    std::lock_guard<std::mutex> hold(mdpot::process_lock());
+    if (kernel->generation != mdpot::generation()) {
+      kernel->generation = mdpot::generation();
+      kernel->turn = new std::mutex;  // the old one may be locked by a thread of the parent
+      kernel->forked = true;
+    }
+    turn = kernel->turn;
+  }
+  std::lock_guard<std::mutex> hold(*turn);
+  mdpot_status status = MDPOT_FAILED;
+  try {
+    if (kernel->forked || kernel->failed) kernel->engine->forget(kernel->forked);
+    kernel->forked = kernel->failed = false;
+    kernel->engine->set_threads(kernel->threads);
+    status = kernel->engine->run({n_atoms, species, positions, marks, cell, n_candidates, first, second, shifts},
+                                 energies, forces, virial);
+  } catch (const std::bad_alloc&) {
+    status = MDPOT_OUT_OF_MEMORY;
+  } catch (...) {
+  }
+  // After a failure sums may be left that the next evaluation takes for zero.
+  kernel->failed = status != MDPOT_OK;
+  return status == MDPOT_OK ? MDPOT_OK : fail(status, text_of(status));
+}
+
+const char* mdpot_kernels_error(void) { return error().c_str(); }
+
+int32_t mdpot_kernels_abi(void) { return MDPOT_KERNELS_ABI; }
+
+const char* mdpot_kernels_instructions(void) { return MDPOT_INSTRUCTIONS; }
+}

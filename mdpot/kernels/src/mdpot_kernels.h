@@ -1,0 +1,97 @@
+/* The C interface of the fused CPU kernels: the energy, forces and virial of a Tide potential.
+ *
+ * Plain C, with neither torch's nor Python's ABI in it: one library serves every version of both. Nothing throws
+ * across it and nothing is printed. Every function may be called from any thread.
+ */
+#ifndef MDPOT_KERNELS_H
+#define MDPOT_KERNELS_H
+
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define MDPOT_EXPORT __declspec(dllexport)
+#else
+#define MDPOT_EXPORT __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Raised whenever anything below changes its meaning; a caller refuses a library of another one. */
+#define MDPOT_KERNELS_ABI 1
+
+enum mdpot_status {
+  MDPOT_OK = 0,
+  MDPOT_BAD_ARGUMENT = 1,   /* sizes or indices that do not fit */
+  MDPOT_NOT_FINITE = 2,     /* positions or cell hold NaN or infinity */
+  MDPOT_OUT_OF_MEMORY = 3,
+  MDPOT_CLASH = 4,          /* forces that are not finite: atoms on top of each other */
+  MDPOT_FAILED = 5
+};
+
+typedef struct mdpot_kernel mdpot_kernel;
+
+/* A Tide potential: its sizes, its constant tables and its weights, all in float64 and copied by the call.
+ *
+ * `weights` holds, one after the other, row by row:
+ *   embedding [n_elements][width], mark [width], radial [(order + 1) n_radial][n_basis];
+ *   for each layer: send [channels][width], its bias [channels], send_vector [width][channels] (not in the first
+ *     layer), mix [paths][n_radial channels][width], first linear map [hidden][inputs width], its bias [hidden],
+ *     second linear map [outputs width][hidden], its bias [outputs width];
+ *   readout: [width][width], its bias [width], [width], its bias [1];
+ *   wall [n_elements][n_elements] (Å; zero: none), pair [n_pair_terms][n_elements][n_elements] (eV),
+ *   shift [n_elements] (eV).
+ * `messages` is `mdpot.models.angular.message_table`, [message_rows][(order + 1)^2][4]; `products` is
+ * `product_table` spread over all pairs of components, [product_rows][n][n] with n = (order + 1)^2 - 1.
+ */
+typedef struct {
+  int32_t n_elements, order, layers, width, channels, n_radial, n_basis, hidden, n_pair_terms;
+  int32_t message_rows, product_rows;
+  double cutoff;        /* Å */
+  double norm;          /* factor of the radial functions */
+  double scale;         /* eV, of the network's output */
+  double wall_strength; /* eV */
+  double pair_decay;    /* 1/Å */
+  const double *messages, *products, *weights;
+  int64_t n_weights;
+} mdpot_tide;
+
+/* A kernel, or NULL (see mdpot_kernels_error). `precision` is 4 for float32 and 8 for float64. */
+MDPOT_EXPORT mdpot_kernel *mdpot_kernel_create(const mdpot_tide *tide, int32_t precision, int32_t threads);
+MDPOT_EXPORT void mdpot_kernel_destroy(mdpot_kernel *kernel);
+
+/* How many threads evaluations use from now on, at least 1. Results are the same to the bit for the same number. */
+MDPOT_EXPORT int32_t mdpot_kernel_set_threads(mdpot_kernel *kernel, int32_t threads);
+
+/* One structure. Calls of the same kernel at the same time wait for each other.
+ *
+ *   species    [n_atoms], 0 … n_elements - 1
+ *   positions  [n_atoms][3], Å
+ *   marks      [n_atoms], see `Potential.forward`; NULL: zero
+ *   cell       [3][3], Å, rows are lattice vectors
+ *   first, second  [n_candidates], shifts [n_candidates][3]: pairs of atoms, both directions, so that a vector is
+ *              positions[second] - positions[first] + shifts cell; in the order of `first`. Those beyond the cutoff
+ *              do no harm.
+ *   energies   [n_atoms], eV, the reference included
+ *   forces     [n_atoms][3], eV/Å
+ *   virial     [3][3], eV, the derivative of the energy by the strain, symmetric; NULL: not wanted
+ *
+ * Returns an mdpot_status; what the arrays hold after an error means nothing. */
+MDPOT_EXPORT int32_t mdpot_kernel_evaluate(mdpot_kernel *kernel, int64_t n_atoms, const int32_t *species,
+                                           const double *positions, const double *marks, const double *cell,
+                                           int64_t n_candidates, const int64_t *first, const int64_t *second,
+                                           const int32_t *shifts, double *energies, double *forces, double *virial);
+
+/* What went wrong in this thread's last call that failed: one line. */
+MDPOT_EXPORT const char *mdpot_kernels_error(void);
+MDPOT_EXPORT int32_t mdpot_kernels_abi(void);
+/* "baseline", "avx2", "avx512" or "neon": what the library was compiled for. */
+MDPOT_EXPORT const char *mdpot_kernels_instructions(void);
+/* Whether this processor runs a library that was compiled for that; may be asked of any library that it runs. */
+MDPOT_EXPORT int32_t mdpot_kernels_runs(const char *instructions);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,253 @@
+// Sums over the neighbors of an atom: what neighbors send, weighted by functions of the vectors to them; forward and
+// back. In the scratch, moments_of[degree] is [2 degree + 1][BLOCK][stride].
+#pragma once
+
+#include "neighbors.h"
+
+namespace mdpot {
+
+// Edge functions of one atom of a block, in the scratch's place for it.
+template <class T> struct EdgePlaces {
+  T *radial, *angular, *basis, *sent_back;
+};
+
+template <class T> EdgePlaces<T> places(const Model<T>& model, Scratch<T>& scratch, int a, size_t most, int columns) {
+  const Sizes& z = model.sizes;
+  return {&scratch.radial[a * (z.order + 1) * z.radial * most], &scratch.angular[a * z.components * most],
+          &scratch.basis[a * z.rows() * most], &scratch.sent_back[a * columns * most]};
+}
+
+// Rows of what the neighbors send into scratch.gathered [n][columns], and transposed into sent_back [columns][n].
+template <class T>
+void gather(const Model<T>& model, const Structure& s, const T* sent, const Neighbors<T>& edges, int columns,
+            Scratch<T>& scratch, T* sent_back) {
+  T* to = scratch.gathered.data();
+  for (int k = 0; k < edges.n; k++, to += columns) {
+    const int64_t j = edges.atom[k];
+    if (sent) {
+      memcpy(to, sent + j * columns, sizeof(T) * columns);
+      continue;
+    }
+    const T* of_element = &model.start.sent[size_t(s.species[j]) * columns];
+    const T mark = s.marks ? T(s.marks[j]) : T(0);
+    for (int c = 0; c < columns; c++) to[c] = of_element[c] + mark * model.start.sent_mark[c];
+  }
+  for (int k = 0; k < edges.n; k += LANES<T>)
+    for (int c = 0; c < columns; c += LANES<T>) {
+      Vector<T> rows[LANES<T>];
+      for (int q = 0; q < LANES<T>; q++) rows[q] = load<T>(scratch.gathered.data() + (k + q) * columns + c);
+      transpose<T>(rows);
+      for (int q = 0; q < LANES<T>; q++) store<T>(sent_back + (c + q) * edges.n + k, rows[q]);
+    }
+}
+
+// Vectors of 16, 32 or 64 bytes: `channels` may be fewer than the lanes of the widest.
+template <class T, int BYTES, class F> void couple_wide(int channels, F&& each) {
+  constexpr int L = BYTES / sizeof(T);
+  for (int c = 0; c < channels; c += L) each(c, typename Register<T, BYTES>::Float{});
+}
+
+template <class T, class F> void couple(int channels, F&& each) {
+  const int bytes = channels * sizeof(T);
+#if MDPOT_VECTOR_BYTES >= 64
+  if (bytes % 64 == 0) return couple_wide<T, 64>(channels, each);
+#endif
+#if MDPOT_VECTOR_BYTES >= 32
+  if (bytes % 32 == 0) return couple_wide<T, 32>(channels, each);
+#endif
+  (void)bytes;
+  couple_wide<T, 16>(channels, each);
+}
+
+// Sums of terms, each of them [n_radial][channels] numbers: from(term) points to what it multiplies, `row` apart for
+// each radial function, and the sums go `to_row` apart. Two radial functions at a time, for the sake of the overhead;
+// of an odd number the last is computed twice.
+template <class T, class Terms, class From>
+void add_terms(int n_radial, int channels, const Terms& terms, From&& from, T* to, int to_row) {
+  for (int b = 0; b < n_radial; b += 2) {
+    const int other = b + 1 < n_radial ? b + 1 : b;
+    couple<T>(channels, [&](int c, auto sum) {
+      decltype(sum) second = sum, value;
+      for (const auto& term : terms) {
+        const auto [at, row] = from(term);
+        memcpy(&value, at + b * row + c, sizeof value);
+        sum += term.coefficient * value;
+        memcpy(&value, at + other * row + c, sizeof value);
+        second += term.coefficient * value;
+      }
+      memcpy(to + b * to_row + c, &sum, sizeof sum);
+      memcpy(to + other * to_row + c, &second, sizeof second);
+    });
+  }
+}
+
+// Moments of harmonics and channels, found [(m, b)][(s, c)], as those of each degree that the mixing weights take.
+template <class T> void couple_moments(const Model<T>& model, const Layer<T>& layer, int a, Scratch<T>& scratch) {
+  const int B = model.sizes.radial, C = layer.channels, columns = layer.columns;
+  const T* found = scratch.found.data();
+  for (int l = 0; l <= model.sizes.order; l++) {
+    const int paths = model.couplings.paths[l];
+    for (int m = 0; m <= 2 * l; m++)
+      for (int path = 0; path < paths; path++)
+        add_terms<T>(
+            B, C, model.couplings.forward[l][m * paths + path],
+            [&](const Term<T>& term) { return std::pair(found + term.first * B * columns + term.second * C, columns); },
+            scratch.moments_of[l] + (m * BLOCK + a) * layer.stride[l] + path * B * C, C);
+  }
+}
+
+template <class T> void couple_back(const Model<T>& model, const Layer<T>& layer, int a, Scratch<T>& scratch) {
+  const int B = model.sizes.radial, C = layer.channels, columns = layer.columns;
+  T* const* moments_of = scratch.moments_of.data();
+  const int* stride = layer.stride.data();
+  for (int k = 0; k < model.sizes.components * 4; k++)
+    add_terms<T>(
+        B, C, model.couplings.back[k],
+        [&](const auto& source) {
+          return std::pair(static_cast<const T*>(moments_of[source.degree]) +
+                               (source.m * BLOCK + a) * stride[source.degree] + source.path * B * C,
+                           C);
+        },
+        scratch.found.data() + k / 4 * B * columns + k % 4 * C, columns);
+}
+
+// The first layer's moments have no couplings: a copy between found [(m, b)][columns] and those of each degree.
+template <class T> void copy_moments(const Model<T>& model, const Layer<T>& layer, int a, Scratch<T>& s, bool back) {
+  const int size = model.sizes.radial * layer.columns;
+  for (int l = 0, m = 0; l <= model.sizes.order; l++)
+    for (int row = 0; row <= 2 * l; row++, m++) {
+      T* of_degree = s.moments_of[l] + (row * BLOCK + a) * layer.stride[l];
+      T* found = &s.found[m * size];
+      memcpy(back ? found : of_degree, back ? of_degree : found, sizeof(T) * size);
+    }
+}
+
+// Moments of one atom whose neighbors send `columns` numbers each (all layers, where nothing is folded).
+template <class T, int ORDER>
+void sum_sent(const Model<T>& model, const Structure& s, const Layer<T>& layer, const T* sent,
+              const Neighbors<T>& edges, int a, size_t most, Scratch<T>& scratch) {
+  const Sizes& z = model.sizes;
+  const int n = edges.n, columns = layer.columns;
+  const EdgePlaces<T> at = places(model, scratch, a, most, columns);
+  edge_functions<T, ORDER>(model, edges, scratch, at.radial, at.angular, false);
+  edge_basis<T, ORDER>(z.radial, n, at.radial, at.angular, at.basis);
+  gather(model, s, sent, edges, columns, scratch, at.sent_back);
+  multiply<T>(z.rows(), columns, n, {at.basis, n}, scratch.gathered.data(), columns, scratch.found.data(), columns);
+  if (layer.first)
+    copy_moments(model, layer, a, scratch, false);
+  else
+    couple_moments(model, layer, a, scratch);
+}
+
+// From derivatives by an atom's moments, in moments_of, to those by its neighbors' vectors and, into dsent, by what
+// they sent. Edge functions and what was sent are still in their places where `fresh`.
+template <class T, int ORDER>
+void sum_sent_back(const Model<T>& model, const Structure& s, const Layer<T>& layer, const T* sent,
+                   const Neighbors<T>& edges, int a, size_t most, Scratch<T>& scratch, bool fresh, bool add,
+                   Scattered<T>* dsent) {
+  const Sizes& z = model.sizes;
+  const int n = edges.n, columns = layer.columns;
+  const EdgePlaces<T> at = places(model, scratch, a, most, columns);
+  if (layer.first)
+    copy_moments(model, layer, a, scratch, true);
+  else
+    couple_back(model, layer, a, scratch);
+  if (fresh) {
+    bessel_functions<T>(edges.distance, n, z.basis, model.cutoff, model.norm, scratch.bessel.data(),
+                        scratch.slope.data());
+  } else {
+    edge_functions<T, ORDER>(model, edges, scratch, at.radial, at.angular, true);
+    if (dsent) edge_basis<T, ORDER>(z.radial, n, at.radial, at.angular, at.basis);
+    gather(model, s, sent, edges, columns, scratch, at.sent_back);
+  }
+  const T* dfound = scratch.found.data();
+  T* dbasis = scratch.dbasis.data();
+  multiply<T>(z.rows(), n, columns, {dfound, columns}, at.sent_back, n, dbasis, n);
+  if (dsent) {
+    T* from = scratch.dsent.data();
+    multiply<T>(edges.count, columns, z.rows(), {at.basis, 1, n}, dfound, columns, from, columns);
+    for (int k = 0; k < edges.count; k++, from += columns) {
+      const size_t j = edges.atom[k];
+      dsent->touched[j / Scattered<T>::PAGE] = 1;
+      T* to = &dsent->values[j * columns];
+      for (int c = 0; c < columns; c += LANES<T>) store<T>(to + c, load<T>(to + c) + load<T>(from + c));
+    }
+  }
+  for (int k = 0; k < n; k += LANES<T>)
+    for (int l = 0, m = 0; l <= ORDER; l++) {
+      Vector<T> Y[2 * ORDER + 1], dY[2 * ORDER + 1];
+      for (int i = 0; i <= 2 * l; i++) {
+        Y[i] = load<T>(at.angular + (m + i) * n + k);
+        dY[i] = all<T>(0);
+      }
+      for (int b = 0; b < z.radial; b++) {
+        const Vector<T> R = load<T>(at.radial + (l * z.radial + b) * n + k);
+        Vector<T> dR = all<T>(0);
+        for (int i = 0; i <= 2 * l; i++) {
+          const Vector<T> d = load<T>(dbasis + ((m + i) * z.radial + b) * n + k);
+          dR += d * Y[i];
+          dY[i] += d * R;
+        }
+        store<T>(scratch.dradial.data() + (l * z.radial + b) * n + k, dR);
+      }
+      for (int i = 0; i <= 2 * l; i++) store<T>(scratch.dangular.data() + (m + i) * n + k, dY[i]);
+      m += 2 * l + 1;
+    }
+  edge_gradient<T, ORDER>(model, edges, scratch, scratch.dradial.data(), scratch.dangular.data(), add);
+}
+
+// masked [(l, b, element)][n]: the radial functions of the neighbors of each element, zero at the others.
+template <class T>
+void mask_radial(const Model<T>& model, const Structure& s, const Neighbors<T>& edges, const T* radial,
+                 Scratch<T>& scratch) {
+  const Sizes& z = model.sizes;
+  const int n = edges.n;
+  memset(scratch.masks.data(), 0, sizeof(T) * z.elements * n);
+  for (int k = 0; k < edges.count; k++) scratch.masks[s.species[edges.atom[k]] * n + k] = 1;
+  T* to = scratch.masked.data();
+  for (int row = 0; row < (z.order + 1) * z.radial; row++)
+    for (int e = 0; e < z.elements; e++, to += n)
+      for (int k = 0; k < n; k += LANES<T>)
+        store<T>(to + k, load<T>(radial + row * n + k) * load<T>(&scratch.masks[e * n + k]));
+}
+
+// Moments of one atom for each element, which the folded weights of the first layer take.
+template <class T, int ORDER>
+void sum_elements(const Model<T>& model, const Structure& s, const Neighbors<T>& edges, int a, size_t most,
+                  Scratch<T>& scratch) {
+  const int n = edges.n, depth = model.start.depth, stride = model.start.stride;
+  const EdgePlaces<T> at = places(model, scratch, a, most, 0);
+  edge_functions<T, ORDER>(model, edges, scratch, at.radial, at.angular, false);
+  mask_radial(model, s, edges, at.radial, scratch);
+  for (int l = 0; l <= ORDER; l++)
+    inner_products<T>(2 * l + 1, depth, n, at.angular + l * l * n, scratch.masked.data() + l * depth * n,
+                      scratch.moments_of[l] + a * stride, BLOCK * stride);
+}
+
+template <class T, int ORDER>
+void sum_elements_back(const Model<T>& model, const Structure& s, const Neighbors<T>& edges, int a, size_t most,
+                       Scratch<T>& scratch, bool add) {
+  const Sizes& z = model.sizes;
+  const int n = edges.n, depth = model.start.depth, stride = model.start.stride;
+  const EdgePlaces<T> at = places(model, scratch, a, most, 0);
+  edge_functions<T, ORDER>(model, edges, scratch, at.radial, at.angular, true);
+  mask_radial(model, s, edges, at.radial, scratch);
+  for (int l = 0; l <= ORDER; l++) {
+    const Left<T> by_moment{scratch.moments_of[l] + a * stride, BLOCK * stride};
+    const T* angular = at.angular + l * l * n;
+    T* dmasked = scratch.dbasis.data();
+    multiply<T>(2 * l + 1, n, depth, by_moment, scratch.masked.data() + l * depth * n, n,
+                scratch.dangular.data() + l * l * n, n);
+    multiply<T>(depth, n, 2 * l + 1, {by_moment.data, 1, BLOCK * stride}, angular, n, dmasked, n);
+    for (int b = 0; b < z.radial; b++)
+      for (int k = 0; k < n; k += LANES<T>) {
+        Vector<T> d = all<T>(0);
+        for (int e = 0; e < z.elements; e++)
+          d += load<T>(dmasked + (b * z.elements + e) * n + k) * load<T>(&scratch.masks[e * n + k]);
+        store<T>(scratch.dradial.data() + (l * z.radial + b) * n + k, d);
+      }
+  }
+  edge_gradient<T, ORDER>(model, edges, scratch, scratch.dradial.data(), scratch.dangular.data(), add);
+}
+
+}  // namespace mdpot
