@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -15,7 +16,8 @@ from mdpot.heads import Potential, build_potential
 from mdpot.kernels import Kernel, Result, library
 from mdpot.neighbors import neighbor_list
 
-SETS = library.supported()
+LIBRARIES = [os.environ["MDPOT_TEST_KERNELS"]] if "MDPOT_TEST_KERNELS" in os.environ else library.supported()
+"""Instruction sets; or the file of one library, such as one with sanitizers in it (see `.ci/sanitize`)."""
 
 
 @dataclass
@@ -30,10 +32,10 @@ class Structure:
         return edge_index[0], edge_index[1], shifts
 
 
-@pytest.fixture(params=SETS or [pytest.param(None, marks=pytest.mark.skip(reason="the kernels are not compiled"))])
+@pytest.fixture(params=LIBRARIES or [pytest.param(None, marks=pytest.mark.skip(reason="the kernels are not compiled"))])
 def lib(request: pytest.FixtureRequest):
     """The library for each instruction set of this machine."""
-    return library.of(request.param)
+    return library.load(request.param) if os.path.sep in request.param else library.of(request.param)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -72,9 +74,11 @@ def make_structures() -> Callable[..., list[Structure]]:
 
         def random(n: int, cell: np.ndarray, pbc=(True, True, True), shift: float = 0.0) -> Structure:
             placed: list[np.ndarray] = []
+            images = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3), -1).reshape(-1, 3) @ cell
             while len(placed) < n:
                 trial = rng.uniform(0, 1, 3) @ cell
-                if all(np.linalg.norm(trial - other) > 0.8 for other in placed):
+                others = np.array(placed).reshape(-1, 1, 3) + images
+                if (np.linalg.norm(others - trial, axis=-1) > 0.8).all():
                     placed.append(trial)
             positions = np.array(placed).reshape(-1, 3) + shift
             return Structure(rng.choice(elements, n), positions, cell, np.array(pbc))

@@ -105,7 +105,7 @@ def test_zoo(lib, name, make_structures, reference, run) -> None:
 
 def test_derivatives_by_finite_differences(lib, make_potential, make_structures, run) -> None:
     kernel = Kernel(make_potential(order=3, layers=3), lib=lib)
-    structure, step = make_structures()[3], 1e-4
+    structure, step = make_structures()[3], 3e-6
     found = run(kernel, structure)
     rng = np.random.default_rng(0)
     for _ in range(6):
