@@ -53,7 +53,8 @@ def test_candidates_that_do_not_fit_are_an_error(lib, make_potential, structure)
     i, j, shifts = structure.candidates(4.5)
 
     def call(*candidates: np.ndarray) -> None:
-        kernel(structure.numbers, structure.positions, structure.cell, candidates)
+        i, j, shifts = candidates
+        kernel(structure.numbers, structure.positions, structure.cell, (i, j, shifts))
 
     for k, wrong in ((0, n), (5, -1), (len(j) - 1, 2**40)):
         bad = j.copy()
@@ -208,5 +209,6 @@ def test_inputs_stay_as_they_are(lib, make_potential, structure) -> None:
     before = [array.copy() for array in arrays]
     for array in arrays:
         array.flags.writeable = False
-    kernel(*arrays[:3], tuple(arrays[3:]), True)
+    numbers, positions, cell, i, j, shifts = arrays
+    kernel(numbers, positions, cell, (i, j, shifts), True)
     assert all(np.array_equal(a, b) for a, b in zip(arrays, before, strict=True))

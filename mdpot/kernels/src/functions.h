@@ -18,10 +18,11 @@ template <class T> MDPOT_INLINE Vector<T> reduced(Vector<T> distance, T cutoff) 
   return x > T(1) ? all<T>(1) : x;
 }
 
-// sin(k frequency d) envelope norm / d, with frequency = π / cutoff, for k = 1 … n_basis into values[k - 1][n] and, where slopes is not null, their
-// derivatives by d into slopes[k - 1][n]. n is a multiple of LANES.
+// sin(k frequency d) envelope norm / d for k = 1 … n_basis, with frequency = π / cutoff, into values[k - 1][n]; where
+// slopes is not null, their derivatives by d into slopes[k - 1][n]. n is a multiple of LANES.
 template <class T>
-void bessel_functions(const T* distance, int n, int n_basis, double frequency, T cutoff, T norm, T* values, T* slopes) {
+void bessel_functions(const T* distance, int n, int n_basis, double frequency, T cutoff, T norm, T* values,
+                      T* slopes) {
   using V = Vector<T>;
   constexpr int STRETCH = 8;
   for (int k = 0; k < n; k += LANES<T>) {
