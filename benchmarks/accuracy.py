@@ -120,10 +120,10 @@ def time_steps(folders: dict[str, Path], args: argparse.Namespace) -> dict[str, 
     from contenders import Contender, make_start, through_calculator
     from speed import warm_up
 
-    from mdpot.zoo import ZOO, find_potential
+    from mdpot.zoo import ZOO, find_model
 
     torch.set_num_threads(args.threads)
-    start = make_start(find_potential(next(iter(ZOO))), N_WATERS, SEED)
+    start = make_start(find_model(next(iter(ZOO))), N_WATERS, SEED)
     runs, calls = {}, {}
     for name, folder in folders.items():
         trainer: Trainer = TRAINERS[name]

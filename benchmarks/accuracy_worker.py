@@ -25,7 +25,7 @@ ENVIRONMENT = {
 
 
 def test(calculator: BaseCalculator, frames: Frames, own: bool) -> dict[str, float]:
-    """The errors on the test split, keys and units in `mdpot.training.evaluate.METRICS`.
+    """The errors on the test split, keys and units in `mdpot.training.metrics.METRICS`.
 
     Args:
         calculator: of the trained potential.

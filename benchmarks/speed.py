@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     import torch
     from speed_report import describe_machine, summarize, to_markdown
 
-    from mdpot.zoo import find_potential
+    from mdpot.zoo import find_model
 
     torch.set_num_threads(args.threads)
     began = time.perf_counter()
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
         sizes.append(time_size(args, n_waters, began + args.seconds * share))
     machine["load_average_after"] = list(os.getloadavg())
     machine["wall_seconds"] = round(time.perf_counter() - began, 1)
-    result = summarize(find_potential(args.model), machine, sizes, SEED)
+    result = summarize(find_model(args.model), machine, sizes, SEED)
     text = to_markdown(result)
     sys.stdout.write("\n" + text)
     if args.out is not None:
@@ -59,7 +59,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--model", type=Path, required=True, help="potential file, or name of the zoo, that knows hydrogen and oxygen")
     add("--waters", type=int, nargs="+", default=[64, 258], help="sizes of the boxes, molecules")
     add("--threads", type=int, default=2)
-    add("--backends", nargs="+", default=["eager", "torchscript"], choices=["eager", "torchscript", "compile"])
+    backends = ["native", "eager", "torchscript"]
+    add("--backends", nargs="+", default=backends, choices=[*backends, "compile"])
     add(
         "--peers",
         nargs="*",

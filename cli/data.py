@@ -71,6 +71,8 @@ def _inspection_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "vacuum", ", ".join(f"along {axis} in {n:,}" for axis, n in found["vacuum"].items())
     for kind in ("energy", "forces", "stress"):
         yield kind, found[f"{kind}_key"] or "none"
+    for name, limits in found["properties"].items():
+        yield "property", f"{name}, " + (f"{limits[0]:.4g} to {limits[1]:.4g}" if limits else "none")
     if found["other_keys"]:
         yield "also seen", ", ".join(found["other_keys"])
     yield (
@@ -118,7 +120,8 @@ def prepare(name: str, data: Path | None, size: str | None, as_json: bool) -> No
         "elements": " ".join(found["elements"]),
         "labels": found["labels"],
         "with stress": f"{found['stress']:,}" if found["stress"] else "",
-        "RMS force": f"{found['rms_force']:.3f} eV/Å",
+        "properties": ", ".join(found["properties"]),
+        "RMS force": f"{found['rms_force']:.3f} eV/Å" if found["rms_force"] else "",
         "splits": ", ".join(f"{key} {count:,}" for key, count in found["splits"].items()),
         "test sets": ", ".join(f"{key} {count:,}" for key, count in found["tests"].items()),
         "files": " ".join(found["files"]),

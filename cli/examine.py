@@ -50,47 +50,62 @@ def evaluate(file: Path, data: Path, device: str | None, as_json: bool, labels: 
 @click.argument("file", type=PATH)
 @json_option
 def info(file: Path, as_json: bool) -> None:
-    """Say what a potential file holds: architecture, elements, units, errors, and where it came from.
+    """Say what a model file holds: architecture, elements, units, errors, and where it came from.
 
-    FILE is a potential file, the folder of a run, or a name of the zoo. --json prints all there is, the whole
-    recipe too.
+    FILE is a file with a potential, a property or an ensemble, the folder of a run, or a name of the zoo. --json
+    prints all there is, the whole recipe too.
     """
-    from mdpot.modelfile import read_metadata
-    from mdpot.zoo import find_potential
+    from mdpot.kernels import engine_on_cpu
+    from mdpot.modelfile import open_model
 
-    path = find_potential(file)
-    metadata = read_metadata(path)
+    model = open_model(file)
+    metadata = model.header
+    if model.predicts == "potential" and not model.exported:
+        metadata = {**metadata, "cpu_engine": engine_on_cpu(model.potential("cpu"))}
     if as_json:
         click.echo(json.dumps(metadata, indent=2, ensure_ascii=False))
         return
-    click.echo(f"file: {path}")
+    click.echo(f"file: {model.path}")
     print_table(_rows(metadata))
     if errors := metadata.get("provenance", {}).get("metrics"):
         print_errors(errors)
 
 
 def _rows(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What a person wants to know: the potential first, then where it came from; no long lists."""
+    """What a person wants to know: the model first, then where it came from; no long lists."""
     from ase.data import chemical_symbols
 
+    symbols = [chemical_symbols[z] for z in metadata["elements"]]
+    members = metadata.get("members", [])
+    first: dict[str, Any] = {"kind": metadata.get("kind", "potential")}
+    if members:
+        first["members"] = len(members)
+        first |= {f"member {index}": _member(part) for index, part in enumerate(members)}
+    else:
+        first |= {"model": metadata["model"], "hyperparameters": metadata["hyperparameters"]}
+    first |= {"cutoff (Å)": metadata["cutoff"], "elements": " ".join(symbols)}
+    if "property" in metadata:
+        first |= {key: metadata.get(key) for key in ("property", "unit", "pooling")}
+    if "reference_energies" in metadata:
+        energies = metadata["reference_energies"].values()
+        first["reference energies (eV)"] = dict(zip(symbols, energies, strict=True))
     provenance = dict(metadata.get("provenance", {}))
     recipe = provenance.pop("recipe", {})
-    symbols = [chemical_symbols[z] for z in metadata["elements"]]
-    energies = dict(zip(symbols, metadata["reference_energies"].values(), strict=True))
-    first = {
-        "model": metadata["model"],
-        "hyperparameters": metadata["hyperparameters"],
-        "cutoff (Å)": metadata["cutoff"],
-        "elements": " ".join(symbols),
-        "reference energies (eV)": energies,
-        "recipe": f"{recipe.get('name', '')} {recipe.get('preset', '')}".strip(),
-    }
-    shown = {*first, "cutoff", "provenance", "reference_energies", "structures"}
-    rest = {key: value for key, value in metadata.items() if key not in shown}
+    first["recipe"] = f"{recipe.get('name', '')} {recipe.get('preset', '')}".strip()
+    hidden = {"cutoff", "provenance", "reference_energies", "structures", "members"}
+    hidden |= {"model", "hyperparameters"} if members else set()
+    rest = {key: value for key, value in metadata.items() if key not in hidden | first.keys()}
     for part in (first, rest, {key: value for key, value in provenance.items() if key != "metrics"}):
         for key, value in part.items():
             if value not in (None, "", {}):
                 yield key.replace("_", " "), _text(value)
+
+
+def _member(header: Mapping[str, Any]) -> str:
+    """One member of an ensemble in a few words."""
+    provenance = header.get("provenance", {})
+    seed = f", seed {provenance['seed']}" if "seed" in provenance else ""
+    return f"{header['model']}, {_text(header['hyperparameters'])}{seed}"
 
 
 def _text(value: Any) -> str:

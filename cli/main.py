@@ -5,13 +5,15 @@ from __future__ import annotations
 import click
 
 from mdpot import __version__
+from mdpot.cli.bench import bench
 from mdpot.cli.data import data
 from mdpot.cli.examine import evaluate, info
 from mdpot.cli.export import export
 from mdpot.cli.failure import OneLineErrors
 from mdpot.cli.md import md
+from mdpot.cli.predict import ensemble, predict
 from mdpot.cli.reproduce import reproduce
-from mdpot.cli.train import finetune, pretrain, train
+from mdpot.cli.train import finetune, finetune_property, pretrain, train
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -32,5 +34,8 @@ def main() -> None:
     """
 
 
-for command in (train, pretrain, finetune, evaluate, info, export, md, data, reproduce):
+for command in (
+    train, pretrain, finetune, finetune_property, evaluate, predict, ensemble, info, export, md, bench, data,
+    reproduce,
+):  # fmt: skip
     main.add_command(command)

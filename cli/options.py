@@ -75,7 +75,7 @@ def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @dataclass(frozen=True)
-class Request:
+class TrainingRequest:
     """What a training command was asked for, checked: the options that all three share.
 
     Attributes:
@@ -126,7 +126,7 @@ class Request:
 
 
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """RECIPE and all that says which run of it; the command gets them as one `Request`, its other options by name."""
+    """RECIPE and all that says which run of it, which the command gets as one `TrainingRequest`; the rest by name."""
 
     @wraps(command)
     def wrapped(
@@ -150,7 +150,7 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         )
         loaded = read_recipe(recipe, preset, overrides, model, print_recipe)
         check_device(device)
-        return command(Request(loaded, data, out, model, seed, device, resume, tensorboard), **others)
+        return command(TrainingRequest(loaded, data, out, model, seed, device, resume, tensorboard), **others)
 
     options = [
         click.argument("recipe"),

@@ -8,16 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from mdpot.training.listener import Listener
+from mdpot.training.metrics import LOGGED, SHOWN
 from mdpot.training.trainer import Report
-
-SHOWN = {
-    "cosine": "cosine {:.3f}",
-    "force_rmse": "force RMSE {:.1f} meV/Å",
-    "force_mae": "force MAE {:.1f} meV/Å",
-    "energy_mae": "energy MAE {:.2f} meV/atom",
-    "stress_mae": "stress MAE {:.2f} meV/Å³",
-}
-"""The numbers of a report that are worth a look, and how they read."""
 
 
 class TerminalListener(Listener):
@@ -78,8 +70,8 @@ def _pace(report: Report) -> str:
 
 def _numbers(report: Report, split: str) -> str:
     """The shown numbers of one split, joined; empty where the report has none."""
-    found = ((text, report.numbers.get(f"{split}/{key}")) for key, text in SHOWN.items())
-    return ", ".join(text.format(value) for text, value in found if value is not None)
+    found = ((LOGGED[key], report.numbers.get(f"{split}/{key}")) for key in SHOWN)
+    return ", ".join(metric.sentence(value) for metric, value in found if value is not None)
 
 
 def duration(seconds: float) -> str:

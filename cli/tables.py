@@ -5,20 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-ROWS = {
-    "frames": ("n_frames", "{:,.0f}"),
-    "energy RMSE (meV/atom)": ("energy_rmse", "{:.2f}"),
-    "energy MAE (meV/atom)": ("energy_mae", "{:.2f}"),
-    "energy RMSE (meV/structure)": ("energy_rmse_structure", "{:.1f}"),
-    "energy MAE (meV/structure)": ("energy_mae_structure", "{:.1f}"),
-    "force RMSE (meV/Å)": ("force_rmse", "{:.1f}"),
-    "force MAE (meV/Å)": ("force_mae", "{:.1f}"),
-    "stress RMSE (meV/Å³)": ("stress_rmse", "{:.2f}"),
-    "stress MAE (meV/Å³)": ("stress_mae", "{:.2f}"),
-}
-"""Title to key and format; keys and units as in `mdpot.training.evaluate.METRICS`."""
-
-BASELINE = "no force, mean energy:"
+from mdpot.training.metrics import BASELINES, ERRORS, METRICS, Metric, baseline_of
 
 
 def print_errors(tables: Mapping[str, Mapping[str, float]]) -> None:
@@ -27,19 +14,22 @@ def print_errors(tables: Mapping[str, Mapping[str, float]]) -> None:
     Args:
         tables: errors by name of the set.
     """
-    rows = _error_rows(tables, "")
-    if baseline := _error_rows(tables, "baseline_"):
-        rows += [[BASELINE, *("" for _ in tables)], *([f"  {title}", *cells] for title, *cells in baseline)]
+    rows = _rows(tables, {key: METRICS[key] for key in ("n_frames", *ERRORS)})
+    if baseline := _rows(tables, {of: ERRORS[key] for key, of in BASELINES.items()}):
+        rows += [
+            [f"{baseline_of(tables)}:", *("" for _ in tables)],
+            *([f"  {title}", *cells] for title, *cells in baseline),
+        ]
     print_table(rows, list(tables))
 
 
-def _error_rows(tables: Mapping[str, Mapping[str, float]], prefix: str) -> list[list[str]]:
-    """A row for each kind of error that a table has, under its key with this prefix."""
+def _rows(tables: Mapping[str, Mapping[str, float]], metrics: Mapping[str, Metric]) -> list[list[str]]:
+    """A row for each of the metrics, by key, that a table has."""
     rows = []
-    for title, (key, style) in ROWS.items():
-        cells = [style.format(v[prefix + key]) if prefix + key in v else "" for v in tables.values()]
+    for key, metric in metrics.items():
+        cells = [metric.text(table[key]) if key in table else "" for table in tables.values()]
         if any(cells):
-            rows.append([title, *cells])
+            rows.append([metric.heading, *cells])
     return rows
 
 
@@ -51,13 +41,9 @@ def print_comparison(quantities: Mapping[str, Mapping[str, Any]]) -> None:
     """
     arms = list(next(iter(quantities.values())))
     rows = []
-    for title, (key, style) in ROWS.items():
-        if key in quantities:
-            cells = []
-            for arm in arms:
-                mean, error = quantities[key][arm]["mean"], quantities[key][arm]["standard_error"]
-                cells.append(style.format(mean) + (f" ± {style.format(error)}" if error is not None else ""))
-            rows.append([title, *cells])
+    for key, parts in quantities.items():
+        values = [METRICS[key].text(parts[arm]["mean"], parts[arm]["standard_error"]) for arm in arms]
+        rows.append([METRICS[key].heading, *values])
     print_table(rows, arms)
 
 

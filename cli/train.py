@@ -1,4 +1,4 @@
-"""`mdpot pretrain`, `mdpot finetune`, `mdpot train`."""
+"""`mdpot pretrain`, `mdpot finetune`, `mdpot finetune-property`, `mdpot train`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mdpot.cli.options import PATH, Request, recipe_options
+from mdpot.cli.options import PATH, TrainingRequest, recipe_options
 from mdpot.cli.tables import print_comparison, print_errors
 from mdpot.errors import MdpotError
 
@@ -26,7 +26,7 @@ from mdpot.errors import MdpotError
     metavar="N",
     help="With --compare-scratch: repeat both with N seeds, from --seed on, for a standard error.  [default: 3]",
 )
-def train(request: Request, compare_scratch: bool, seeds: int | None) -> None:
+def train(request: TrainingRequest, compare_scratch: bool, seeds: int | None) -> None:
     """Pretrain, finetune and test: from frames to a potential.
 
     RECIPE is a TOML file or the name of a shipped recipe: custom, rmd17-MOLECULE, water-blypd3, water-rpbe,
@@ -46,7 +46,7 @@ def train(request: Request, compare_scratch: bool, seeds: int | None) -> None:
     _print_result(request.out(), result)
 
 
-def _compare(request: Request, seeds: int) -> None:
+def _compare(request: TrainingRequest, seeds: int) -> None:
     if request.tensorboard:
         raise MdpotError("--tensorboard shows one run; leave it away with --compare-scratch")
     from mdpot.training.compare import run_compare
@@ -58,7 +58,7 @@ def _compare(request: Request, seeds: int) -> None:
 
 @click.command()
 @recipe_options
-def pretrain(request: Request) -> None:
+def pretrain(request: TrainingRequest) -> None:
     """Pretrain only; the labels of the frames are not used.
 
     RECIPE is a TOML file or the name of a shipped recipe: custom, rmd17-MOLECULE, water-blypd3, water-rpbe,
@@ -84,7 +84,7 @@ def pretrain(request: Request) -> None:
     metavar="FILE",
     help="File with the weights to start from, of `mdpot pretrain` or of any run.",
 )
-def finetune(request: Request, from_file: Path) -> None:
+def finetune(request: TrainingRequest, from_file: Path) -> None:
     """Finetune a pretrained network on labeled frames, and test it.
 
     RECIPE is a TOML file or the name of a shipped recipe: custom, rmd17-MOLECULE, water-blypd3, water-rpbe,
@@ -96,6 +96,29 @@ def finetune(request: Request, from_file: Path) -> None:
     suffix = "-finetune"
     with request.listening(suffix) as listener:
         result = run_finetune(request.recipe, from_file=from_file, **request.arguments(suffix), listener=listener)
+    _print_result(request.out(suffix), result)
+
+
+@click.command("finetune-property")
+@recipe_options
+@click.option(
+    "--from",
+    "from_file",
+    type=PATH,
+    metavar="FILE",
+    help="File with the weights to start from, of `mdpot pretrain` or of any run.  [default: random weights]",
+)
+def finetune_property(request: TrainingRequest, from_file: Path | None) -> None:
+    """Finetune a network on a property: one number a structure, such as a band gap.
+
+    RECIPE is a TOML file or the name of a shipped recipe with a table [property]; its network must be that of the
+    file. The folder of the run receives what that of `mdpot train` does; `mdpot predict` takes its model.
+    """
+    from mdpot.training.run import run_property
+
+    suffix = "-property"
+    with request.listening(suffix) as listener:
+        result = run_property(request.recipe, from_file=from_file, **request.arguments(suffix), listener=listener)
     _print_result(request.out(suffix), result)
 
 

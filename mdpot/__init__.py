@@ -19,9 +19,10 @@ from mdpot.errors import MdpotError
 if TYPE_CHECKING:
     from mdpot.calculator import MaskedGNNCalculator
     from mdpot.graph import Graph
-    from mdpot.heads import Potential, build_potential
-    from mdpot.modelfile import load_potential, save_potential
+    from mdpot.heads import Potential, PropertyModel, build_potential, build_property
+    from mdpot.modelfile import load_potential, open_model, save_model, save_potential
     from mdpot.models import MODELS
+    from mdpot.predictor import PropertyPredictor
 
 __version__ = "0.1.0"
 
@@ -31,9 +32,14 @@ __all__ = [
     "MaskedGNNCalculator",
     "MdpotError",
     "Potential",
+    "PropertyModel",
+    "PropertyPredictor",
     "__version__",
     "build_potential",
+    "build_property",
     "load_potential",
+    "open_model",
+    "save_model",
     "save_potential",
 ]
 
@@ -42,8 +48,13 @@ _HOME = {
     "Graph": "mdpot.graph",
     "MaskedGNNCalculator": "mdpot.calculator",
     "Potential": "mdpot.heads",
+    "PropertyModel": "mdpot.heads",
+    "PropertyPredictor": "mdpot.predictor",
     "build_potential": "mdpot.heads",
+    "build_property": "mdpot.heads",
     "load_potential": "mdpot.modelfile",
+    "open_model": "mdpot.modelfile",
+    "save_model": "mdpot.modelfile",
     "save_potential": "mdpot.modelfile",
 }
 

@@ -16,15 +16,17 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError, unknown
-from mdpot.export import is_exported, load_exported
-from mdpot.heads import Potential
+from mdpot.evaluator import usual_outputs
+from mdpot.heads import AnyPotential, PotentialEnsemble
+from mdpot.heads.ensemble import SPREADS
 from mdpot.kernels import Kernel, Native, find_kernel, make_kernel
-from mdpot.modelfile import as_dtype, cautions, load_potential
+from mdpot.modelfile import ModelFile, open_model
+from mdpot.modelformat import as_dtype
 from mdpot.neighbors import VerletList
-from mdpot.zoo import find_potential
 
 BACKENDS = ("auto", "native", "torch", "eager", "torchscript", "compile")
 ARGUMENTS = ("ckpt", "device", "dtype", "skin", "backend")
+WHOLE = ("energy", "interaction", "stress", "energy_std")  # one for each structure
 ASE_ARGUMENTS = {"atoms", "label", "directory"}
 
 
@@ -37,7 +39,8 @@ class MaskedGNNCalculator(Calculator):
     between calls. Neither torch's default dtype nor its threads are touched; set those in the script.
 
     Properties: energy and free_energy (eV), energies (eV, per atom), forces (eV/Å), stress (Voigt order, eV/Å^3,
-    positive under tension; only with three periodic directions).
+    positive under tension; only with three periodic directions). For an ensemble these are means, and its spread is
+    there too, as energy_std (eV/atom) and forces_std (eV/Å, per component).
 
     Args:
         ckpt: a potential file, the folder of a run, a TorchScript file of `mdpot export`, or a name in `mdpot.zoo.ZOO`.
@@ -59,7 +62,7 @@ class MaskedGNNCalculator(Calculator):
 
     def __init__(
         self,
-        ckpt: str | Path,
+        ckpt: str | Path | ModelFile,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         skin: float = 0.5,
@@ -71,12 +74,16 @@ class MaskedGNNCalculator(Calculator):
         super().__init__(**kwargs)
         if backend not in BACKENDS:
             raise unknown("backend", backend, BACKENDS)
-        self.path = find_potential(ckpt)
         self.backend, self.skin = backend, float(skin)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.dtype = None if dtype is None else as_dtype(dtype)
-        self._load()
-        for caution in cautions(self.metadata):
+        model = open_model(ckpt).require("potential")
+        self.path, self.metadata = model.path, model.header
+        self._kept: Atoms | None = None
+        self.evaluate = self._load(model)
+        if model.kind == "ensemble" and not model.exported:
+            self.implemented_properties = [*self.implemented_properties, *SPREADS]
+        for caution in model.cautions:
             warnings.warn(f"{self.path}: {caution}", stacklevel=2)
 
     def calculate(
@@ -102,6 +109,7 @@ class MaskedGNNCalculator(Calculator):
             raise MdpotError("the potential gave forces that are not finite; look for atoms on top of each other.")
         energy = float(out["energy"])
         self.results = {"energy": energy, "free_energy": energy, "energies": out["energies"], "forces": forces}
+        self.results |= {name: out[name] for name in SPREADS if name in out}
         if wants_stress:
             self.results["stress"] = full_3x3_to_voigt_6_stress(out["stress"])
 
@@ -137,16 +145,13 @@ class MaskedGNNCalculator(Calculator):
             kept.arrays["positions"][:] = atoms.positions
         self.atoms = kept
 
-    def _load(self) -> None:
-        """Reads the file, and sets `metadata` and `evaluate`: (atoms, wants_stress) to the results as arrays."""
-        self._kept: Atoms | None = None
-        if is_exported(self.path):
-            if self.backend not in ("auto", "torch", "torchscript", "eager") or self.dtype is not None:
+    def _load(self, model: ModelFile) -> _Exported | _Fused | _Loaded:
+        """What evaluates a model: (atoms, wants_stress) to the results as arrays."""
+        if model.exported:
+            if self.backend in ("native", "compile") or self.dtype is not None:
                 raise MdpotError(f"{str(self.path)!r} is an exported file: its backend and dtype cannot be changed.")
-            self.evaluate = _Exported(self.path.absolute(), self.device)
-            self.metadata = self.evaluate.metadata
-            return
-        potential, self.metadata = load_potential(self.path, self.device, self.dtype)
+            return _Exported(model, self.device)
+        potential = model.potential(self.device, self.dtype)
         kernel = None
         if self.backend == "native":
             if self.device.type != "cpu":
@@ -154,10 +159,9 @@ class MaskedGNNCalculator(Calculator):
             kernel = make_kernel(potential)
         elif self.backend == "auto" and self.device.type == "cpu":
             kernel = find_kernel(potential)
-        if kernel is None:
-            self.evaluate = _Loaded(potential, self.backend, self.skin, self.device)
-        else:
-            self.evaluate = _Fused(kernel, self.skin)
+        if kernel is not None:
+            return _Fused(kernel, self.skin)
+        return _Loaded(potential, self.backend, self.skin, self.device)
 
     def _check_elements(self, numbers: np.ndarray) -> None:
         strange = sorted(set(numbers.tolist()) - set(self.metadata["elements"]))
@@ -184,7 +188,7 @@ class _Fused:
 class _Loaded:
     """A potential in torch, with a neighbor list around it."""
 
-    def __init__(self, potential: Potential, backend: str, skin: float, device: torch.device) -> None:
+    def __init__(self, potential: AnyPotential, backend: str, skin: float, device: torch.device) -> None:
         self.potential, self.backend, self.device = potential, backend, device
         self.description = "torch" if backend in ("auto", "torch", "eager") else f"torch ({backend})"
         self.neighbors = VerletList(potential.cutoff, skin)
@@ -197,7 +201,9 @@ class _Loaded:
                 warnings.simplefilter("ignore", DeprecationWarning)  # torch announces the end of TorchScript
                 self._forward = torch.jit.script(self.potential)
         elif self.backend == "compile":
-            self.potential.backbone.compile(dynamic=True)
+            members: Any = self.potential.members if isinstance(self.potential, PotentialEnsemble) else [self.potential]
+            for potential in members:
+                potential.backbone.compile(dynamic=True)
 
     def __getstate__(self) -> dict[str, Any]:
         # What is scripted or compiled does not pickle; a copy makes it again.
@@ -221,9 +227,14 @@ class _Loaded:
                 torch.as_tensor(edge_index, device=self.device),
                 torch.tensor(shifts, **float64),
                 None,
-                wants_stress,
+                self._outputs(wants_stress),
             )
         return _arrays(out)
+
+    def _outputs(self, wants_stress: bool) -> list[str]:
+        """What is asked of the network: of an ensemble its spread, too."""
+        spreads = (name for name in SPREADS if name in self.potential.known_outputs)
+        return [*usual_outputs(wants_stress), *spreads]
 
 
 class _Exported:
@@ -231,13 +242,13 @@ class _Exported:
 
     description = "torch (exported file)"
 
-    def __init__(self, path: Path, device: torch.device) -> None:
-        self.path, self.device = path, device
-        self.module, self.metadata = load_exported(path, device)
+    def __init__(self, model: ModelFile, device: torch.device) -> None:
+        self.model, self.device = model, device
+        self.module: Any = model.module(device)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A scripted module does not pickle: a copy reads the file again.
-        return _Exported, (self.path, self.device)
+        # A scripted module does not pickle: a copy loads the content again.
+        return _Exported, (self.model, self.device)
 
     def __call__(self, atoms: Atoms, wants_stress: bool) -> dict[str, np.ndarray]:
         with exact_gradients():
@@ -252,6 +263,6 @@ class _Exported:
 
 
 def _arrays(out: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """The results of one structure in float64; "stress", where there is one, [3, 3]."""
+    """The results of one structure in float64; those of the whole structure without an axis for it."""
     found = {name: tensor.double().cpu().numpy() for name, tensor in out.items()}
-    return {**found, "energy": found["energy"][0], **({"stress": found["stress"][0]} if "stress" in found else {})}
+    return {name: value[0] if name in WHOLE else value for name, value in found.items()}

@@ -3,12 +3,38 @@
 Everything here scripts and needs nothing but torch.
 """
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from mdpot.heads.potential import Potential
+from mdpot.heads import AnyPotential
 from mdpot.torch_neighbors import TorchNeighborList
 from mdpot.units import KJ_PER_MOL, NM
+
+
+@dataclass(frozen=True)
+class Particles:
+    """Which particles of an OpenMM System are the atoms of a potential.
+
+    Attributes:
+        numbers: [n_atoms], atomic numbers.
+        atoms: [n_atoms], their indices among the particles, ascending; None: the particles are the atoms.
+        count: number of particles.
+    """
+
+    numbers: list[int]
+    atoms: list[int] | None
+    count: int
+
+    def enter(self, module: Any) -> None:
+        """Tells a `ForOpenMM`, scripted or not; errors as its `set_atoms`."""
+        numbers = torch.tensor(self.numbers, dtype=torch.int64)
+        if self.atoms is None:
+            module.set_atoms(numbers, None, 0)
+        else:
+            module.set_atoms(numbers, torch.tensor(self.atoms, dtype=torch.int64), self.count)
 
 
 class Evaluator(nn.Module):
@@ -24,7 +50,7 @@ class Evaluator(nn.Module):
 
     lookup: Tensor
 
-    def __init__(self, potential: Potential, skin: float = 0.5):
+    def __init__(self, potential: AnyPotential, skin: float = 0.5):
         super().__init__()
         self.potential = potential
         self.neighbors = TorchNeighborList(potential.cutoff, skin)
@@ -32,27 +58,26 @@ class Evaluator(nn.Module):
         self.eval()
 
     def forward(
-        self, numbers: Tensor, positions: Tensor, cell: Tensor, pbc: Tensor, compute_stress: bool = False
+        self, numbers: Tensor, positions: Tensor, cell: Tensor, pbc: Tensor, outputs: list[str] | None = None
     ) -> dict[str, Tensor]:
-        """Energy and its derivatives.
+        """What is asked for, see `Potential.forward`.
 
         Args:
             numbers: [n_atoms] int64, atomic numbers, all among those trained.
             positions: [n_atoms, 3], Å, wrapped or not.
             cell: [3, 3], Å, rows are lattice vectors; rows of aperiodic directions are ignored.
             pbc: [3] bool, periodic directions.
-            compute_stress: whether to return the stress; only where all directions are periodic.
+            outputs: names; None is energy and forces. The stress only where all directions are periodic.
 
         Returns:
-            "energy" [1] float64 eV, "energies" [n_atoms] float64 eV, "forces" [n_atoms, 3] float64 eV/Å,
-            "stress" [1, 3, 3] float64 eV/Å^3 (positive under tension) if asked, "interaction" [1] eV.
+            "energy" [1] float64 eV, "energies" [n_atoms] float64 eV, "interaction" [1] eV, and where asked "forces"
+            [n_atoms, 3] float64 eV/Å, "stress" [1, 3, 3] float64 eV/Å^3 (positive under tension), …
 
         Raises:
-            RuntimeError: an element was not trained, shapes do not fit, positions are not finite, a periodic
-                direction has no cell vector, or gradients are switched off.
+            RuntimeError: an element was not trained, shapes do not fit, positions are not finite, or a periodic
+                direction has no cell vector.
+            MdpotError: as `Potential.forward`.
         """
-        if not torch.is_grad_enabled():
-            raise RuntimeError("forces need gradients: call this outside of torch.no_grad and torch.inference_mode.")
         device = self.lookup.device
         if positions.dim() != 2 or positions.shape[1] != 3 or positions.shape[0] != numbers.shape[0]:
             raise RuntimeError(
@@ -72,16 +97,7 @@ class Evaluator(nn.Module):
         self.require_trained(numbers)
         edge_index, shifts = self.neighbors(positions, cell, pbc)
         system = torch.zeros_like(numbers)
-        return self.potential(
-            numbers,
-            positions,
-            cell.unsqueeze(0),
-            system,
-            edge_index,
-            shifts,
-            None,
-            compute_stress,
-        )
+        return self.potential(numbers, positions, cell.unsqueeze(0), system, edge_index, shifts, None, outputs)
 
     def require_trained(self, numbers: Tensor) -> None:
         """Raises RuntimeError where `numbers` [n_atoms] holds an element that was not trained."""
@@ -100,8 +116,13 @@ class Evaluator(nn.Module):
             )
 
 
+def usual_outputs(stress: bool) -> list[str]:
+    """The outputs that an exported file gives, whose call has a flag for the stress."""
+    return ["energy", "forces", "stress"] if stress else ["energy", "forces"]
+
+
 class ForASE(nn.Module):
-    """What a file exported for ASE holds: called as an `Evaluator`, in eV and Å."""
+    """What a file exported for ASE holds: energy and forces, in eV and Å, and the stress where `compute_stress`."""
 
     def __init__(self, evaluator: Evaluator, metadata: str):
         super().__init__()
@@ -112,13 +133,13 @@ class ForASE(nn.Module):
     def forward(
         self, numbers: Tensor, positions: Tensor, cell: Tensor, pbc: Tensor, compute_stress: bool = False
     ) -> dict[str, Tensor]:
-        return self.evaluator(numbers, positions, cell, pbc, compute_stress)
+        return self.evaluator(numbers, positions, cell, pbc, usual_outputs(compute_stress))
 
     @torch.jit.export
     def evaluate(
         self, numbers: Tensor, positions: Tensor, cell: Tensor, pbc: Tensor, compute_stress: bool = False
     ) -> dict[str, Tensor]:
-        return self.evaluator(numbers, positions, cell, pbc, compute_stress)
+        return self.evaluator(numbers, positions, cell, pbc, usual_outputs(compute_stress))
 
     @torch.jit.export
     def metadata(self) -> str:
@@ -180,7 +201,7 @@ class ForOpenMM(nn.Module):
         else:
             cell = boxvectors.to(device=device, dtype=torch.float64) * self.length
             pbc = torch.ones(3, dtype=torch.bool)
-        out = self.evaluator(self.numbers, x, cell, pbc, False)
+        out = self.evaluator(self.numbers, x, cell, pbc)
         forces = out["forces"] * (self.length / self.energy)
         if self.n_particles > 0:
             everywhere = torch.zeros(positions.shape[0], 3, dtype=forces.dtype, device=device)
@@ -191,8 +212,8 @@ class ForOpenMM(nn.Module):
     def evaluate(
         self, numbers: Tensor, positions: Tensor, cell: Tensor, pbc: Tensor, compute_stress: bool = False
     ) -> dict[str, Tensor]:
-        """The potential in eV and Å, as `Evaluator`."""
-        return self.evaluator(numbers, positions, cell, pbc, compute_stress)
+        """The potential in eV and Å, as `ForASE`."""
+        return self.evaluator(numbers, positions, cell, pbc, usual_outputs(compute_stress))
 
     @torch.jit.export
     def set_atoms(self, numbers: Tensor, atoms: Tensor | None = None, n_particles: int = 0) -> None:

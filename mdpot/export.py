@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import warnings
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,15 @@ import torch
 from ase import Atoms
 
 import mdpot
-from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError, unknown
-from mdpot.evaluator import Evaluator, ForASE, ForOpenMM
+from mdpot.evaluator import Evaluator, ForASE, ForOpenMM, Particles
 from mdpot.export_check import ExportReport, compare
-from mdpot.files import atomic, require_regular, sealed, sealed_content
-from mdpot.heads.potential import Potential
-from mdpot.modelfile import DTYPES, cautions, load_potential
-from mdpot.zoo import find_potential
+from mdpot.exported import EXPORT_VERSION, EXTRA_FILE
+from mdpot.files import atomic, require_regular, sealed
+from mdpot.heads import AnyPotential
+from mdpot.modelfile import ModelFile, open_model
+from mdpot.modelformat import DTYPES
 
-EXPORT_VERSION = 1
-EXTRA_FILE = "mdpot.json"
 UNITS = {
     "ase": {"length": "Å", "energy": "eV", "force": "eV/Å"},
     "openmm": {"length": "nm", "energy": "kJ/mol", "force": "kJ/mol/nm"},
@@ -37,7 +34,7 @@ SKIN = 0.5  # Å
 
 
 def export_torchscript(
-    ckpt: Path | str | Potential,
+    ckpt: Path | str | ModelFile | AnyPotential,
     out: Path | str,
     *,
     units: str = "openmm",
@@ -78,16 +75,34 @@ def export_torchscript(
         raise unknown("dtype", dtype, DTYPES)
     if numbers is not None and units != "openmm":
         raise MdpotError("numbers: a file for ASE takes them in every call; leave them out, or export for OpenMM.")
-    potential, header = as_potential(ckpt, DTYPES[dtype])
-    for caution in cautions(header):
+    model = open_model(ckpt)
+    for caution in model.cautions:
         warnings.warn(caution, stacklevel=2)
+    particles = None
     if numbers is not None:
-        require_elements(numbers, potential.elements)
-    kept = [Atoms(**structure) for structure in header.pop("structures", [])]
-    header = {**header, "export": _describe(units, dtype, skin, numbers)}
+        require_elements(numbers, model.header["elements"])
+        particles = Particles([int(z) for z in numbers], None, len(numbers))
+    return write_torchscript(model, out, units, dtype, skin, particles, check, frames)
+
+
+def write_torchscript(
+    model: ModelFile,
+    out: Path | str,
+    units: str,
+    dtype: str,
+    skin: float,
+    particles: Particles | None = None,
+    check: bool = True,
+    frames: Sequence[Atoms] | None = None,
+) -> ExportReport:
+    """`export_torchscript` of an open model file, for some particles of a System, without its warnings."""
+    potential = model.potential(dtype=dtype)
+    kept = [Atoms(**structure) for structure in model.header.get("structures", [])]
+    header = {key: value for key, value in model.header.items() if key != "structures"}
+    header["export"] = _describe(units, dtype, skin, None if particles is None else particles.numbers)
     module = make_module(potential, units, header, skin)
-    if numbers is not None:
-        module.set_atoms(torch.tensor(list(numbers)))
+    if particles is not None:
+        particles.enter(module)
     report = ExportReport(Path(out), units, dtype)
     with atomic(out) as temporary:
         save_module(module, temporary, header)
@@ -96,20 +111,20 @@ def export_torchscript(
     return report
 
 
-def _describe(units: str, dtype: str, skin: float, numbers: Sequence[int] | None) -> dict[str, Any]:
+def _describe(units: str, dtype: str, skin: float, numbers: list[int] | None) -> dict[str, Any]:
     return {
         "format_version": EXPORT_VERSION,
         "for": units,
         "units": UNITS[units],
         "dtype": dtype,
         "skin": float(skin),
-        "numbers": None if numbers is None else [int(z) for z in numbers],
+        "numbers": numbers,
         "mdpot": mdpot.__version__,
         "torch": torch.__version__,
     }
 
 
-def make_module(potential: Potential, units: str, header: dict[str, Any], skin: float) -> torch.jit.ScriptModule:
+def make_module(potential: AnyPotential, units: str, header: dict[str, Any], skin: float) -> torch.jit.ScriptModule:
     """The scripted module of a file, not yet saved.
 
     Raises:
@@ -126,7 +141,7 @@ def make_module(potential: Potential, units: str, header: dict[str, Any], skin: 
             reason = " ".join(str(error).split("\n  File")[0].split())
             raise MdpotError(
                 f"model {potential.model!r} can't be exported: TorchScript does not take "
-                f"{type(potential.backbone).__name__}: {reason}"
+                f"{type(getattr(potential, 'backbone', potential)).__name__}: {reason}"
             ) from None
 
 
@@ -140,77 +155,12 @@ def save_module(module: torch.jit.ScriptModule, path: Path, header: dict[str, An
     path.write_bytes(sealed(buffer.getvalue()))
 
 
-def is_exported(path: Path | str) -> bool:
-    """Whether a file looks like an exported one rather than a potential file."""
-    return Path(path).is_file() and zipfile.is_zipfile(path)
-
-
-@exact_gradients()
 def load_exported(
     path: Path | str, device: torch.device | str | None = None
 ) -> tuple[torch.jit.ScriptModule, dict[str, Any]]:
-    """An exported file, as a module, and its metadata.
-
-    Args:
-        path: a file of `export_torchscript`.
-        device: where to; None is the CPU.
-
-    Returns:
-        The module, see `export_torchscript` for how to call it, and the metadata.
-
-    Raises:
-        MdpotError: no such file, not one that mdpot exported, or written by a newer mdpot.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise MdpotError(f"exported file {str(path)!r} is not there.")
-    extra = {EXTRA_FILE: ""}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            content = io.BytesIO(sealed_content(path))
-            module = torch.jit.load(content, map_location=device or "cpu", _extra_files=extra)
-    except (RuntimeError, ValueError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise MdpotError(f"{str(path)!r} is not a TorchScript file, or is damaged: {reason}") from None
-    text = extra[EXTRA_FILE]
-    if not text:
-        raise MdpotError(f"{str(path)!r} is a TorchScript file, but not one that mdpot exported.")
-    try:
-        header = json.loads(text)
-        version = header["export"]["format_version"]
-        damaged = type(version) is not int or not isinstance(header["elements"], list)
-    except (ValueError, TypeError, KeyError):
-        header, version, damaged = {}, 0, True
-    if damaged:
-        raise MdpotError(f"exported file {str(path)!r} is damaged: its header is not one that mdpot wrote.")
-    if version > EXPORT_VERSION:
-        raise MdpotError(
-            f"exported file {str(path)!r} has format version {version}; this mdpot reads up to "
-            f"{EXPORT_VERSION}. Upgrade mdpot: pip install --upgrade mdpot."
-        )
-    return module, header
-
-
-def as_potential(ckpt: Path | str | Potential, dtype: torch.dtype | None = None) -> tuple[Potential, dict[str, Any]]:
-    """A potential of its own, on the CPU and in evaluation mode, and its header, from a file or a potential.
-
-    Raises:
-        MdpotError: an exported file, or what `load_potential` raises.
-    """
-    if isinstance(ckpt, Potential):
-        import tempfile
-
-        from mdpot.modelfile import save_potential
-
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "potential.safetensors"
-            save_potential(path, ckpt)
-            return load_potential(path, dtype=dtype)
-    path = find_potential(ckpt)
-    if is_exported(path):
-        raise MdpotError(f"{str(ckpt)!r} is an exported file; give the potential file that it came from.")
-    return load_potential(path, dtype=dtype)
+    """An exported file, as a module, and its metadata: `open_model` and `ModelFile.module` in one."""
+    model = open_model(path)
+    return model.module(device), model.header
 
 
 def require_elements(numbers: Sequence[int], elements: Sequence[int]) -> None:

@@ -110,14 +110,18 @@ def sealed_content(path: Path) -> bytes:
     Raises:
         MdpotError: the content is not what was sealed.
     """
-    raw = path.read_bytes()
+    return unsealed(path.read_bytes(), str(path))
+
+
+def unsealed(raw: bytes, name: str) -> bytes:
+    """`sealed_content` of the bytes of a file that is called `name`."""
     if found := _SEAL.search(raw, max(len(raw) - _SEAL_LENGTH, 0)):
         content = raw[:-_SEAL_LENGTH]
         if hashlib.sha256(content).hexdigest().encode() == found[1]:
             return content
     elif raw[-22:-18] == b"PK\x05\x06":
         return raw
-    raise MdpotError(f"{str(path)!r} was changed since it was written: its checksum does not fit its content")
+    raise MdpotError(f"{name!r} was changed since it was written: its checksum does not fit its content")
 
 
 @contextmanager

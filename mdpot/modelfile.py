@@ -1,248 +1,330 @@
-"""The potential file: weights and all that is needed to use and to trust them, in one safetensors file, no pickle."""
+"""Model files: one door through which every engine and command opens them, and what writes them.
+
+A file holds a potential, a property of structures, or an ensemble of either: weights and all that is needed to use and
+to trust them. What `mdpot export` wrote comes in by the same door.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-from collections.abc import Callable, Mapping
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from torch import nn
 
 from mdpot.autograd import exact_gradients
-from mdpot.errors import MdpotError, unknown
+from mdpot.errors import MdpotError
+from mdpot.exported import is_exported, load_module, read_exported
 from mdpot.files import write_bytes
-from mdpot.heads import Potential, build_potential
-from mdpot.zoo import find_potential
-
-FORMAT_VERSION = 3
-FIRST_WITH_CHECKSUM = 3
-UNITS = {"energy": "eV", "length": "Å", "time": "fs"}
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
-"""What a network may compute in: in half precision forces are rounded to about 1 %."""
-
-
-def _without_pair_energy(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """Version 1 knew no pair energy."""
-    n = len(header["elements"])
-    tensors["pair"] = torch.zeros([1, n, n])
-    return header
-
-
-def _without_checksum(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """Version 2 had no checksum; what else it holds is the same."""
-    return header
-
-
-# From a version to the function that makes its header, and its tensors in place, those of the next version.
-UPGRADERS: dict[int, Callable[[dict[str, Any], dict[str, torch.Tensor]], dict[str, Any]]] = {
-    1: _without_pair_energy,
-    2: _without_checksum,
-}
+from mdpot.heads import (
+    AnyPotential,
+    Potential,
+    PotentialEnsemble,
+    PropertyEnsemble,
+    PropertyModel,
+    build_ensemble,
+    build_potential,
+    build_property,
+)
+from mdpot.modelformat import (
+    ENSEMBLE,
+    POTENTIAL,
+    PROPERTY,
+    UNITS,
+    Header,
+    Tensors,
+    as_dtype,
+    member,
+    pack,
+    unpack,
+)
+from mdpot.zoo import find_model
 
 
-def save_potential(path: Path | str, potential: Potential, metadata: Mapping[str, Any] | None = None) -> None:
-    """Writes a potential to one self-describing file, atomically.
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file, found and read once; the network is made when it is asked for.
 
-    The header holds, as JSON: format_version, model, hyperparameters, elements, cutoff (Å), scale (eV), reference
-    energies (eV per atom), conservative, dtype, units, checksum (see there), and `metadata`.
+    Attributes:
+        path: where it was found.
+        header: see `save_model`; of an exported file what the header of its origin was, and "export".
+        exported: whether it is a file of `mdpot export`.
+        content: its bytes.
+        tensors: its weights by name; none of an exported file.
+    """
+
+    path: Path
+    header: Header
+    exported: bool
+    content: bytes = field(repr=False)
+    tensors: Tensors = field(repr=False, default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """ "potential", "property" or "ensemble"."""
+        return self.header.get("kind", POTENTIAL)
+
+    @property
+    def predicts(self) -> str:
+        """ "potential" or "property": for an ensemble what its members are."""
+        return self.header["members"][0]["kind"] if self.kind == ENSEMBLE else self.kind
+
+    @property
+    def dtype(self) -> str:
+        """What the network computes in, "float32" or "float64"."""
+        return self.header["export"]["dtype"] if self.exported else self.header["dtype"]
+
+    @property
+    def sha256(self) -> str:
+        """The checksum of all its bytes."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    @property
+    def cautions(self) -> list[str]:
+        """What a user should know before dynamics, a sentence each."""
+        found = []
+        if self.predicts == POTENTIAL and not self.header["conservative"]:
+            found.append(
+                "the forces of this potential are predicted directly, not the gradient of its energy. Energy is not "
+                "conserved in dynamics, there is no stress, and a Monte Carlo barostat does not give the right volume."
+            )
+        if self.header.get("caution"):
+            found.append(self.header["caution"])
+        return found
+
+    def require(self, what: str) -> ModelFile:
+        """Itself, if it predicts `what`: "potential" or "property".
+
+        Raises:
+            MdpotError: it predicts the other; the message says what runs it.
+        """
+        if self.predicts == what:
+            return self
+        if what == POTENTIAL:
+            raise MdpotError(
+                f"{str(self.path)!r} predicts a property, {self.header['property']!r}, and has no energies and forces. "
+                f"Run it with: mdpot predict {self.path} structures.extxyz."
+            )
+        raise MdpotError(
+            f"{str(self.path)!r} is a potential: it gives energies and forces, not a property. Run it with "
+            "MaskedGNNCalculator, mdpot md or mdpot.openmm, or compare it with labels by mdpot evaluate."
+        )
+
+    def potential(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
+    ) -> AnyPotential:
+        """The potential, or the ensemble of some, in evaluation mode and without gradients of its weights.
+
+        Args:
+            device: where to; None is the CPU.
+            dtype: of the network, float32 or float64; None is the dtype it was saved in.
+
+        Raises:
+            MdpotError: it is no potential, it is exported, weights that do not fit the architecture, or another dtype.
+        """
+        return self.require(POTENTIAL).network(device, dtype)
+
+    def property(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
+    ) -> PropertyModel | PropertyEnsemble:
+        """The model of a property, or the ensemble of some; as `potential`."""
+        return self.require(PROPERTY).network(device, dtype)
+
+    @exact_gradients()
+    def network(self, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None) -> Any:
+        """What the file holds, whatever it is; as `potential`."""
+        if self.exported:
+            raise MdpotError(f"{str(self.path)!r} is an exported file; give the model file that it came from.")
+        try:
+            network = _build(self.header, self.tensors)
+        except MdpotError as error:
+            raise MdpotError(f"model file {str(self.path)!r} is damaged: {error}") from None
+        except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise MdpotError(f"model file {str(self.path)!r} is damaged: {' '.join(str(error).split())}.") from None
+        network.to(device=device, dtype=None if dtype is None else as_dtype(dtype))
+        return network.eval().requires_grad_(False)
+
+    @exact_gradients()
+    def module(self, device: torch.device | str | None = None) -> torch.jit.ScriptModule:
+        """The module of an exported file; for how to call it see `mdpot.export.export_torchscript`.
+
+        Args:
+            device: where to; None is the CPU.
+
+        Raises:
+            MdpotError: it is not exported, or this torch cannot load it.
+        """
+        if not self.exported:
+            raise MdpotError(f"{str(self.path)!r} is not an exported file. Make one: mdpot export {self.path}.")
+        return load_module(self.content, str(self.path), device)
+
+
+def open_model(model: Path | str | ModelFile | nn.Module) -> ModelFile:
+    """The model file of a name.
+
+    Args:
+        model: a file of `save_model` or `mdpot export`, the folder of a run, or a name in `mdpot.zoo.ZOO`. What is open
+            already is given back, and a network is what its file would be.
+
+    Raises:
+        MdpotError: no such file, not a model file, damaged, or written by a newer mdpot.
+    """
+    if isinstance(model, ModelFile):
+        return model
+    if isinstance(model, nn.Module):
+        return read_model(_packed(model, {}), Path(f"a {type(model).__name__} in memory"))
+    path = find_model(model)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise MdpotError(f"model file {str(path)!r} cannot be read: {error.strerror}.") from None
+    return read_model(content, path)
+
+
+def read_model(content: bytes, path: Path) -> ModelFile:
+    """The model file of some bytes; errors as `open_model`.
+
+    Args:
+        content: of the file.
+        path: how to call it.
+    """
+    if is_exported(content):
+        return ModelFile(path, read_exported(content, str(path)), True, content)
+    header, tensors = unpack(content, str(path))
+    return ModelFile(path, header, False, content, tensors)
+
+
+def read_metadata(path: Path | str) -> Header:
+    """The header of a model file, upgraded to the current format version; errors as `open_model`."""
+    return open_model(path).header
+
+
+def load_potential(
+    path: Path | str, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
+) -> tuple[Potential, Header]:
+    """The potential of a file, in evaluation mode, and its header: `open_model` and `ModelFile.potential` in one.
+
+    Raises:
+        MdpotError: as those, and an ensemble.
+    """
+    model = open_model(path)
+    potential = model.potential(device, dtype)
+    if isinstance(potential, PotentialEnsemble):
+        raise MdpotError(f"{str(model.path)!r} holds an ensemble, not one potential. Name one of its members' files.")
+    return potential, model.header
+
+
+def save_model(path: Path | str, model: nn.Module, metadata: Mapping[str, Any] | None = None) -> None:
+    """Writes a model to one self-describing file, atomically.
+
+    The header holds, as JSON: format_version, kind, model, hyperparameters, elements, cutoff (Å), scale, dtype, units,
+    checksum (see there), and `metadata`. A potential adds reference energies (eV per atom) and conservative; a model of
+    a property its name, unit, pooling and the mean of its targets; an ensemble the headers of its members.
 
     Args:
         path: file to write, `*.safetensors` by custom.
-        potential: made by `build_potential`.
+        model: made by `build_potential`, `build_property` or `build_ensemble`.
         metadata: JSON-like; what the trainer knows of its provenance, and `caution`, a sentence for whoever runs it,
             where there is one to say.
 
     Raises:
         MdpotError: weights that are not finite or in half precision, or a file that cannot be written.
     """
-    dtype = str(next(potential.parameters()).dtype).removeprefix("torch.")
-    header = {
-        **(metadata or {}),
-        "format_version": FORMAT_VERSION,
-        "model": potential.model,
-        "hyperparameters": potential.hyperparameters,
-        "elements": potential.elements,
-        "cutoff": potential.cutoff,
-        "conservative": potential.conservative,
-        "scale": potential.scale,
-        "reference_energies": dict(zip(map(str, potential.elements), potential.shift.tolist(), strict=True)),
-        "dtype": dtype,
+    write_bytes(path, _packed(model, metadata or {}))
+
+
+def save_potential(path: Path | str, potential: Potential, metadata: Mapping[str, Any] | None = None) -> None:
+    """`save_model` of a potential."""
+    save_model(path, potential, metadata)
+
+
+def save_ensemble(path: Path | str, files: Sequence[Path | str | ModelFile]) -> None:
+    """Writes the models of several files as one, an ensemble, which runs wherever one of them would.
+
+    The header of each is kept. What is said of all of them is put together: cautions, and the smallest distances.
+
+    Args:
+        path: file to write.
+        files: two or more model files, or names of such, as `open_model` takes them.
+
+    Raises:
+        MdpotError: files that do not go together (other elements, dtype, kind or property), an ensemble or an exported
+            file among them, or a file that cannot be written.
+    """
+    models = [open_model(file) for file in files]
+    ensemble = build_ensemble([model.network() for model in models])
+    headers = [model.header for model in models]
+    distances: dict[str, float] = {}
+    for header in headers:
+        for pair, distance in (header.get("min_distances") or {}).items():
+            distances[pair] = min(float(distance), distances.get(pair, math.inf))
+    known = {
+        "caution": " ".join(dict.fromkeys(header["caution"] for header in headers if header.get("caution"))),
+        "min_distances": distances,
+        "structures": headers[0].get("structures", []),
+    }
+    apart = ("structures", "checksum", "format_version")
+    members = [{key: value for key, value in header.items() if key not in apart} for header in headers]
+    content = {**{key: value for key, value in known.items() if value}, **_describe(ensemble), "members": members}
+    write_bytes(path, pack(content, _weights(ensemble)))
+
+
+def _packed(model: nn.Module, metadata: Mapping[str, Any]) -> bytes:
+    return pack({**metadata, **_describe(model)}, _weights(model))
+
+
+def _weights(model: nn.Module) -> Tensors:
+    return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+
+
+def _describe(model: Any) -> Header:
+    """What a file says of a model, beside its weights."""
+    described = {
+        "model": model.model,
+        "hyperparameters": model.hyperparameters,
+        "elements": model.elements,
+        "cutoff": model.cutoff,
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "units": UNITS,
     }
-    tensors = {k: v.detach().cpu().contiguous() for k, v in potential.state_dict().items()}
-    as_dtype(dtype)
-    _require_finite(tensors)
-    header = json.loads(json.dumps(header))  # as it will be read: JSON makes texts of all keys
-    header["checksum"] = checksum(header, tensors)
-    write_bytes(path, save(tensors, metadata={"mdpot": json.dumps(header)}))
+    if isinstance(model, (PotentialEnsemble, PropertyEnsemble)):
+        members = [_describe(member) for member in model.members]
+        shared = ("conservative", "property", "unit")
+        described |= {key: members[0][key] for key in shared if key in members[0]}
+        return {"kind": ENSEMBLE, **described, "members": members}
+    described["scale"] = model.scale
+    if isinstance(model, PropertyModel):
+        targets = {"property": model.name, "unit": model.unit, "pooling": model.pooling, "mean": model.mean}
+        return {"kind": PROPERTY, **described, **targets}
+    energies = dict(zip(map(str, model.elements), model.shift.tolist(), strict=True))
+    return {
+        "kind": POTENTIAL,
+        **described,
+        "conservative": model.conservative,
+        "reference_energies": energies,
+    }
 
 
-def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """The torch dtype of a name or a dtype that a network may compute in.
-
-    Raises:
-        MdpotError: any other.
-    """
-    name = str(dtype).removeprefix("torch.")
-    if name not in DTYPES:
-        raise unknown("dtype", name, DTYPES)
-    return DTYPES[name]
-
-
-def checksum(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
-    """The SHA-256 of the content of a potential file: its header without the checksum, and its tensors by name."""
-    content = {key: value for key, value in header.items() if key != "checksum"}
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def read_metadata(path: Path | str) -> dict[str, Any]:
-    """The header of a potential file, upgraded to the current format version.
-
-    Raises:
-        MdpotError: no such file, not a potential file, damaged, or written by a newer mdpot.
-    """
-    return _read(find_potential(path))[0]
-
-
-def cautions(header: Mapping[str, Any]) -> list[str]:
-    """What a user should know before dynamics with a potential, a sentence each.
-
-    Args:
-        header: of a potential file or an exported one; its `caution` is what the trainer had to say.
-    """
-    found = []
-    if not header["conservative"]:
-        found.append(
-            "the forces of this potential are predicted directly, not the gradient of its energy. Energy is not "
-            "conserved in dynamics, there is no stress, and a Monte Carlo barostat does not give the right volume."
-        )
-    if header.get("caution"):
-        found.append(header["caution"])
-    return found
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Header and tensors of a file, upgraded to the current format version; errors as `read_metadata`."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            raw = (file.metadata() or {}).get("mdpot")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise MdpotError(f"potential file {str(path)!r} is damaged or of another format: {error}.") from None
-    if raw is None:
-        raise MdpotError(f"{str(path)!r} is a safetensors file, but not one that mdpot wrote.")
-    try:
-        header = json.loads(raw)
-        version = header["format_version"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        header, version = {}, None
-    if type(version) is not int or version < 1:
-        raise MdpotError(f"potential file {str(path)!r} is damaged: its header is not one that mdpot wrote.")
-    if version > FORMAT_VERSION:
-        raise MdpotError(
-            f"potential file {str(path)!r} has format version {version}; this mdpot reads up to {FORMAT_VERSION}. "
-            "Upgrade mdpot: pip install --upgrade mdpot."
-        )
-    expected = header.get("checksum")
-    if (version >= FIRST_WITH_CHECKSUM or expected is not None) and expected != checksum(header, tensors):
-        raise MdpotError(
-            f"potential file {str(path)!r} is damaged: it was changed since it was written, for its checksum does not "
-            "fit its content. Take another copy of it."
-        )
-    try:
-        for old in range(version, FORMAT_VERSION):
-            header = UPGRADERS[old](header, tensors)
-        _check(header, tensors)
-    except MdpotError as error:
-        raise MdpotError(f"potential file {str(path)!r} is damaged: {error}") from None
-    except KeyError as error:
-        raise MdpotError(f"potential file {str(path)!r} is damaged: it lacks {error}.") from None
-    return header, tensors
-
-
-def _check(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
-    """Refuses a header that no potential has, whatever wrote it.
-
-    Raises:
-        MdpotError: with what is wrong.
-        KeyError: the header or the tensors lack one that all files have.
-    """
-    elements, scale, energies = header["elements"], header["scale"], tensors["shift"].tolist()
-    if not isinstance(elements, list) or not elements or not all(type(z) is int and 0 < z < 119 for z in elements):
-        raise MdpotError(f"elements must be atomic numbers; got {elements!r}.")
-    if any(a >= b for a, b in pairwise(elements)):
-        raise MdpotError(f"elements must be in ascending order, each once; got {elements!r}.")
-    for name, shape in (("shift", "n"), ("wall", "n n"), ("pair", "k n n")):
-        if list(tensors[name].shape)[-shape.count("n") :] != shape.count("n") * [len(elements)]:
-            raise MdpotError(f"{name} must be for {len(elements)} elements; its shape is {list(tensors[name].shape)}.")
-    stated = header.get("reference_energies", dict(zip(map(str, elements), energies, strict=True)))
-    if stated != dict(zip(map(str, elements), energies, strict=True)):
-        raise MdpotError("its reference energies are not those of its elements.")
-    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not math.isfinite(scale):
-        raise MdpotError(f"scale must be a finite number; got {scale!r}.")
-    if not isinstance(header["hyperparameters"], dict):
-        raise MdpotError(f"hyperparameters must be a table; got {header['hyperparameters']!r}.")
-    if header.get("units", UNITS) != UNITS:
-        raise MdpotError(f"its units are {header['units']!r}, not {UNITS!r}.")
-    if not isinstance(header["model"], str):
-        raise MdpotError(f"model must be a name; got {header['model']!r}.")
-    as_dtype(header["dtype"])
-    _require_finite(tensors)
-
-
-def _require_finite(tensors: Mapping[str, torch.Tensor]) -> None:
-    wrong = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
-    if wrong:
-        raise MdpotError(f"its weights {', '.join(wrong[:3])} are not finite numbers.")
-
-
-@exact_gradients()
-def load_potential(
-    path: Path | str, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
-) -> tuple[Potential, dict[str, Any]]:
-    """The potential of a file, in evaluation mode, and its header.
-
-    Args:
-        path: a file of `save_potential`, the folder of a run, or a name in `mdpot.zoo.ZOO`.
-        device: where to; None is the CPU.
-        dtype: of the network, float32 or float64; None is the dtype it was saved in.
-
-    Returns:
-        The potential and the header, see `save_potential`.
-
-    Raises:
-        MdpotError: as `read_metadata`, weights that do not fit the architecture, or another dtype.
-    """
-    path = find_potential(path)
-    header, tensors = _read(path)
-    try:
-        potential = build_potential(
-            header["model"],
-            header["hyperparameters"],
-            header["elements"],
-            tensors["shift"].tolist(),
-            header["scale"],
-            tensors["wall"].tolist(),
-            tensors["pair"].tolist(),
-        )
-        potential.to(as_dtype(header["dtype"]))
-        potential.load_state_dict(tensors)
-    except MdpotError as error:
-        raise MdpotError(f"potential file {str(path)!r} is damaged: {error}") from None
-    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise MdpotError(f"potential file {str(path)!r} is damaged: {' '.join(str(error).split())}.") from None
-    for key, own in (("cutoff", potential.cutoff), ("conservative", potential.conservative)):
-        if header.get(key, own) != own:
-            raise MdpotError(f"potential file {str(path)!r} is damaged: it states another {key} than its network has.")
-    potential.to(device=device, dtype=None if dtype is None else as_dtype(dtype))
-    return potential.eval().requires_grad_(False), header
+def _build(header: Header, tensors: Tensors) -> nn.Module:
+    """The model of a header and its weights, in the dtype of the file."""
+    if header["kind"] == ENSEMBLE:
+        parts = header["members"]
+        return build_ensemble([_build(part, member(index, tensors)) for index, part in enumerate(parts)])
+    network: Any
+    common = header["model"], header["hyperparameters"], header["elements"]
+    if header["kind"] == PROPERTY:
+        targets = (header[key] for key in ("property", "unit", "pooling", "mean", "scale"))
+        network = build_property(*common, *targets)
+    else:
+        fitted = tensors["wall"].tolist(), tensors["pair"].tolist()
+        network = build_potential(*common, tensors["shift"].tolist(), header["scale"], *fitted)
+    for key in ("cutoff", "conservative"):
+        if hasattr(network, key) and header.get(key, getattr(network, key)) != getattr(network, key):
+            raise MdpotError(f"it states another {key} than its network has.")
+    network.to(as_dtype(header["dtype"]))
+    network.load_state_dict(tensors)
+    return network

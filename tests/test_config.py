@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mdpot import MODELS, MdpotError
+from mdpot.heads.build import build_network
 from mdpot.training.config import (
     RECIPES,
     Recipe,
@@ -54,7 +55,7 @@ def test_shipped_recipe_loads_and_reads_back(name: str, preset: str | None, tmp_
 @pytest.mark.parametrize(("name", "preset"), SHIPPED)
 def test_shipped_recipe_builds_its_network(name: str, preset: str | None) -> None:
     model = load_recipe(name, preset).model
-    backbone = MODELS[model.name](n_elements=2, **model.arguments)
+    _, backbone = build_network(model.name, model.arguments, n_elements=2)
     assert backbone.cutoff == model.cutoff
 
 

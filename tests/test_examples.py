@@ -18,6 +18,7 @@ def test_there_are_examples() -> None:
         "openmm_npt",
         "ml_mm",
         "own_data",
+        "predict_property",
         "pyg_dataset",
     }
 

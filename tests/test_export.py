@@ -15,11 +15,11 @@ from ase.build import molecule
 
 from mdpot import export
 from mdpot.errors import MdpotError
-from mdpot.export import export_torchscript, is_exported, load_exported
+from mdpot.export import export_torchscript, load_exported
 from mdpot.export_check import example_structures
 from mdpot.graph import Graph
 from mdpot.heads import Potential, build_potential
-from mdpot.modelfile import save_potential
+from mdpot.modelfile import open_model, save_potential
 from mdpot.models import MODELS
 
 SMALL = {name: {"width": 16, "layers": 2} for name in ("egnn", "gns", "forcenet")}
@@ -33,7 +33,7 @@ def make(model: str = "egnn") -> Potential:
 
 def expected(potential: Potential, atoms: Atoms, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     graph = Graph.from_atoms(atoms, potential.cutoff, torch.float64)
-    return potential.to(dtype)(*graph.inputs(), compute_stress=bool(atoms.pbc.all()))
+    return potential.to(dtype)(*graph.inputs(), outputs=["forces", *(["stress"] if atoms.pbc.all() else [])])
 
 
 def arguments(atoms: Atoms) -> tuple[torch.Tensor, ...]:
@@ -150,9 +150,8 @@ def test_metadata_travels_with_the_file(tmp_path):
     assert header["provenance"] == {"seed": 3}
     assert header["cutoff"] == potential.cutoff
     assert header["export"]["units"] == {"length": "nm", "energy": "kJ/mol", "force": "kJ/mol/nm"}
-    assert is_exported(tmp_path / "m.pt")
-    assert not is_exported(tmp_path / "p.safetensors")
-    assert not is_exported(tmp_path / "nothing")
+    assert open_model(tmp_path / "m.pt").exported
+    assert not open_model(tmp_path / "p.safetensors").exported
 
 
 ALONE = """
@@ -192,8 +191,8 @@ class Unscriptable(torch.nn.Module):
 
     cutoff, conservative, n_features = 3.0, True, 4
 
-    def forward(self, species, edge_index, vectors, marks, direct):
-        yield species
+    def forward(self, h, species, edge_index, vectors, direct):
+        yield h
 
 
 def test_model_that_cannot_be_scripted_is_refused_by_name():
@@ -206,7 +205,7 @@ def test_model_that_cannot_be_scripted_is_refused_by_name():
 @pytest.mark.parametrize("factor", [1.001, float("nan")])
 def test_file_that_fails_the_check_is_not_left_behind(tmp_path, monkeypatch, factor):
     def spoil(potential, *rest):
-        other, _ = export.as_potential(potential)
+        other = open_model(potential).potential()
         other.scale *= factor
         return make_module(other, *rest)
 
@@ -235,7 +234,7 @@ def test_export_errors(tmp_path):
         export_torchscript(tmp_path / "none.safetensors", out)
     assert list(tmp_path.iterdir()) == []
     export_torchscript(potential, out, check=False)
-    with pytest.raises(MdpotError, match="is an exported file; give the potential file"):
+    with pytest.raises(MdpotError, match="is an exported file; give the model file"):
         export_torchscript(out, tmp_path / "again.pt")
 
 
@@ -243,7 +242,7 @@ def test_load_errors(tmp_path):
     with pytest.raises(MdpotError, match="is not there"):
         load_exported(tmp_path / "none.pt")
     (tmp_path / "text.pt").write_text("no")
-    with pytest.raises(MdpotError, match="not a TorchScript file, or is damaged"):
+    with pytest.raises(MdpotError, match="damaged or of another format"):
         load_exported(tmp_path / "text.pt")
     torch.jit.script(torch.nn.Linear(1, 1)).save(str(tmp_path / "other.pt"))
     with pytest.raises(MdpotError, match="not one that mdpot exported"):

@@ -15,12 +15,12 @@ from ase.build import molecule
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from mdpot import modelfile
 from mdpot.errors import MdpotError
 from mdpot.files import atomic, write_text
 from mdpot.graph import Graph
 from mdpot.heads import Potential, build_potential
-from mdpot.modelfile import FORMAT_VERSION, checksum, load_potential, read_metadata, save_potential
+from mdpot.modelfile import load_potential, read_metadata, save_potential
+from mdpot.modelformat import FORMAT_VERSION, checksum
 from mdpot.models import MODELS
 
 ELEMENTS = [1, 6, 8]
@@ -32,7 +32,7 @@ METADATA = {"provenance": {"seed": 3, "data": {"origin": "Å, ü"}}, "min_distan
 
 def make(model: str = "egnn", dtype: torch.dtype = torch.float32, **hyperparameters: Any) -> Potential:
     torch.manual_seed(0)
-    sizes = {"width": 16, "layers": 2} if model in ("egnn", "gns", "forcenet") else {}
+    sizes = {"width": 16, "layers": 2} if model != "tide" else {}
     chosen = {"cutoff": 3.3, **sizes, **hyperparameters}
     return build_potential(model, chosen, ELEMENTS, SHIFT, 1 / 3, WALL).to(dtype)
 
@@ -45,7 +45,7 @@ def path(tmp_path: Path) -> Path:
 
 def outputs(potential: Potential, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     graph = Graph.from_atoms(molecule("CH3CH2OH"), 3.3, dtype)
-    return potential.eval()(*graph.inputs(), direct=True)
+    return potential.eval()(*graph.inputs(), outputs=["forces", "vector"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -142,7 +142,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_folder(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    both_refuse(tmp_path / "run", r"holds no potential\.safetensors; is the run finished\?")
+    both_refuse(tmp_path / "run", r"holds no potential\.safetensors or property\.safetensors; is the run finished\?")
     (tmp_path / "run" / "pretrained.safetensors").touch()
     both_refuse(tmp_path / "run", r"its pretraining is .*pretrained\.safetensors'")
     save_potential(tmp_path / "run" / "potential.safetensors", make(), METADATA)
@@ -238,7 +238,7 @@ def test_a_header_that_lacks_a_key(path: Path, key: str) -> None:
         {"hyperparameters": {"cutoff": 3.3, "width": 10**12, "layers": 2}},
         {"hyperparameters": {"cutoff": "3.3", "width": 16, "layers": 2}},
         {"tensors": {"readout.0.bias": torch.full([16], math.nan)}},
-        {"tensors": {"backbone.mark": torch.full([16], math.inf)}},
+        {"tensors": {"embedding.mark": torch.full([16], math.inf)}},
         {"tensors": {"wall": torch.full([3, 3], math.inf)}},
         {"tensors": {"pair": torch.zeros(1, 2, 3)}},
         {"elements": ["H", "C", "O"]},
@@ -249,8 +249,8 @@ def test_a_header_that_lacks_a_key(path: Path, key: str) -> None:
         {"hyperparameters": {"cutoff": 3.3, "width": 16, "layers": 3}},
         {"hyperparameters": {"cutoff": 3.3, "width": 32, "layers": 2}},
         {"hyperparameters": [1]},
-        {"tensors": {"backbone.mark": torch.zeros(3)}},
-        {"tensors": {"backbone.mark": None}},
+        {"tensors": {"embedding.mark": torch.zeros(3)}},
+        {"tensors": {"embedding.mark": None}},
         {"tensors": {"shift": None}},
         {"tensors": {"wall": None}},
         {"tensors": {"wall": torch.zeros(2, 2)}},
@@ -270,47 +270,6 @@ def test_a_model_of_another_time(path: Path) -> None:
     rewrite(path, model="egn")
     with pytest.raises(MdpotError, match=r"unknown model 'egn'.*Did you mean 'egnn'"):
         load_potential(path)
-
-
-def test_older_versions_go_through_their_upgraders(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(modelfile, "FORMAT_VERSION", FORMAT_VERSION + 2)
-    steps: list[int] = []
-
-    def upgrade(version: int):
-        def step(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
-            steps.append(version)
-            return {**header, "scale": header["scale"] * 2}
-
-        return step
-
-    upgraders = {version: upgrade(version) for version in (FORMAT_VERSION, FORMAT_VERSION + 1)}
-    monkeypatch.setattr(modelfile, "UPGRADERS", upgraders)
-    assert load_potential(path)[0].scale == pytest.approx(4 / 3)
-    assert steps == [FORMAT_VERSION, FORMAT_VERSION + 1]
-
-
-def test_a_file_of_version_1_has_no_pair_energy(path: Path) -> None:
-    rewrite(path, format_version=1, tensors={"pair": None})
-    assert not load_potential(path)[0].has_pair
-
-
-# Energy, sum of the absolute forces and force on the first atom of ethanol, as the mdpot that wrote the file had them.
-WRITTEN = {
-    1: (-4185.914514236026, 0.5933680408452346, [-0.015720853101811372, -0.010767017876787577, -4.656612873077393e-10]),
-    2: (-4185.852672161408, 0.6261371169348422, [-0.010733848374002264, -0.013880426882678876, -4.656612873077393e-10]),
-}
-
-
-@pytest.mark.parametrize("version", WRITTEN)
-def test_a_file_that_an_older_mdpot_wrote(version: int) -> None:
-    file = Path(__file__).parent / "files" / f"version{version}.safetensors"
-    with safe_open(str(file), framework="np") as raw:
-        assert json.loads(raw.metadata()["mdpot"])["format_version"] == version
-    found = outputs(load_potential(file)[0], torch.float64)
-    energy, forces, first = WRITTEN[version]
-    assert float(found["energy"]) == pytest.approx(energy, abs=1e-5)
-    assert float(found["forces"].abs().sum()) == pytest.approx(forces, abs=1e-5)
-    assert found["forces"][0].tolist() == pytest.approx(first, abs=1e-6)
 
 
 # ---- whole files or none ---------------------------------------------------------------

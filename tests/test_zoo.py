@@ -13,17 +13,17 @@ from mdpot.simulate import water_box
 from mdpot.simulate.engine import maxwell_boltzmann
 from mdpot.training.data.catalog import SAMPLE
 from mdpot.training.run import run_evaluate
-from mdpot.zoo import ZOO, find_potential
+from mdpot.zoo import ZOO, find_model
 
 
 @pytest.mark.parametrize("name", ZOO)
 def test_it_is_the_one_of_its_report(name: str) -> None:
-    _, metadata = load_potential(find_potential(name))
+    _, metadata = load_potential(find_model(name))
     reported = metadata["provenance"]["metrics"]
-    report = find_potential(name).with_suffix(".md").read_text(encoding="utf-8")
+    report = find_model(name).with_suffix(".md").read_text(encoding="utf-8")
     assert f"| {reported['test']['force_rmse']:.1f} |" in report
     # The sample holds frames of every split.
-    found = next(t for t in run_evaluate(find_potential(name), SAMPLE, device="cpu").values() if isinstance(t, dict))
+    found = next(t for t in run_evaluate(find_model(name), SAMPLE, device="cpu").values() if isinstance(t, dict))
     for key in ("force_rmse", "energy_rmse"):
         assert 0.7 * reported["train"][key] < found[key] < 1.3 * reported["test"][key]
 

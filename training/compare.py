@@ -13,18 +13,15 @@ from mdpot.files import write_text
 from mdpot.training import folder as files
 from mdpot.training.data.frames import Dataset
 from mdpot.training.listener import Listener
+from mdpot.training.metrics import METRICS
+from mdpot.training.opening import SILENT
 from mdpot.training.report import new_figure, read_log, readable_log, save
-from mdpot.training.run import SILENT, run_train
+from mdpot.training.run import run_train
 from mdpot.training.schema import Recipe
 
 ARMS = ("pretrained", "scratch")
 COMPARISON, CURVES, REPORT = "comparison.json", "comparison.png", "report.md"
-QUANTITIES = {
-    "force_rmse": "force RMSE (meV/Å)",
-    "force_mae": "force MAE (meV/Å)",
-    "energy_rmse": "energy RMSE (meV/atom)",
-    "energy_mae": "energy MAE (meV/atom)",
-}
+QUANTITIES = ("force_rmse", "force_mae", "energy_rmse", "energy_mae")
 
 
 def run_compare(
@@ -131,15 +128,17 @@ def draw(path: Path, out: Path, seeds: Sequence[int]) -> None:
         axis.set_yscale("log")
         readable_log(axis.yaxis)
         axis.set_xlabel("step of finetuning")
-        axis.set_ylabel(f"validation {QUANTITIES[key]}")
+        axis.set_ylabel(f"validation {METRICS[key].heading}")
         axis.legend(frameon=False)
     save(figure, path)
 
 
 def _report(result: Mapping[str, Any]) -> str:
     rows = [
-        f"| {title} | " + " | ".join(_value(result["test"][key][part]) for part in (*ARMS, "difference")) + " |"
-        for key, title in QUANTITIES.items()
+        f"| {METRICS[key].heading} | "
+        + " | ".join(_value(key, result["test"][key][part]) for part in (*ARMS, "difference"))
+        + " |"
+        for key in QUANTITIES
         if key in result["test"]
     ]
     n = len(result["seeds"])
@@ -158,6 +157,5 @@ A negative difference means that pretraining helped.
 """
 
 
-def _value(part: Mapping[str, Any]) -> str:
-    error = part["standard_error"]
-    return f"{part['mean']:.2f}" + (f" ± {error:.2f}" if error is not None else "")
+def _value(key: str, part: Mapping[str, Any]) -> str:
+    return METRICS[key].text(part["mean"], part["standard_error"])

@@ -175,7 +175,7 @@ def _energy_errors(
     paired = evaluate_pair_energy(store, elements, coefficients, cutoff, chunks)[0]
     n_atoms = store.n_atoms_per_frame[frames].numpy()
     shares = store.counts(elements)[frames].numpy() / n_atoms[:, None]
-    labels = store.energy.cpu()[frames].numpy()
+    labels = store.with_gaps("energy")[frames].numpy()
     out = _left_out(store.groups()[frames].numpy())
     known = np.isfinite(labels)
     if not (out & known).any() or not (~out & known).any():
@@ -320,7 +320,7 @@ def _slopes(distance: Tensor, cutoff: float) -> Tensor:
 
 def _assemble(store: Store, cutoff: float) -> tuple[list[Pair], _System]:
     """The pairs of elements that occur, and the linear system of the forces that are known."""
-    atoms, names, values, forces, groups, n_atoms = [], [], [], [], [], 0
+    atoms, names, values, forces, known, groups, n_atoms = [], [], [], [], [], [], 0
     of_frame = store.groups()
     for frames in _chunks(store):
         batch = store.batch(frames, torch.float64)
@@ -328,7 +328,8 @@ def _assemble(store: Store, cutoff: float) -> tuple[list[Pair], _System]:
         atoms.append(atom + n_atoms)
         names.append(name)
         values.append(value)
-        forces.append(batch.forces.cpu().numpy())
+        forces.append(batch.labels["forces"].cpu().numpy())
+        known.append(batch.there("forces").cpu().numpy())
         groups.append(of_frame[frames][batch.graph.system.cpu()].numpy())
         n_atoms += batch.graph.n_atoms
     unique, pair = np.unique(np.concatenate(names), return_inverse=True)
@@ -337,20 +338,21 @@ def _assemble(store: Store, cutoff: float) -> tuple[list[Pair], _System]:
     value = np.concatenate(values)
     entries = (value.ravel(), tuple(np.broadcast_to(x, value.shape).ravel() for x in (row, column)))
     matrix = sparse.coo_matrix(entries, shape=(3 * n_atoms, N_TERMS * len(unique))).tocsr()
+    there = np.concatenate(known)
     target, group = np.concatenate(forces), np.repeat(np.concatenate(groups), 3)
     size = np.linalg.norm(target, axis=1) / np.sqrt(3)
-    wild = WILD * np.nanmean(size)
+    wild = WILD * size[there].mean()
     weight = np.repeat(np.sqrt(wild / np.maximum(size, wild)), 3)
-    known = np.isfinite(target.ravel())
-    matrix = sparse.csr_matrix((sparse.diags(weight) @ matrix)[known])
-    weight, target, group = weight[known], target.ravel()[known], group[known]
+    rows = np.repeat(there, 3)
+    matrix = sparse.csr_matrix((sparse.diags(weight) @ matrix)[rows])
+    weight, target, group = weight[rows], target.ravel()[rows], group[rows]
     system = _System(matrix, weight * target, weight, group, _typical_force(store))
     return [divmod(int(name), _NAMES) for name in unique], system
 
 
 def _typical_force(store: Store) -> float:
     """The median over the frames that have forces of the mean absolute force component, eV/Å."""
-    parts = store.forces.abs().mean(1).cpu().split(store.n_atoms_per_frame.tolist())
+    parts = store.with_gaps("forces").abs().mean(1).split(store.n_atoms_per_frame.tolist())
     means = np.array([float(part.mean()) for part in parts])
     return max(float(np.median(means[np.isfinite(means)])), 1e-3)
 

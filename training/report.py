@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mdpot.files import atomic, write_text
-from mdpot.training.evaluate import BASELINE, Evaluation
+from mdpot.training.evaluate import Evaluation, PropertyEvaluation
+from mdpot.training.metrics import BASELINES, CURVES, ERRORS, LOGGED, METRICS, baseline_of
 from mdpot.training.trainer import LOG
 
 if TYPE_CHECKING:
@@ -18,22 +19,11 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-CURVES, PARITY, REPORT = "learning_curves.png", "parity.png", "report.md"
+CURVES_FILE, PARITY, REPORT = "learning_curves.png", "parity.png", "report.md"
 MOST_POINTS = 20_000
-COLUMNS = {
-    "n_frames": "frames",
-    "energy_rmse": "energy RMSE (meV/atom)",
-    "energy_mae": "energy MAE (meV/atom)",
-    "energy_rmse_structure": "energy RMSE (meV/structure)",
-    "energy_mae_structure": "energy MAE (meV/structure)",
-    "force_rmse": "force RMSE (meV/Å)",
-    "force_mae": "force MAE (meV/Å)",
-    "stress_rmse": "stress RMSE (meV/Å³)",
-    "stress_mae": "stress MAE (meV/Å³)",
-}
 
 
-def write_report(out: Path, metrics: Mapping[str, Any], results: Mapping[str, Evaluation]) -> None:
+def write_report(out: Path, metrics: Mapping[str, Any], results: Mapping[str, Evaluation | PropertyEvaluation]) -> None:
     """Draws the learning curves and the parity plot, and writes report.md beside them.
 
     Args:
@@ -41,7 +31,7 @@ def write_report(out: Path, metrics: Mapping[str, Any], results: Mapping[str, Ev
         metrics: the content of metrics.json.
         results: labels beside predictions for each set of frames.
     """
-    draw_curves(out / CURVES, {stage: read_log(out / stage) for stage in ("pretrain", "finetune")})
+    draw_curves(out / CURVES_FILE, {stage: read_log(out / stage) for stage in ("pretrain", "finetune")})
     shown = {name: result for name, result in results.items() if name not in ("train", "validation")} or results
     draw_parity(out / PARITY, shown, metrics["labels"])
     write_text(out / REPORT, _report(metrics))
@@ -57,68 +47,80 @@ def read_log(folder: Path) -> dict[str, list[float]]:
 
 def error_table(tables: Mapping[str, Mapping[str, float]]) -> str:
     """A Markdown table with one row for each set of frames, and below it what predicting nothing would score."""
-    columns = {k: title for k, title in COLUMNS.items() if any(k in t for t in tables.values())}
-    rows = ["| | " + " | ".join(columns.values()) + " |", "|---|" + "---:|" * len(columns)]
+    shown = {key: METRICS[key] for key in ("n_frames", *ERRORS) if any(key in t for t in tables.values())}
+    rows = ["| | " + " | ".join(metric.heading for metric in shown.values()) + " |", "|---|" + "---:|" * len(shown)]
+
+    def row(name: str, values: Mapping[str, float | None]) -> str:
+        cells = ("" if (value := values.get(key)) is None else metric.text(value) for key, metric in shown.items())
+        return f"| {name} | " + " | ".join(cells) + " |"
+
+    baseline = baseline_of(tables)
     for name, table in tables.items():
-        cells = (_cell(key, table.get(key)) for key in columns)
-        rows.append(f"| {name} | " + " | ".join(cells) + " |")
-        if any(f"baseline_{key}" in table for key in columns):
-            cells = (_cell(key, table.get(f"baseline_{key}")) for key in columns)
-            rows.append(f"| {name}: {BASELINE} | " + " | ".join(cells) + " |")
+        rows.append(row(name, table))
+        if nothing := {key: table[of] for key, of in BASELINES.items() if of in table}:
+            rows.append(row(f"{name}: {baseline}", nothing))
     return "\n".join(rows)
 
 
 def draw_curves(path: Path, logs: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
-    """One panel for each quantity: mean cosine or force error of the pretraining, errors of the finetuning."""
-    panels = [
-        ("pretrain", "cosine", "mean cosine", False),
-        ("pretrain", "force_rmse", "force RMSE, pretraining (meV/Å)", True),
-        ("finetune", "force_rmse", "force RMSE (meV/Å)", True),
-        ("finetune", "energy_mae", "energy MAE (meV/atom)", True),
-    ]
-    panels = [p for p in panels if {f"train/{p[1]}", f"val/{p[1]}"} & logs[p[0]].keys()]
+    """One panel for each stage and each of the `CURVES` that it has; the errors on a logarithmic scale."""
+    panels = [(stage, key) for stage in logs for key in CURVES if {f"train/{key}", f"val/{key}"} & logs[stage].keys()]
     figure, axes = new_figure(len(panels))
-    for axis, (stage, key, label, logarithmic) in zip(axes, panels, strict=True):
+    for axis, (stage, key) in zip(axes, panels, strict=True):
         log = logs[stage]
         for split, style in (("train", "--"), ("val", "-")):
             name = "validation" if split == "val" else split
             if f"{split}/{key}" in log:
                 axis.plot(log["step"], log[f"{split}/{key}"], style, marker=".", label=name)
-        if logarithmic:
+        if key in ERRORS:
             axis.set_yscale("log")
             readable_log(axis.yaxis)
         axis.set_xlabel(f"step of {'pretraining' if stage == 'pretrain' else 'finetuning'}")
-        axis.set_ylabel(label)
+        axis.set_ylabel(LOGGED[key].heading)
         axis.legend(frameon=False)
     save(figure, path)
 
 
-def draw_parity(path: Path, results: Mapping[str, Evaluation], labels: str) -> None:
-    """Predictions over labels: energies per atom and force components, a color for each set of frames."""
-    figure, (left, right) = new_figure(2, height=4.2)
-    for name, result in results.items():
-        metrics = result.metrics()
-        if "energy_rmse" in metrics:
-            label = f"{name}: {metrics['energy_rmse']:.2f} meV/atom"
-            left.plot(*(result.energy / result.sizes * 1e3), ".", markersize=4, label=label)
-        if "force_rmse" in metrics:
-            truth, predicted = result.forces.reshape(2, -1)
-            step = -(-truth.size // MOST_POINTS)
-            label = f"{name}: {metrics['force_rmse']:.1f} meV/Å"
-            style: dict[str, Any] = {"markersize": 2, "alpha": 0.5, "rasterized": True}
-            right.plot(truth[::step], predicted[::step], ".", label=label, **style)
-    for axis, what, unit in ((left, "energy − reference", "meV/atom"), (right, "force component", "eV/Å")):
-        empty = not axis.has_data()
-        if empty:
-            axis.text(0.5, 0.5, "no labels", ha="center", transform=axis.transAxes)
-        low, high = axis.get_xlim()
-        axis.plot([low, high], [low, high], color="0.4", linewidth=0.8, zorder=0)
-        axis.set_xlabel(f"label: {what} ({unit})")
-        axis.set_ylabel(f"prediction ({unit})")
-        if not empty:
-            axis.legend(frameon=False, title="RMSE", markerscale=3, fontsize="small")
+def draw_parity(path: Path, results: Mapping[str, Evaluation | PropertyEvaluation], labels: str) -> None:
+    """Predictions over labels, a color a set of frames: energies per atom and force components, or a property."""
+    of_property = {name: result.values for name, result in results.items() if isinstance(result, PropertyEvaluation)}
+    if of_property:
+        panels = [("property_mae", "property", "", of_property)]
+    else:
+        energies, forces = _energies_and_forces(results)
+        panels = [
+            ("energy_rmse", "energy − reference", "meV/atom", energies),
+            ("force_rmse", "force component", "eV/Å", forces),
+        ]
+    figure, axes = new_figure(len(panels), height=4.2)
+    for axis, (key, what, unit, pairs) in zip(axes, panels, strict=True):
+        for name, pair in pairs.items():
+            step = -(-pair.shape[1] // MOST_POINTS)
+            label = f"{name}: {METRICS[key].sentence(results[name].metrics()[key])}"
+            axis.plot(*pair[:, ::step], ".", label=label, markersize=3, alpha=0.6, rasterized=True)
+        _finish_parity(axis, what, f" ({unit})" if unit else "")
     figure.suptitle(f"Labels: {labels}", fontsize="small")
     save(figure, path)
+
+
+def _energies_and_forces(results: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Labels beside predictions [2, n] of the sets of frames that have them: meV/atom, and eV/Å."""
+    errors = {name: result.metrics() for name, result in results.items()}
+    energies = {n: r.energy / r.sizes * 1e3 for n, r in results.items() if "energy_rmse" in errors[n]}
+    return energies, {n: r.forces.reshape(2, -1) for n, r in results.items() if "force_rmse" in errors[n]}
+
+
+def _finish_parity(axis: Axes, what: str, unit: str) -> None:
+    """The diagonal, the names of the axes, and a legend."""
+    empty = not axis.has_data()
+    if empty:
+        axis.text(0.5, 0.5, "no labels", ha="center", transform=axis.transAxes)
+    low, high = axis.get_xlim()
+    axis.plot([low, high], [low, high], color="0.4", linewidth=0.8, zorder=0)
+    axis.set_xlabel(f"label: {what}{unit}")
+    axis.set_ylabel(f"prediction{unit}")
+    if not empty:
+        axis.legend(frameon=False, markerscale=3, fontsize="small")
 
 
 def new_figure(n_panels: int, height: float = 3.6) -> tuple[Figure, list[Axes]]:
@@ -145,10 +147,23 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, dpi=150)
 
 
-def _cell(key: str, value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.0f}" if key == "n_frames" else f"{value:.2f}" if value < 10 else f"{value:.1f}"
+def _about_errors(metrics: Mapping[str, Any]) -> str:
+    """What the numbers of the table are."""
+    if found := metrics.get("property"):
+        unit = f" in {found['unit']}" if found["unit"] else ""
+        return f"The property is `{found['name']}`{unit}."
+    return "Per-structure errors are those of the total energy of a frame."
+
+
+def _use(metrics: Mapping[str, Any]) -> str:
+    """How the file of the run is used."""
+    if "property" in metrics:
+        return "```bash\nmdpot predict FOLDER_OF_THIS_RUN structures.extxyz -o table.csv\n```"
+    return """```python
+from mdpot import MaskedGNNCalculator
+
+atoms.calc = MaskedGNNCalculator("{folder of this run}/potential.safetensors")
+```"""
 
 
 def _report(metrics: Mapping[str, Any]) -> str:
@@ -168,19 +183,15 @@ def _report(metrics: Mapping[str, Any]) -> str:
 
 {warning}{error_table(metrics["errors"])}
 
-Per-structure errors are those of the total energy of a frame. {metrics["splits"]}
+{_about_errors(metrics)} {metrics["splits"]}
 
-![learning curves]({CURVES})
+![learning curves]({CURVES_FILE})
 
 ![parity]({PARITY})
 
 ## Use it
 
-```python
-from mdpot import MaskedGNNCalculator
-
-atoms.calc = MaskedGNNCalculator("{{folder of this run}}/potential.safetensors")
-```
+{_use(metrics)}
 
 The recipe is in recipe.toml, the splits in splits.json, the errors for programs in metrics.json.
 """

@@ -3,29 +3,40 @@ new."""
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from mdpot.errors import MdpotError
-from mdpot.heads import Potential
+from mdpot.heads import Potential, PropertyModel
 from mdpot.modelfile import load_potential, read_metadata
+from mdpot.models.hyperparameters import MEASURED, complete
 
-EMBEDDING = "embedding.weight"
+NETWORK = ("embedding", "backbone")
+"""The modules that every head stands on, and that are transferred."""
+
+
+def network_weights(potential: Potential | PropertyModel) -> dict[str, Tensor]:
+    """The weights of embedding and backbone, by their names in the state dict of the potential."""
+    return {name: value for name, value in potential.state_dict().items() if name.split(".")[0] in NETWORK}
+
+
+def per_element_weights(potential: Potential | PropertyModel) -> set[str]:
+    """Those of them that have one row per element, as the modules declare."""
+    return {f"{part}.{name}" for part in NETWORK for name in getattr(potential, part).per_element}
 
 
 def transfer_backbone(
     source: Potential,
-    target: Potential,
+    target: Potential | PropertyModel,
     name: str = "the pretrained potential",
     with_readout: bool = False,
     offset: float = 0.0,
 ) -> list[str]:
-    """Copies every weight of the backbone of `source` into `target`, in place.
+    """Copies every weight of the embedding and the backbone of `source` into `target`, in place.
 
-    Rows of element embeddings are matched by element.
+    Rows of weights that are per element are matched by element.
 
     Args:
         source: pretrained.
@@ -44,25 +55,25 @@ def transfer_backbone(
     """
     if source.model != target.model:
         raise MdpotError(f"{name} is a {source.model!r} network; the recipe asks for {target.model!r}.")
-    made = all_hyperparameters(source)
-    for key, value in all_hyperparameters(target).items():
+    made = complete(type(source.backbone), source.hyperparameters)
+    for key, value in complete(type(target.backbone), target.hyperparameters).items():
         # None is what follows from others; the shapes of the weights tell whether it is the same.
-        if key != "avg_neighbors" and None not in (made[key], value) and made[key] != value:
+        if key != MEASURED and None not in (made[key], value) and made[key] != value:
             raise MdpotError(
                 f"{name} was made with {key} = {made[key]!r}; the recipe asks for {value!r}. "
                 f"Finetune with the same: --set model.{'' if key == 'cutoff' else 'hyperparameters.'}{key}=..."
             )
-    weights, fresh = source.backbone.state_dict(), target.backbone.state_dict()
+    weights, fresh = network_weights(source), network_weights(target)
     if weights.keys() != fresh.keys():
         different = sorted(weights.keys() ^ fresh.keys())
         raise MdpotError(f"{name} does not fit the network of the recipe: weights {', '.join(different)} differ.")
     new = [] if with_readout else [f"readout.{key}" for key in target.readout.state_dict()]
     for key, value in weights.items():
-        if key.endswith(EMBEDDING):
+        if key in per_element_weights(target):
             shared = [z for z in target.elements if z in source.elements]
             rows = torch.tensor([target.elements.index(z) for z in shared])
             fresh[key][rows] = value[[source.elements.index(z) for z in shared]].to(fresh[key])
-            new += [f"backbone.{key} of Z = {z}" for z in target.elements if z not in shared]
+            new += [f"{key} of Z = {z}" for z in target.elements if z not in shared]
         elif value.shape != fresh[key].shape:
             raise MdpotError(
                 f"{name} does not fit the network of the recipe: {key} is {list(value.shape)}, not "
@@ -70,21 +81,14 @@ def transfer_backbone(
             )
         else:
             fresh[key] = value
-    target.backbone.load_state_dict(fresh)
-    if with_readout:
+    target.load_state_dict(fresh, strict=False)
+    if with_readout and isinstance(target, Potential):
         target.readout.load_state_dict(source.readout.state_dict())
         for kind, weight in target.readout[-1].named_parameters():
             weight.data *= source.scale / target.scale
             if kind == "bias":
                 weight.data += offset / target.scale
     return new
-
-
-def all_hyperparameters(potential: Potential) -> dict[str, Any]:
-    """The hyperparameters of a potential, those that were left to their defaults too."""
-    takes = inspect.signature(type(potential.backbone).__init__).parameters
-    defaults = {key: value.default for key, value in takes.items() if value.default is not value.empty}
-    return {**defaults, **potential.hyperparameters}
 
 
 def pretraining_of(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""How a potential is built from an architecture's name."""
+"""How a potential, or a model of a property, is built from an architecture's name."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 
 from mdpot.errors import unknown
 from mdpot.heads.potential import Potential
+from mdpot.heads.property import PropertyModel
 from mdpot.models import MODELS
-from mdpot.models.hyperparameters import check_hyperparameters
+from mdpot.models.backbone import AtomEmbedding, Backbone
+from mdpot.models.hyperparameters import check_hyperparameters, complete
 
 
 def build_potential(
@@ -24,7 +26,7 @@ def build_potential(
 
     Args:
         model: a name in `MODELS`.
-        hyperparameters: arguments of that architecture, `n_elements` left out.
+        hyperparameters: arguments of that architecture, those that it has a default for may be left out.
         elements: atomic numbers.
         shift: [n_elements], eV.
         scale: eV.
@@ -34,11 +36,60 @@ def build_potential(
     Raises:
         MdpotError: an unknown model, or hyperparameters that it does not take.
     """
+    embedding, backbone = build_network(model, hyperparameters, len(elements))
+    potential = Potential(embedding, backbone, elements, shift, scale, wall, pair)
+    potential.model = model
+    potential.hyperparameters = check_hyperparameters(model, MODELS[model], hyperparameters)
+    return potential
+
+
+def build_property(
+    model: str,
+    hyperparameters: Mapping[str, Any],
+    elements: Sequence[int],
+    name: str,
+    unit: str = "",
+    pooling: str = "sum",
+    mean: float = 0.0,
+    scale: float = 1.0,
+) -> PropertyModel:
+    """A model of a property with fresh weights.
+
+    Args:
+        model: a name in `MODELS`.
+        hyperparameters: arguments of that architecture, those that it has a default for may be left out.
+        elements: atomic numbers.
+        name: of the property.
+        unit: of the property, as text; empty where it has none.
+        pooling: "sum" or "mean" over the atoms, see `PropertyModel`.
+        mean: of the training targets, in `unit`.
+        scale: in `unit`, as a rule the standard deviation of the training targets.
+
+    Raises:
+        MdpotError: an unknown model or pooling, or hyperparameters that the model does not take.
+    """
+    embedding, backbone = build_network(model, hyperparameters, len(elements))
+    network = PropertyModel(embedding, backbone, elements, name, unit, pooling, mean, scale)
+    network.model = model
+    network.hyperparameters = check_hyperparameters(model, MODELS[model], hyperparameters)
+    return network
+
+
+def build_network(model: str, hyperparameters: Mapping[str, Any], n_elements: int) -> tuple[AtomEmbedding, Backbone]:
+    """What every head stands on: the embedding and the architecture, with fresh weights.
+
+    Args:
+        model: a name in `MODELS`.
+        hyperparameters: arguments of that architecture, those that it has a default for may be left out.
+        n_elements: number of chemical elements.
+
+    Raises:
+        MdpotError: an unknown model, or hyperparameters that it does not take.
+    """
     if model not in MODELS:
         raise unknown("model", model, MODELS)
-    hyperparameters = check_hyperparameters(model, MODELS[model], hyperparameters)
-    backbone = MODELS[model](n_elements=len(elements), **hyperparameters)
-    potential = Potential(backbone, elements, shift, scale, wall, pair)
-    potential.model = model
-    potential.hyperparameters = dict(hyperparameters)
-    return potential
+    architecture = MODELS[model]
+    given = check_hyperparameters(model, architecture, hyperparameters)
+    embedding = AtomEmbedding(n_elements, architecture.features(complete(architecture, given)))
+    sizes = {"n_elements": n_elements} if architecture.per_element else {}
+    return embedding, architecture(**sizes, **given)

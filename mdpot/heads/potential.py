@@ -1,4 +1,4 @@
-"""The potential: a backbone's features turned into energy, forces and stress. The contract of every model."""
+"""The potential: a backbone's features turned into energy, forces and stress."""
 
 # Not `from __future__ import annotations`: TorchScript reads the types of the buffers, and only as types.
 import math
@@ -9,7 +9,11 @@ from torch import Tensor, nn
 
 from mdpot.errors import MdpotError
 from mdpot.models.activation import SiLU
+from mdpot.models.backbone import AtomEmbedding, Backbone
 from mdpot.radial import pair_energy, repulsive_wall
+
+OUTPUTS = ("energy", "energies", "interaction", "forces", "stress", "vector", "derivative")
+"""What can be asked of a potential by name; see `Potential.forward`."""
 
 
 class Potential(nn.Module):
@@ -19,14 +23,11 @@ class Potential(nn.Module):
     repulsive where there were no data (see `pair_energy`); and a wall inside the smallest distances of the training
     data (see `repulsive_wall`).
 
-    A backbone, one of `MODELS`, is a module with `n_features`, `cutoff` and `conservative`, whose
-    `forward(species, edge_index, vectors, marks, direct)` returns per-atom features [n_atoms, n_features] and, where
-    `direct` is set, a per-atom vector [n_atoms, 3]. It sees positions only through the edge vectors; so translation
-    and periodic images are right by construction, and forces and virial both follow from one derivative, that by the
-    edge vectors. For conservative models the forces are -dE/dx; for force-centric ones they are the vector.
+    For conservative backbones the forces are -dE/dx; for force-centric ones they are the backbone's vector.
 
     Args:
-        backbone: the architecture.
+        embedding: of the elements and the mark, as wide as the backbone's features.
+        backbone: the architecture, one of `MODELS`.
         elements: atomic numbers it is trained for, ascending.
         shift: [n_elements], eV, reference energy per atom of each element.
         scale: eV, what one unit of the network's output is worth.
@@ -42,7 +43,8 @@ class Potential(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        embedding: AtomEmbedding,
+        backbone: Backbone,
         elements: Sequence[int],
         shift: Sequence[float],
         scale: float,
@@ -55,12 +57,14 @@ class Potential(nn.Module):
         self.hyperparameters = {}
         if len(elements) == 0 or len(elements) != len(shift):
             raise MdpotError(f"shift must hold one energy per element; got {len(shift)} for {len(elements)} elements.")
+        self.embedding = embedding
         self.backbone = backbone
-        self.cutoff = float(backbone.cutoff)  # type: ignore[arg-type]
+        self.cutoff = float(backbone.cutoff)
         self.conservative = bool(backbone.conservative)
+        self.known_outputs = list(OUTPUTS)
         self.elements = [int(z) for z in elements]
         self.scale = float(scale)
-        width = int(backbone.n_features)  # type: ignore[arg-type]
+        width = backbone.n_features
         self.readout = nn.Sequential(nn.Linear(width, width), SiLU(), nn.Linear(width, 1))
         lookup = torch.full([120], -1, dtype=torch.int64)
         lookup[torch.tensor(self.elements)] = torch.arange(len(self.elements))
@@ -97,11 +101,12 @@ class Potential(nn.Module):
         edge_index: Tensor,
         shifts: Tensor,
         marks: Tensor | None = None,
-        compute_stress: bool = False,
-        direct: bool = False,
-        derivative: bool = False,
+        outputs: list[str] | None = None,
     ) -> dict[str, Tensor]:
-        """Energy and its derivatives for a batch of structures; the arguments are the tensors of `Graph`.
+        """What is asked for of a batch of structures; the arguments but the last two are the tensors of `Graph`.
+
+        The energies always come along, for they are free; the forces of a conservative model, "stress" and
+        "derivative" share one derivative, which is taken where one of them is asked for.
 
         Args:
             numbers: [n_atoms] int64, all among `elements`.
@@ -112,66 +117,91 @@ class Potential(nn.Module):
             edge_index: [2, n_edges] int64. Edges beyond the cutoff do no harm.
             shifts: [n_edges, 3], integer lattice translations.
             marks: [n_atoms], 1 where the molecule of the atom lost an atom to the mask (pretraining only).
-            compute_stress: whether to return the stress.
-            direct: whether to return the backbone's per-atom vector.
-            derivative: whether to return -dE/dx, which for a force-centric model is not what its forces are.
+            outputs: names from the list below; None is energy and forces.
 
         Returns:
-            "energy" [n_systems] float64 eV, "energies" [n_atoms] float64 eV, "forces" [n_atoms, 3] eV/Å; where
-            asked, "stress" [n_systems, 3, 3] eV/Å^3 (dE/dε/V: positive under tension; zero without a volume) and
-            "vector" [n_atoms, 3] and "derivative" [n_atoms, 3] eV/Å. "interaction" [n_systems] eV is the energy without
-            the reference, in the network's dtype. Results carry a graph for further derivatives in training mode or
-            where the positions require a gradient. Not to be called under `torch.no_grad`, which forbids the
-            derivative.
+            - "energy" [n_systems] float64 eV, always;
+            - "energies" [n_atoms] float64 eV, always;
+            - "interaction" [n_systems] eV, always: the energy without the reference, in the network's dtype;
+            - "forces" [n_atoms, 3] eV/Å;
+            - "stress" [n_systems, 3, 3] eV/Å^3: dE/dε/V, positive under tension; zero without a volume;
+            - "derivative" [n_atoms, 3] eV/Å: -dE/dx, which for a force-centric model is not what its forces are;
+            - "vector" [n_atoms, 3]: the backbone's per-atom vector.
+
+            They carry a graph for further derivatives in training mode or where the positions require a gradient.
+
+        Raises:
+            MdpotError: an unknown output, or one that takes a derivative while gradients are switched off.
         """
-        i, j = edge_index[0], edge_index[1]
-        differentiate = self.training or positions.requires_grad
-        n_systems = cell.shape[0]
+        wanted = ["energy", "forces"] if outputs is None else outputs
+        differentiate = self.differentiates(wanted)
+        keep_graph = self.training or positions.requires_grad
         vectors = edge_vectors(positions, cell, system, edge_index, shifts)
         vectors = vectors.to(self.readout[0].weight.dtype)  # type: ignore[arg-type]
-        by_derivative = self.conservative or derivative
-        if by_derivative and not vectors.requires_grad:
+        if differentiate and not vectors.requires_grad:
             vectors.requires_grad_()
         species = self.lookup[numbers]
         if marks is None:
             marks = torch.zeros_like(numbers)
-        features, vector = self.backbone(species, edge_index, vectors, marks, direct or not self.conservative)
-        network = self.readout(features).squeeze(-1) * self.scale
-        if self.has_wall or self.has_pair:
-            # Every pair comes twice, once for each of its atoms.
-            network = network.index_add(0, i, 0.5 * self.pair_energies(vectors, species[i], species[j]))
+        direct = "vector" in wanted or ("forces" in wanted and not self.conservative)
+        if differentiate or keep_graph:
+            network, vector = self.network(species, edge_index, vectors, marks, direct)
+        else:
+            with torch.no_grad():
+                network, vector = self.network(species, edge_index, vectors, marks, direct)
         gradient = torch.zeros_like(vectors)
-        if by_derivative and vectors.shape[0] > 0:
-            found = torch.autograd.grad([network.sum()], [vectors], create_graph=differentiate)[0]
-            if found is not None:
-                gradient = found
-        if not differentiate:
+        if differentiate:
+            gradient = slope(network, vectors, keep_graph)
+        if not keep_graph:
             network, vector, vectors = network.detach(), vector.detach(), vectors.detach()
         energies = network.double() + self.shift[species]
         out = {
             "energies": energies,
-            "energy": energies.new_zeros([n_systems]).index_add(0, system, energies),
-            "interaction": network.new_zeros([n_systems]).index_add(0, system, network),
+            "energy": energies.new_zeros([cell.shape[0]]).index_add(0, system, energies),
+            "interaction": network.new_zeros([cell.shape[0]]).index_add(0, system, network),
         }
-        if by_derivative:
-            zeros = torch.zeros_like(positions)
-            gradient = gradient.to(positions.dtype)
-            downhill = zeros.index_add(0, i, gradient).index_add(0, j, -gradient)
-            out["forces"] = downhill
-            if derivative:
+        if "derivative" in wanted or ("forces" in wanted and self.conservative):
+            downhill = force_on_atoms(gradient.to(positions.dtype), edge_index, positions.shape[0])
+            if self.conservative:
+                out["forces"] = downhill
+            if "derivative" in wanted:
                 out["derivative"] = downhill
-        if not self.conservative:
+        if "forces" in wanted and not self.conservative:
             out["forces"] = (vector * self.scale).to(positions.dtype)
-        if direct:
+        if "vector" in wanted:
             out["vector"] = vector
-        if compute_stress:
-            virial = (gradient.unsqueeze(2) * vectors.unsqueeze(1)).flatten(1).to(cell.dtype)
-            virial = virial.new_zeros([n_systems, 9]).index_add(0, system[i], virial).view(n_systems, 3, 3)
-            volume = torch.det(cell).abs().view(n_systems, 1, 1)
-            # Without a volume there is no stress; a division by zero would put NaN into everyone's gradients.
-            volume = volume.masked_fill(volume == 0, math.inf)
-            out["stress"] = 0.5 * (virial + virial.transpose(1, 2)) / volume
+        if "stress" in wanted:
+            out["stress"] = stress(gradient, vectors, cell, system.index_select(0, edge_index[0]))
         return out
+
+    def differentiates(self, outputs: list[str]) -> bool:
+        """Whether the outputs of these names take a derivative of the energy.
+
+        Raises:
+            MdpotError: an unknown name, or a derivative while gradients are switched off.
+        """
+        for name in outputs:
+            if name not in self.known_outputs:
+                raise MdpotError("unknown output " + name + ". Known: " + ", ".join(self.known_outputs) + ".")
+        found = "stress" in outputs or "derivative" in outputs or ("forces" in outputs and self.conservative)
+        if found and not torch.is_grad_enabled():
+            raise MdpotError(
+                "outputs: forces and stress need gradients; call this outside of torch.no_grad and "
+                "torch.inference_mode, or ask for the energy alone."
+            )
+        return found
+
+    def network(
+        self, species: Tensor, edge_index: Tensor, vectors: Tensor, marks: Tensor, direct: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Energies without the reference [n_atoms], eV, and the backbone's vectors [n_atoms, 3]; arguments as there."""
+        features, vector = self.backbone(self.embedding(species, marks), species, edge_index, vectors, direct)
+        energies = self.readout(features).squeeze(-1) * self.scale
+        if self.has_wall or self.has_pair:
+            # Every pair comes twice, once for each of its atoms.
+            i, j = edge_index[0], edge_index[1]
+            energies = energies.index_add(0, i, 0.5 * self.pair_energies(vectors, species[i], species[j]))
+        return energies, vector
 
     def pair_energies(self, vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """Wall and pair energy of pairs of atoms.
@@ -201,3 +231,39 @@ def edge_vectors(positions: Tensor, cell: Tensor, system: Tensor, edge_index: Te
     else:
         translation = (shifts.unsqueeze(2) * cell.index_select(0, system.index_select(0, i))).sum(1)
     return positions.index_select(0, j) - positions.index_select(0, i) + translation
+
+
+def slope(energies: Tensor, vectors: Tensor, create_graph: bool) -> Tensor:
+    """dE/dv [n_edges, 3], eV/Å, of energies [n_atoms], eV, by the edge vectors [n_edges, 3] that they came from."""
+    if vectors.shape[0] > 0:
+        found = torch.autograd.grad([energies.sum()], [vectors], create_graph=create_graph)[0]
+        if found is not None:
+            return found
+    return torch.zeros_like(vectors)
+
+
+def force_on_atoms(gradient: Tensor, edge_index: Tensor, n_atoms: int) -> Tensor:
+    """-dE/dx [n_atoms, 3] from dE/dv [n_edges, 3], eV/Å: an edge pulls its two atoms in opposite directions."""
+    zeros = gradient.new_zeros([n_atoms, 3])
+    return zeros.index_add(0, edge_index[0], gradient).index_add(0, edge_index[1], -gradient)
+
+
+def stress(gradient: Tensor, vectors: Tensor, cell: Tensor, system: Tensor) -> Tensor:
+    """dE/dε/V of a symmetric strain ε, zero without a volume.
+
+    Args:
+        gradient: [n_edges, 3], eV/Å, dE/dv.
+        vectors: [n_edges, 3], Å.
+        cell: [n_systems, 3, 3], Å.
+        system: [n_edges] int64, of each edge.
+
+    Returns:
+        [n_systems, 3, 3], eV/Å^3, in the dtype of the cell.
+    """
+    n_systems = cell.shape[0]
+    virial = (gradient.unsqueeze(2) * vectors.unsqueeze(1)).flatten(1).to(cell.dtype)
+    virial = virial.new_zeros([n_systems, 9]).index_add(0, system, virial).view(n_systems, 3, 3)
+    volume = torch.det(cell).abs().view(n_systems, 1, 1)
+    # Without a volume there is no stress; a division by zero would put NaN into everyone's gradients.
+    volume = volume.masked_fill(volume == 0, math.inf)
+    return 0.5 * (virial + virial.transpose(1, 2)) / volume

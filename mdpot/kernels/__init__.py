@@ -2,7 +2,7 @@
 
 from mdpot.kernels.errors import NoKernel
 from mdpot.kernels.kernel import Kernel, Result
-from mdpot.kernels.native import Native, find_kernel, make_kernel
+from mdpot.kernels.native import Native, engine_on_cpu, find_kernel, make_kernel
 from mdpot.kernels.selftest import self_test
 
-__all__ = ["Kernel", "Native", "NoKernel", "Result", "find_kernel", "make_kernel", "self_test"]
+__all__ = ["Kernel", "Native", "NoKernel", "Result", "engine_on_cpu", "find_kernel", "make_kernel", "self_test"]

@@ -37,7 +37,7 @@ def describe(potential: Potential) -> Description:
     Raises:
         NoKernel: the architecture has no kernel.
     """
-    tide = potential.backbone
+    tide = getattr(potential, "backbone", potential)  # an ensemble has none of its own
     if not isinstance(tide, Tide):
         raise NoKernel(f"only Tide has fused kernels; this potential is {type(tide).__name__}.")
     layers: list[Any] = list(tide.layers)
@@ -47,7 +47,8 @@ def describe(potential: Potential) -> Description:
     products = np.zeros((table.shape[0], n, n))
     products[:, first, second] = table.numpy()
     messages = np.ascontiguousarray(message_table(tide.order).numpy())
-    parts: list[Tensor] = [tide.embedding.weight, tide.mark, tide.radial]
+    embedding: Any = potential.embedding
+    parts: list[Tensor] = [embedding.element.weight, embedding.mark, tide.radial]
     for layer in layers:
         parts += [layer.send.weight, layer.send.bias, layer.send_vector, layer.mix]
         for linear in (layer.mlp[0], layer.mlp[2]):

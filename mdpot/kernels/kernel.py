@@ -66,13 +66,13 @@ class Kernel:
         threads: int | None = None,
         lib: ctypes.CDLL | None = None,
     ) -> None:
+        description = describe(potential)
         of_weights: Any = potential.readout[0].weight
         self.dtype: torch.dtype = of_weights.dtype if dtype is None else dtype
         if self.dtype not in (torch.float32, torch.float64):
             raise MdpotError(f"dtype must be torch.float32 or torch.float64; got {self.dtype}.")
         if threads is not None and threads < 1:
             raise MdpotError(f"threads must be at least 1; got {threads}.")
-        description = describe(potential)
         self._state = (description, self.dtype, threads, potential.cutoff, potential.lookup.cpu().numpy())
         self._build(library.default() if lib is None else lib)
 

@@ -73,7 +73,7 @@ def default() -> ctypes.CDLL:
         MdpotError: `MDPOT_KERNELS` names what this machine does not run.
     """
     if is_off():
-        raise NoKernel(f"they are switched off by {VARIABLE}=off.")
+        raise NoKernel(f"the kernels are switched off by {VARIABLE}=off.")
     asked = os.environ.get(VARIABLE) or "auto"
     return of(None if asked == "auto" else asked)
 
@@ -90,7 +90,7 @@ def of(instructions: str | None) -> ctypes.CDLL:
     if instructions is not None and instructions not in known:
         raise unknown(f"instruction set ({VARIABLE})", instructions, ["auto", "off", *known])
     if not known:
-        raise NoKernel(f"there are none for {machine()} processors.")
+        raise NoKernel(f"there are no kernels for {machine()} processors.")
     # The last one runs on every processor of the family, and says what else this one runs.
     common = load(_find(known[-1]))
     runs = [name for name in known if common.mdpot_kernels_runs(name.encode())]
@@ -134,4 +134,4 @@ def _find(instructions: str) -> Path:
     if path.is_file():
         return path
     old = any(FOLDER.glob(f"kernels-{instructions}-*"))
-    raise NoKernel(f"they are {'of an older source' if old else 'not compiled'}. {REMEDY}.")
+    raise NoKernel(f"the kernels are {'of an older source' if old else 'not compiled'}. {REMEDY}.")

@@ -6,7 +6,7 @@ import logging
 
 import numpy as np
 
-from mdpot.heads import Potential
+from mdpot.heads import Potential, PotentialEnsemble
 from mdpot.kernels import library
 from mdpot.kernels.errors import NoKernel
 from mdpot.kernels.kernel import Kernel, Result
@@ -55,19 +55,21 @@ class Native:
         return f"fused kernels ({self.kernel.instructions})"
 
 
-def make_kernel(potential: Potential) -> Kernel:
+def make_kernel(potential: Potential | PotentialEnsemble) -> Kernel:
     """The kernels of a potential, after a comparison with torch on a tiny structure.
 
     Raises:
         NoKernel: there are none here for this potential, or they do not agree with torch; the message says why.
         MdpotError: the environment variable `MDPOT_KERNELS` names what this machine does not run.
     """
+    if not isinstance(potential, Potential):
+        raise NoKernel("there are no kernels for an ensemble.")
     kernel = Kernel(potential)
     self_test(kernel, potential)
     return kernel
 
 
-def find_kernel(potential: Potential) -> Kernel | None:
+def find_kernel(potential: Potential | PotentialEnsemble) -> Kernel | None:
     """The same, or None where torch has to do it: said once in the log, as a warning where the kernels should be there.
 
     Raises:
@@ -76,9 +78,17 @@ def find_kernel(potential: Potential) -> Kernel | None:
     try:
         return make_kernel(potential)
     except NoKernel as error:
-        expected = isinstance(potential.backbone, Tide) and not library.is_off()
+        expected = isinstance(potential, Potential) and isinstance(potential.backbone, Tide) and not library.is_off()
         if str(error) not in _told:
             _told.add(str(error))
             level = logging.WARNING if expected else logging.INFO
             logger.log(level, "torch computes this potential, not the ten times faster kernels: %s", error)
         return None
+
+
+def engine_on_cpu(potential: Potential | PotentialEnsemble) -> str:
+    """Who computes a potential on this machine's CPU, in a few words: "fused kernels (avx2)", or "torch" and why."""
+    try:
+        return f"fused kernels ({make_kernel(potential).instructions})"
+    except NoKernel as error:
+        return f"torch ({str(error).rstrip('.')})"

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from mdpot.autograd import exact_gradients
+from mdpot.evaluator import usual_outputs
 from mdpot.heads import Potential
 from mdpot.kernels.errors import NoKernel
 from mdpot.kernels.kernel import Kernel
@@ -42,7 +43,7 @@ def self_test(kernel: Kernel, potential: Potential) -> None:
             torch.zeros(3, dtype=torch.int64, device=device),
             torch.tensor(np.stack([i, j]), device=device),
             torch.tensor(shifts, dtype=torch.float64, device=device),
-            compute_stress=True,
+            outputs=usual_outputs(True),
         )
     of_weights: Any = potential.readout[0].weight
     dtypes: list[torch.dtype] = [kernel.dtype, of_weights.dtype]

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from mdpot.models.activation import SiLU
+from mdpot.models.backbone import Backbone
 from mdpot.models.hyperparameters import Count, Cutoff, Neighbors, Width
 from mdpot.radial import bessel_basis, polynomial_envelope
 
 
-class EGNN(nn.Module):
+class EGNN(Backbone):
     """The E(n)-equivariant graph network as a backbone for potentials.
 
     One layer, with v_ij the vector from atom i to its neighbor j, d_ij its length, and c_ij an envelope that goes to
@@ -25,7 +26,6 @@ class EGNN(nn.Module):
     coordinates are not. The envelope and the edges always belong to the true distances.
 
     Args:
-        n_elements: number of chemical elements.
         cutoff: Å.
         width: features per atom.
         layers: number of message-passing steps.
@@ -33,11 +33,8 @@ class EGNN(nn.Module):
         avg_neighbors: average number of neighbors per atom in the training data, for normalization.
     """
 
-    conservative: bool = True
-
     def __init__(
         self,
-        n_elements: int,
         cutoff: Cutoff = 3.4,
         width: Width = 128,
         layers: Count = 5,
@@ -48,27 +45,17 @@ class EGNN(nn.Module):
         self.cutoff = cutoff
         self.n_features = width
         self.n_basis = n_basis
-        self.embedding = nn.Embedding(n_elements, width)
-        self.mark = nn.Parameter(0.5 * torch.randn(width))
         self.layers = nn.ModuleList([EGNNLayer(width, n_basis, avg_neighbors) for _ in range(layers)])
 
     def forward(
-        self, species: Tensor, edge_index: Tensor, vectors: Tensor, marks: Tensor, direct: bool
+        self, h: Tensor, species: Tensor, edge_index: Tensor, vectors: Tensor, direct: bool
     ) -> tuple[Tensor, Tensor]:
-        """Per-atom features, and the sum of all displacements as the per-atom vector.
-
-        Args:
-            species: [n_atoms] int64, index into the elements.
-            edge_index: [2, n_edges] int64.
-            vectors: [n_edges, 3], Å, from atom i to its neighbor j.
-            marks: [n_atoms], 1 for atoms whose molecule lost an atom to the mask, else 0.
-            direct: whether the per-atom vector is wanted.
+        """Per-atom features, and the sum of all displacements as the vector; the arguments are those of `Backbone`.
 
         Returns:
             features [n_atoms, width] and vector [n_atoms, 3], Å (zeros unless `direct`).
         """
         i, j = edge_index[0], edge_index[1]
-        h = self.embedding(species) + marks.to(vectors.dtype).unsqueeze(-1) * self.mark
         envelope = polynomial_envelope(torch.linalg.vector_norm(vectors, dim=-1), self.cutoff).unsqueeze(-1)
         moved = vectors.new_zeros([species.shape[0], 3])
         v = vectors
@@ -111,6 +98,16 @@ class EGNNLayer(nn.Module):
         envelope: Tensor,
         moves: bool,
     ) -> tuple[Tensor, Tensor]:
+        """h [n_atoms, width] after this step, and by how much it moves the atoms [n_atoms, 3], Å: zeros unless `moves`.
+
+        Args:
+            h: [n_atoms, width].
+            i, j: [n_edges] int64, atom and neighbor.
+            direction: [n_edges, 3], v_ij / (d_ij + 1).
+            basis: [n_edges, n_basis].
+            envelope: [n_edges, 1].
+            moves: whether the moved coordinates are needed.
+        """
         n_atoms = h.shape[0]
         hidden = self.center(h).index_select(0, i) + self.neighbor(h).index_select(0, j) + self.radial(basis)
         m = self.activation(self.message(self.activation(hidden))) * envelope  # eq. 3

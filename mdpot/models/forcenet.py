@@ -7,13 +7,14 @@ from torch import Tensor, nn
 from mdpot.errors import MdpotError
 from mdpot.models.activation import SiLU
 from mdpot.models.angular import MAX_ORDER, harmonics, monomials
+from mdpot.models.backbone import Backbone
 from mdpot.models.egnn import scatter_sum
 from mdpot.models.gns import initialize, presence, vector_head
 from mdpot.models.hyperparameters import Count, Cutoff, Neighbors, Order, Width
 from mdpot.radial import polynomial_envelope
 
 
-class ForceNet(nn.Module):
+class ForceNet(Backbone):
     """ForceNet (arXiv:2103.01436) as a force-centric backbone.
 
     With v_ij the vector from atom i to its neighbor j, d_ij its length, u_ij its direction, r_i a radius of the
@@ -38,7 +39,7 @@ class ForceNet(nn.Module):
         cutoff: Å.
         width: features per atom.
         layers: number of message-passing steps.
-        order: largest angular momentum of the spherical harmonics, 1 to 3.
+        order: largest angular momentum of the spherical harmonics.
         n_radial: radial functions W s that multiply them.
         n_basis: sine waves for each of the four distances that resolve them.
         avg_neighbors: average number of neighbors per atom in the training data, for normalization.
@@ -47,8 +48,9 @@ class ForceNet(nn.Module):
         MdpotError: an order out of range.
     """
 
-    conservative: bool = False
-    equivariant: bool = False
+    conservative = False
+    equivariant = False
+    per_element = ("radius_embedding.weight",)
     harmonics: Tensor
     first: list[int]
     second: list[int]
@@ -71,10 +73,8 @@ class ForceNet(nn.Module):
         self.n_features = width
         self.order, self.n_basis = order, n_basis
         _, self.first, self.second = monomials(order)
-        self.embedding = nn.Embedding(n_elements, width)
         self.radius_embedding = nn.Embedding(n_elements, 1)  # Å
         nn.init.uniform_(self.radius_embedding.weight, 0.25, 0.75)
-        self.mark = nn.Parameter(0.5 * torch.randn(width))
         self.radial = nn.Linear(4 * n_basis, n_radial)
         n_edge = n_radial * (order + 1) ** 2
         self.layers = nn.ModuleList([ForceNetLayer(width, n_edge, avg_neighbors) for _ in range(layers)])
@@ -94,22 +94,14 @@ class ForceNet(nn.Module):
         return self
 
     def forward(
-        self, species: Tensor, edge_index: Tensor, vectors: Tensor, marks: Tensor, direct: bool
+        self, h: Tensor, species: Tensor, edge_index: Tensor, vectors: Tensor, direct: bool
     ) -> tuple[Tensor, Tensor]:
-        """Per-atom features, and the per-atom vector.
-
-        Args:
-            species: [n_atoms] int64, index into the elements.
-            edge_index: [2, n_edges] int64.
-            vectors: [n_edges, 3], Å, from atom i to its neighbor j.
-            marks: [n_atoms], 1 for atoms whose molecule lost an atom to the mask, else 0.
-            direct: whether the per-atom vector is wanted.
+        """Per-atom features, and the per-atom vector; the arguments are those of `Backbone`.
 
         Returns:
             features [n_atoms, width] and vector [n_atoms, 3] (zeros unless `direct`).
         """
         i, j = edge_index[0], edge_index[1]
-        h = self.embedding(species) + marks.to(vectors.dtype).unsqueeze(-1) * self.mark
         distance = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
         envelope = polynomial_envelope(distance, self.cutoff)
         radius = self.radius_embedding(species)
@@ -153,6 +145,14 @@ class ForceNetLayer(nn.Module):
         self.update = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width), SiLU(), nn.Linear(width, width))
 
     def forward(self, h: Tensor, i: Tensor, j: Tensor, basis: Tensor, envelope: Tensor) -> Tensor:
+        """h [n_atoms, width] after this step.
+
+        Args:
+            h: [n_atoms, width].
+            i, j: [n_edges] int64, atom and neighbor.
+            basis: [n_edges, (order + 1)^2 n_radial].
+            envelope: [n_edges, 1].
+        """
         hidden = self.edge(basis) + self.center(h).index_select(0, i) + self.neighbor(h).index_select(0, j)
         value = self.value(h)
         messages = self.filter(hidden) * value.index_select(0, j) * envelope

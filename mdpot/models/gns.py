@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from mdpot.models.activation import SiLU
+from mdpot.models.backbone import Backbone
 from mdpot.models.egnn import scatter_sum
 from mdpot.models.hyperparameters import Count, Cutoff, Neighbors, Width
 from mdpot.radial import bessel_basis, polynomial_envelope
 
 
-class GNS(nn.Module):
+class GNS(Backbone):
     """The graph network simulator as a force-centric backbone.
 
     With v_ij the vector from atom i to its neighbor j, d_ij its length, c_ij an envelope that goes to zero at the
@@ -30,7 +31,6 @@ class GNS(nn.Module):
     as the training data taught them to.
 
     Args:
-        n_elements: number of chemical elements.
         cutoff: Å.
         width: features per atom and per edge, and width of the hidden layers.
         layers: number of message-passing steps.
@@ -38,12 +38,11 @@ class GNS(nn.Module):
         avg_neighbors: average number of neighbors per atom in the training data, for normalization.
     """
 
-    conservative: bool = False
-    equivariant: bool = False
+    conservative = False
+    equivariant = False
 
     def __init__(
         self,
-        n_elements: int,
         cutoff: Cutoff = 3.4,
         width: Width = 128,
         layers: Count = 10,
@@ -54,30 +53,20 @@ class GNS(nn.Module):
         self.cutoff = cutoff
         self.n_features = width
         self.n_basis = n_basis
-        self.embedding = nn.Embedding(n_elements, width)
-        self.mark = nn.Parameter(0.5 * torch.randn(width))
         self.encoder = nn.Sequential(nn.Linear(4 * n_basis, width), SiLU(), *normalized_tail(width))
         self.layers = nn.ModuleList([GNSLayer(width, layers, avg_neighbors) for _ in range(layers)])
         self.decoder = vector_head(width)
         initialize(self)
 
     def forward(
-        self, species: Tensor, edge_index: Tensor, vectors: Tensor, marks: Tensor, direct: bool
+        self, h: Tensor, species: Tensor, edge_index: Tensor, vectors: Tensor, direct: bool
     ) -> tuple[Tensor, Tensor]:
-        """Per-atom features, and the per-atom vector.
-
-        Args:
-            species: [n_atoms] int64, index into the elements.
-            edge_index: [2, n_edges] int64.
-            vectors: [n_edges, 3], Å, from atom i to its neighbor j.
-            marks: [n_atoms], 1 for atoms whose molecule lost an atom to the mask, else 0.
-            direct: whether the per-atom vector is wanted.
+        """Per-atom features, and the per-atom vector; the arguments are those of `Backbone`.
 
         Returns:
             features [n_atoms, width] and vector [n_atoms, 3] (zeros unless `direct`).
         """
         i, j = edge_index[0], edge_index[1]
-        h = self.embedding(species) + marks.to(vectors.dtype).unsqueeze(-1) * self.mark
         distance = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
         envelope = polynomial_envelope(distance, self.cutoff)
         # As large as each other: 1, and the components of a unit vector times √3.
@@ -108,6 +97,14 @@ class GNSLayer(nn.Module):
         nn.init.constant_(self.update[-1].weight, layers**-0.5)  # type: ignore[arg-type]
 
     def forward(self, h: Tensor, e: Tensor, i: Tensor, j: Tensor, envelope: Tensor) -> tuple[Tensor, Tensor]:
+        """h [n_atoms, width] and e [n_edges, width] after this step.
+
+        Args:
+            h: [n_atoms, width].
+            e: [n_edges, width].
+            i, j: [n_edges] int64, atom and neighbor.
+            envelope: [n_edges, 1].
+        """
         hidden = self.edge(e) + self.center(h).index_select(0, i) + self.neighbor(h).index_select(0, j)
         m = self.message(hidden)
         total = scatter_sum(m * envelope, i, h.shape[0]) * self.scale

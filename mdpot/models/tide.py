@@ -1,7 +1,8 @@
 """Tide: per-atom moments of the neighbors, multiplied into many-body features. The default architecture."""
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from mdpot.models.angular import (
     product_paths,
     product_table,
 )
+from mdpot.models.backbone import Backbone
 from mdpot.models.hyperparameters import Count, Cutoff, Neighbors, Order, Width
 from mdpot.models.slots import pad_neighbors
 from mdpot.radial import polynomial_envelope
@@ -29,7 +31,18 @@ SIZES = {
 """Named sizes; every hyperparameter can be given on its own as well."""
 
 
-class Tide(nn.Module):
+def sizes(size: str, **given: int | None) -> dict[str, int]:
+    """The hyperparameters of a named size, with those that are given in their place.
+
+    Raises:
+        MdpotError: an unknown size.
+    """
+    if size not in SIZES:
+        raise unknown("size", size, SIZES)
+    return SIZES[size] | {name: value for name, value in given.items() if value is not None}
+
+
+class Tide(Backbone):
     """An equivariant network that does its work per atom, not per edge.
 
     With v_ij the vector from atom i to its neighbor j, d_ij its length, u_ij its direction, Y_l the real spherical
@@ -50,13 +63,12 @@ class Tide(nn.Module):
     NeurIPS 2022); gates as in PaiNN (Schütt et al., ICML 2021).
 
     Args:
-        n_elements: number of chemical elements.
         cutoff: Å.
-        size: "small", "medium" or "large": values for the next five where they are not given.
+        size: values for the next five where they are not given.
         width: features per atom.
         channels: features that each neighbor sends.
         layers: number of message-passing steps.
-        order: largest angular momentum, 1 to 3.
+        order: largest angular momentum.
         n_radial: radial functions for each angular momentum.
         hidden: width of the hidden layer of the MLPs, by default twice `width`.
         n_basis: Bessel functions they are made of.
@@ -66,7 +78,6 @@ class Tide(nn.Module):
         MdpotError: an unknown size, or an order out of range.
     """
 
-    conservative: bool = True
     angular: Tensor
     frequencies: Tensor
     products: Tensor
@@ -79,7 +90,6 @@ class Tide(nn.Module):
 
     def __init__(
         self,
-        n_elements: int,
         cutoff: Cutoff = 4.0,
         size: Literal["small", "medium", "large"] = "small",
         width: Width | None = None,
@@ -92,10 +102,7 @@ class Tide(nn.Module):
         avg_neighbors: Neighbors = 25.0,
     ) -> None:
         super().__init__()
-        if size not in SIZES:
-            raise unknown("size", size, SIZES)
-        given = {"width": width, "channels": channels, "layers": layers, "order": order, "n_radial": n_radial}
-        chosen = SIZES[size] | {name: value for name, value in given.items() if value is not None}
+        chosen = sizes(size, width=width, channels=channels, layers=layers, order=order, n_radial=n_radial)
         width, channels, layers = chosen["width"], chosen["channels"], chosen["layers"]
         order, n_radial = chosen["order"], chosen["n_radial"]
         hidden = 2 * width if hidden is None else hidden
@@ -105,14 +112,16 @@ class Tide(nn.Module):
         self.n_features = width
         self.order, self.n_radial, self.n_basis = order, n_radial, n_basis
         self.norm = math.sqrt(2.0 * cutoff / max(avg_neighbors, 1.0))
-        self.embedding = nn.Embedding(n_elements, width)
-        self.mark = nn.Parameter(0.5 * torch.randn(width))
         self.radial = nn.Parameter(torch.randn((order + 1) * n_radial, n_basis) / math.sqrt(n_basis))
         self.layers = nn.ModuleList(
             [TideLayer(width, channels, n_radial, order, hidden, n == 0, n == layers - 1) for n in range(layers)]
         )
         self.gate = nn.Linear(width, width)
         self._set_constants()
+
+    @classmethod
+    def features(cls, hyperparameters: Mapping[str, Any]) -> int:
+        return sizes(hyperparameters["size"], width=hyperparameters["width"])["width"]
 
     def _set_constants(self) -> None:
         """Tables in the precision of the weights: converted to float64, those of float32 would not be exact."""
@@ -142,16 +151,9 @@ class Tide(nn.Module):
         return self
 
     def forward(
-        self, species: Tensor, edge_index: Tensor, vectors: Tensor, marks: Tensor, direct: bool
+        self, h: Tensor, species: Tensor, edge_index: Tensor, vectors: Tensor, direct: bool
     ) -> tuple[Tensor, Tensor]:
-        """Per-atom features, and a per-atom vector.
-
-        Args:
-            species: [n_atoms] int64, index into the elements.
-            edge_index: [2, n_edges] int64.
-            vectors: [n_edges, 3], Å, from atom i to its neighbor j.
-            marks: [n_atoms], 1 for atoms whose molecule lost an atom to the mask, else 0.
-            direct: whether the per-atom vector is wanted.
+        """Per-atom features, and a per-atom vector; the arguments are those of `Backbone`.
 
         Returns:
             features [n_atoms, width] and vector [n_atoms, 3] (zeros unless `direct`).
@@ -163,7 +165,6 @@ class Tide(nn.Module):
         empty[0, 0] = self.cutoff
         padded = torch.cat([vectors, empty]).index_select(0, slots.flatten()).t().contiguous()
         basis = self.basis(padded).view(-1, n_atoms, slots.shape[1]).transpose(0, 1).contiguous()
-        h = self.embedding(species) + marks.to(vectors.dtype).unsqueeze(-1) * self.mark
         x = h.new_zeros([0])
         for layer in self.layers:
             h, x = layer(h, x, neighbors, basis, self.messages, self.first, self.second, self.products)
@@ -242,6 +243,17 @@ class TideLayer(nn.Module):
         second: Tensor,
         products: Tensor,
     ) -> tuple[Tensor, Tensor]:
+        """h [n_atoms, width] and x [(order + 1)^2 - 1, n_atoms, width] after this layer.
+
+        Args:
+            h: [n_atoms, width].
+            x: as returned; [0] in the first layer.
+            neighbors: [n_atoms · n_slots] int64, see `pad_neighbors`.
+            basis: [n_atoms, (order + 1)^2 n_radial, n_slots], see `Tide.basis`.
+            messages: [n_coupled, 4 (order + 1)^2], see `message_table`.
+            first, second: [n_pairs] int64, rows of y that are multiplied.
+            products: [n_products, n_pairs], what they are coupled to, see `product_table`.
+        """
         n_atoms, width = h.shape
         moments = self.moments(h, x, neighbors, basis, messages).split(self.moment_rows)
         mixed: list[Tensor] = []

@@ -6,8 +6,6 @@ file.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +14,12 @@ import torch
 
 from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError
-from mdpot.evaluator import Evaluator, ForOpenMM
-from mdpot.export import load_exported
+from mdpot.evaluator import Evaluator, ForOpenMM, Particles
 from mdpot.kernels import Native, find_kernel, make_kernel
-from mdpot.modelfile import load_potential
+from mdpot.modelfile import read_model
 from mdpot.units import KJ_PER_MOL, NM
 
+MODEL = Path("model of an OpenMM force")  # how errors call it
 NO_BOX, PERIODIC, APERIODIC = np.zeros((3, 3)), np.ones(3, dtype=bool), np.zeros(3, dtype=bool)
 
 
@@ -29,14 +27,10 @@ class Compute:
     """Energy and forces of an OpenMM State.
 
     Args:
-        content: bytes of a potential file, or of a file exported for OpenMM.
-        exported: which of the two.
-        numbers: [n_atoms], atomic numbers.
+        content: bytes of a model file, or of a file exported for OpenMM.
+        particles: the atoms among what OpenMM passes.
         periodic: whether the atoms live in the periodic box of the State.
-        atoms: [n_atoms], their indices among the particles, where OpenMM passes all particles; None where
-            it passes the atoms.
-        n_particles: number of particles in the system.
-        dtype: of the network; None is that of the file.
+        dtype: of the network, "float32" or "float64"; None is that of the file.
         device: torch device; None takes a CUDA GPU where there is one, else the CPU.
         skin: Å, of the neighbor list.
     """
@@ -44,18 +38,13 @@ class Compute:
     def __init__(
         self,
         content: bytes,
-        exported: bool,
-        numbers: Sequence[int],
+        particles: Particles,
         periodic: bool,
-        atoms: Sequence[int] | None,
-        n_particles: int,
-        dtype: torch.dtype | None,
+        dtype: str | None,
         device: str | None,
         skin: float,
     ):
-        self.content, self.exported = content, exported
-        self.numbers, self.periodic = list(numbers), periodic
-        self.atoms, self.n_particles = None if atoms is None else list(atoms), n_particles
+        self.content, self.particles, self.periodic = content, particles, periodic
         self.dtype, self.device, self.skin = dtype, device, skin
         self.module: Any = None
 
@@ -85,17 +74,12 @@ class Compute:
 
     def _load(self) -> Any:
         device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model"
-            path.write_bytes(self.content)
-            if self.exported:
-                module, _ = load_exported(path, device)
-            else:
-                potential, _ = load_potential(path, device, self.dtype)
-                module = ForOpenMM(Evaluator(potential, self.skin), "{}").to(device)
-        numbers = torch.tensor(self.numbers, dtype=torch.int64)
-        atoms = None if self.atoms is None else torch.tensor(self.atoms, dtype=torch.int64)
-        module.set_atoms(numbers, atoms, 0 if atoms is None else self.n_particles)
+        model = read_model(self.content, MODEL)
+        if model.exported:
+            module: Any = model.module(device)
+        else:
+            module = ForOpenMM(Evaluator(model.potential(device, self.dtype), self.skin), "{}").to(device)
+        self.particles.enter(module)
         return module
 
 
@@ -113,24 +97,15 @@ class NativeCompute:
     """The same in fused kernels, without torch's tensors on the way.
 
     Args:
-        content: bytes of a potential file.
-        numbers, periodic, atoms, n_particles, dtype, skin: as in `Compute`.
+        content: bytes of a model file that is not exported.
+        particles, periodic, dtype, skin: as in `Compute`.
     """
 
-    def __init__(
-        self,
-        content: bytes,
-        numbers: Sequence[int],
-        periodic: bool,
-        atoms: Sequence[int] | None,
-        n_particles: int,
-        dtype: torch.dtype | None,
-        skin: float,
-    ):
-        self.content, self.periodic, self.n_particles = content, periodic, n_particles
-        self.numbers = np.array(numbers, dtype=np.int64)
-        self.atoms = None if atoms is None else np.array(atoms, dtype=np.int64)
+    def __init__(self, content: bytes, particles: Particles, periodic: bool, dtype: str | None, skin: float):
+        self.content, self.particles, self.periodic = content, particles, periodic
         self.dtype, self.skin = dtype, skin
+        self.numbers = np.array(particles.numbers, dtype=np.int64)
+        self.atoms = None if particles.atoms is None else np.array(particles.atoms, dtype=np.int64)
         self.native: Native | None = None
         self.torch: Compute | None = None
 
@@ -156,7 +131,7 @@ class NativeCompute:
         found = self.native(self.numbers, positions, cell, pbc)
         forces = found.forces * (NM / KJ_PER_MOL)
         if self.atoms is not None:
-            everywhere = np.zeros((self.n_particles, 3))
+            everywhere = np.zeros((self.particles.count, 3))
             everywhere[self.atoms] = forces
             forces = everywhere
         return found.energy / KJ_PER_MOL, forces
@@ -173,15 +148,10 @@ class NativeCompute:
         Raises:
             NoKernel: there are none and they are required.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model"
-            path.write_bytes(self.content)
-            potential, _ = load_potential(path, "cpu", self.dtype)
+        potential = read_model(self.content, MODEL).potential("cpu", self.dtype)
         kernel = make_kernel(potential) if required else find_kernel(potential)
         if kernel is not None:
             self.native = Native(kernel, self.skin)
-            return True
-        atoms = None if self.atoms is None else self.atoms.tolist()
-        numbers, rest = self.numbers.tolist(), (self.n_particles, self.dtype, "cpu", self.skin)
-        self.torch = Compute(self.content, False, numbers, self.periodic, atoms, *rest)
-        return False
+        else:
+            self.torch = Compute(self.content, self.particles, self.periodic, self.dtype, "cpu", self.skin)
+        return kernel is not None

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mdpot.errors import MdpotError, unknown
-from mdpot.export import SKIN, export_torchscript, is_exported, load_exported, require_elements, save_module
-from mdpot.heads.potential import Potential
-from mdpot.modelfile import DTYPES, cautions, read_metadata, save_potential
+from mdpot.evaluator import Particles
+from mdpot.export import SKIN, require_elements, save_module, write_torchscript
+from mdpot.heads import AnyPotential
+from mdpot.modelfile import ModelFile, open_model
+from mdpot.modelformat import DTYPES
 from mdpot.openmm.backends import choose_backend, crash_warning, import_openmm, import_openmmtorch, logger
 from mdpot.openmm.compute import Compute, NativeCompute, TensorCompute
-from mdpot.zoo import find_potential
 
 if TYPE_CHECKING:
     import openmm
@@ -27,7 +28,7 @@ BONDS = "mdpot bonds without strength"
 
 
 def create_force(
-    ckpt: Path | str | Potential,
+    ckpt: Path | str | ModelFile | AnyPotential,
     topology_or_numbers: openmm.app.Topology | Sequence[int],
     backend: str = "auto",
     *,
@@ -68,40 +69,31 @@ def create_force(
     import_openmm()
     if dtype is not None and dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
-    path_or_potential = _model_path(ckpt)
-    exported = isinstance(path_or_potential, Path) and is_exported(path_or_potential)
-    header = _read_header(path_or_potential)
-    if exported and dtype not in (None, header["export"]["dtype"]):
-        raise MdpotError(
-            f"dtype: {str(ckpt)!r} was exported in {header['export']['dtype']}; export it again in {dtype}."
-        )
-    numbers, chosen, n_particles = _choose_atoms(topology_or_numbers, atoms, header["elements"])
-    if exported and header["export"]["numbers"] not in (None, numbers):
-        raise MdpotError(f"{str(ckpt)!r} was exported for other atoms than the topology's, or in another order.")
-    for caution in cautions(header):
+    model = open_model(ckpt)
+    _check_export(model, dtype)
+    particles = _choose_atoms(topology_or_numbers, atoms, model.header["elements"])
+    if model.exported and model.header["export"]["numbers"] not in (None, particles.numbers):
+        raise MdpotError(f"{str(model.path)!r} was exported for other atoms than the topology's, or in another order.")
+    for caution in model.cautions:
         warnings.warn(caution, stacklevel=2)
     periodic = _is_periodic(topology_or_numbers, periodic)
-    asked, torch_dtype = backend, None if dtype is None else DTYPES[dtype]
-    fused = _fused(
-        path_or_potential, exported, asked, (numbers, periodic, chosen, n_particles, torch_dtype, skin), device
-    )
+    asked = backend
+    fused = _fused(model, particles, periodic, asked, dtype, device, skin)
     backend = choose_backend(asked) if fused is None else "native"
     if fused is not None:
-        force = _python_force(import_openmm().PythonForce, fused, periodic, chosen)
+        force = _python_force(import_openmm().PythonForce, fused, periodic, particles)
     elif backend == "torchforce":
         if device is not None and asked != "auto":
             raise MdpotError("device: TorchForce runs where OpenMM's platform does; leave it out.")
         if (warning := crash_warning()) is not None:
             warnings.warn(warning, stacklevel=2)
-        name = dtype or header["dtype"]
-        force = _torch_force(path_or_potential, exported, numbers, chosen, n_particles, name, skin, check)
+        force = _torch_force(model, particles, dtype or model.dtype, skin, check)
         force.setUsesPeriodicBoundaryConditions(periodic)
     else:
         kind: Any = import_openmm().PythonForce if backend == "python" else import_openmmtorch().PythonTorchForce
         compute = Compute if backend == "python" else TensorCompute
-        content, inside = _content(path_or_potential), None if hasattr(kind, "setParticles") else chosen
-        function = compute(content, exported, numbers, periodic, inside, n_particles, torch_dtype, device, skin)
-        force = _python_force(kind, function, periodic, chosen)
+        function = compute(model.content, _passed(kind, particles), periodic, dtype, device, skin)
+        force = _python_force(kind, function, periodic, particles)
     force.setForceGroup(force_group)
     force.setName(f"mdpot {backend}")
     force.backend = backend
@@ -110,7 +102,7 @@ def create_force(
 
 def create_system(
     topology: openmm.app.Topology,
-    ckpt: Path | str | Potential,
+    ckpt: Path | str | ModelFile | AnyPotential,
     backend: str = "auto",
     *,
     remove_cm_motion: bool = True,
@@ -168,37 +160,20 @@ def bonds_without_strength(bonds: Iterable[tuple[int, int]]) -> openmm.HarmonicB
     return force
 
 
-def _model_path(ckpt: Path | str | Potential) -> Path | Potential:
-    if isinstance(ckpt, Potential):
-        return ckpt
-    return find_potential(ckpt)
+def _check_export(model: ModelFile, dtype: str | None) -> None:
+    """Refuses what is no potential, and an exported file that is for another program or in another precision."""
+    model.require("potential")
+    if not model.exported:
+        return
+    export = model.header["export"]
+    if export["for"] != "openmm":
+        raise MdpotError(f"{str(model.path)!r} was exported for {export['for']}; export it for openmm.")
+    if dtype not in (None, export["dtype"]):
+        raise MdpotError(f"dtype: {str(model.path)!r} was exported in {export['dtype']}; export it again in {dtype}.")
 
 
-def _read_header(model: Path | Potential) -> dict[str, Any]:
-    if isinstance(model, Potential):
-        dtype = str(model.readout[0].weight.dtype).removeprefix("torch.")  # type: ignore[union-attr]
-        return {"elements": model.elements, "dtype": dtype, "conservative": model.conservative}
-    if not is_exported(model):
-        return read_metadata(model)
-    header = load_exported(model)[1]
-    if header["export"]["for"] != "openmm":
-        raise MdpotError(f"{str(model)!r} was exported for {header['export']['for']}; export it for openmm.")
-    return {**header, "dtype": header["export"]["dtype"]}
-
-
-def _content(model: Path | Potential) -> bytes:
-    if isinstance(model, Path):
-        return model.read_bytes()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "potential.safetensors"
-        save_potential(path, model)
-        return path.read_bytes()
-
-
-def _choose_atoms(
-    topology_or_numbers: Any, atoms: Sequence[int] | None, elements: Sequence[int]
-) -> tuple[list[int], list[int] | None, int]:
-    """Numbers and indices of the potential's atoms, ascending (None: all), and the number of particles."""
+def _choose_atoms(topology_or_numbers: Any, atoms: Sequence[int] | None, elements: Sequence[int]) -> Particles:
+    """The atoms that the potential is for."""
     if hasattr(topology_or_numbers, "atoms"):
         listed = list(topology_or_numbers.atoms())
         numbers = [None if a.element is None else int(a.element.atomic_number) for a in listed]
@@ -222,7 +197,7 @@ def _choose_atoms(
             )
     found = [int(numbers[index]) for index in chosen]  # type: ignore[arg-type]
     require_elements(found, elements)
-    return found, None if len(chosen) == n_particles else chosen, n_particles
+    return Particles(found, None if len(chosen) == n_particles else chosen, n_particles)
 
 
 def _is_periodic(topology_or_numbers: Any, periodic: bool | None) -> bool:
@@ -233,64 +208,58 @@ def _is_periodic(topology_or_numbers: Any, periodic: bool | None) -> bool:
     return topology_or_numbers.getPeriodicBoxVectors() is not None
 
 
-def _torch_force(
-    model: Path | Potential,
-    exported: bool,
-    numbers: list[int],
-    atoms: list[int] | None,
-    n_particles: int,
-    dtype: str,
-    skin: float,
-    check: bool,
-) -> Any:
+def _torch_force(model: ModelFile, particles: Particles, dtype: str, skin: float, check: bool) -> Any:
     openmmtorch = import_openmmtorch()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.pt"
-        if not exported:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # `create_force` has said it
-                export_torchscript(model, path, dtype=dtype, skin=skin, check=check)
-            model = path
-        module, header = load_exported(model)  # type: ignore[arg-type]
-        chosen = None if atoms is None else torch.tensor(atoms)
-        module.set_atoms(torch.tensor(numbers), chosen, 0 if chosen is None else n_particles)
-        save_module(module, path, header)
+        if model.exported:
+            module = model.module()
+            particles.enter(module)
+            save_module(module, path, model.header)
+        else:
+            write_torchscript(model, path, "openmm", dtype, skin, particles, check)
         force = openmmtorch.TorchForce(str(path))  # reads the file here and now
     force.setOutputsForces(True)
-    logger.debug("TorchForce from %s", header["export"])
+    logger.debug("TorchForce from %s", model.path)
     return force
 
 
 def _fused(
-    model: Path | Potential, exported: bool, backend: str, arguments: tuple[Any, ...], device: str | None
+    model: ModelFile,
+    particles: Particles,
+    periodic: bool,
+    backend: str,
+    dtype: str | None,
+    device: str | None,
+    skin: float,
 ) -> NativeCompute | None:
     """The potential in fused kernels, where they are asked for, or for "auto" where there are any; else None.
-
-    Args:
-        arguments: those of `NativeCompute` after the first.
 
     Raises:
         MdpotError: they are asked for and there are none, or not for a file or a device like that.
     """
-    on_cpu = torch.device(device).type == "cpu" if device else not torch.cuda.is_available()
+    on_cpu = device.startswith("cpu") if device else not torch.cuda.is_available()
     if backend == "native":
-        if exported:
-            raise MdpotError("backend 'native' takes a potential file; this one is exported.")
+        if model.exported:
+            raise MdpotError(f"backend 'native' takes the model file that {str(model.path)!r} was exported from.")
         if device and not on_cpu:
             raise MdpotError(f"backend 'native' computes on a CPU; got device {device!r}.")
-    elif backend != "auto" or exported or not on_cpu:
+    elif backend != "auto" or model.exported or not on_cpu:
         return None
-    numbers, periodic, chosen, *others = arguments
-    # Before OpenMM 8.6 the function gets all particles, after that those asked for.
-    inside = None if hasattr(import_openmm().PythonForce, "setParticles") else chosen
-    compute = NativeCompute(_content(model), numbers, periodic, inside, *others)
+    passed = _passed(import_openmm().PythonForce, particles)
+    compute = NativeCompute(model.content, passed, periodic, dtype, skin)
     return compute if compute.load(required=backend == "native") else None
 
 
-def _python_force(kind: Any, function: Any, periodic: bool, atoms: list[int] | None) -> Any:
+def _passed(kind: Any, particles: Particles) -> Particles:
+    """The atoms among what OpenMM passes: before 8.6 all particles, after that those asked for."""
+    return Particles(particles.numbers, None, len(particles.numbers)) if hasattr(kind, "setParticles") else particles
+
+
+def _python_force(kind: Any, function: Any, periodic: bool, particles: Particles) -> Any:
     """A Force of such a kind around a function of the State."""
     force = kind(function)
-    if atoms is not None and hasattr(kind, "setParticles"):
-        force.setParticles(atoms)
+    if particles.atoms is not None and hasattr(kind, "setParticles"):
+        force.setParticles(particles.atoms)
     force.setUsesPeriodicBoundaryConditions(periodic)
     return force

@@ -10,12 +10,13 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
 from mdpot.errors import MdpotError
+from mdpot.modelfile import ModelFile
 from mdpot.simulate.engine import Engine
 from mdpot.simulate.settings import Settings
-from mdpot.zoo import find_potential
 
-# What can stand in for a model file: an ASE calculator, or what makes an OpenMM system of an OpenMM topology.
-Forces = BaseCalculator | Callable[[Any], Any]
+# What gives the forces: a model file, or in its place an ASE calculator, or what makes an OpenMM system of an OpenMM
+# topology.
+Forces = ModelFile | BaseCalculator | Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -33,31 +34,27 @@ class ModelFacts:
     conservative: bool = True
 
 
-def read_facts(model: str, forces: Forces | None) -> ModelFacts:
-    """The facts of a model file, or of forces that stand in for it.
+def read_facts(forces: Forces) -> ModelFacts:
+    """What is known of the forces: of a model file all, of what stands in for one nothing.
 
     Raises:
-        MdpotError: no such file, or not a potential.
+        MdpotError: the file holds no potential.
     """
-    if forces is not None:
+    if not isinstance(forces, ModelFile):
         return ModelFacts()
-    from mdpot.export import is_exported, load_exported
-    from mdpot.modelfile import read_metadata
-
-    path = find_potential(model)
-    header = load_exported(path)[1] if is_exported(path) else read_metadata(path)
+    header = forces.require("potential").header
     return ModelFacts(header["elements"], header.get("min_distances"), header["conservative"])
 
 
-def make_ase(atoms: Atoms, settings: Settings, seed: int, forces: Forces | None) -> Engine:
-    """The ASE engine with the model's calculator, or with another in its place."""
+def make_ase(atoms: Atoms, settings: Settings, seed: int, forces: Forces) -> Engine:
+    """The ASE engine with the calculator of a model file, or with another."""
     from mdpot.simulate.engine_ase import AseEngine
 
-    if forces is None:
+    if isinstance(forces, ModelFile):
         from mdpot.calculator import MaskedGNNCalculator
 
         forces = MaskedGNNCalculator(
-            find_potential(settings.model),
+            forces,
             device=settings.device,
             dtype=settings.dtype,
             backend=settings.backend or "auto",
@@ -67,8 +64,8 @@ def make_ase(atoms: Atoms, settings: Settings, seed: int, forces: Forces | None)
     return AseEngine(atoms, forces, settings.dynamics(seed))
 
 
-def make_openmm(atoms: Atoms, settings: Settings, seed: int, forces: Forces | None) -> Engine:
-    """The OpenMM engine with the model's system, or with another in its place."""
+def make_openmm(atoms: Atoms, settings: Settings, seed: int, forces: Forces) -> Engine:
+    """The OpenMM engine with the system of a model file, or with another."""
     from mdpot.openmm.backends import import_openmm
 
     import_openmm()
@@ -77,12 +74,12 @@ def make_openmm(atoms: Atoms, settings: Settings, seed: int, forces: Forces | No
     atoms = to_openmm_frame(atoms)
     topology = make_topology(atoms)
     platform, properties = openmm_platform(settings.device)
-    if forces is None:
+    if isinstance(forces, ModelFile):
         from mdpot.openmm import create_system
 
         system = create_system(
             topology,
-            find_potential(settings.model),
+            forces,
             settings.backend or "auto",
             dtype=settings.dtype,
             # TorchForce runs where the platform does.
@@ -111,7 +108,7 @@ def openmm_platform(device: str | None) -> tuple[str | None, dict[str, str]]:
     raise MdpotError(f"engine openmm runs on device cpu or cuda; got {device!r}.")
 
 
-ENGINES: dict[str, Callable[[Atoms, Settings, int, Forces | None], Engine]] = {
+ENGINES: dict[str, Callable[[Atoms, Settings, int, Forces], Engine]] = {
     "ase": make_ase,
     "openmm": make_openmm,
 }

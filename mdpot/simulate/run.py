@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from ase.io import write as write_atoms
 from mdpot import __version__
 from mdpot.errors import MdpotError
 from mdpot.files import atomic, locked, write_text
+from mdpot.modelfile import ModelFile, open_model
 from mdpot.simulate.box import read_start
 from mdpot.simulate.driver import LAST_GOOD, LOG, RESTART, STRUCK, Driver, Observer, Silent, trajectory_name
 from mdpot.simulate.engine import Engine, maxwell_boltzmann, repartition
@@ -26,7 +26,6 @@ from mdpot.simulate.restart import cut_back, damaged, load_restart
 from mdpot.simulate.settings import TRAJECTORIES, Settings, settings_of
 from mdpot.simulate.summary import Summary, is_summarized, summarize
 from mdpot.simulate.watch import Limits, Watch
-from mdpot.zoo import find_potential
 
 MINIMIZE_STEPS = 300
 SETTINGS, START, LOCK = "run.json", "start.xyz", ".lock"
@@ -68,7 +67,8 @@ def run_md(
     observer = observer or Silent()
     box, velocities, thermostat = np.random.SeedSequence(settings.seed).spawn(3)
     atoms = read_start(settings.start, np.random.default_rng(box))
-    facts = read_facts(settings.model, forces)
+    forces = open_model(settings.model) if forces is None else forces
+    facts = read_facts(forces)
     check_structure(atoms, settings, facts)
     if settings.hydrogen_mass is not None:
         atoms.set_array("masses", repartition(atoms, settings.hydrogen_mass), float, ())
@@ -126,8 +126,9 @@ def _resume(
     stored, fingerprint = _read_settings(out)
     settings = stored.resumed(changes)
     settings.check()
-    facts = read_facts(settings.model, forces)
-    if _fingerprint(settings, forces) != fingerprint:
+    forces = open_model(settings.model) if forces is None else forces
+    facts = read_facts(forces)
+    if _fingerprint(forces) != fingerprint:
         raise MdpotError(f"model {settings.model!r} is not the one that the run in {str(out)!r} began with.")
     restart = load_restart(out / RESTART, (LOG, trajectory_name(settings)))
     if restart.step > settings.steps or (restart.step == settings.steps and is_summarized(out, restart.step)):
@@ -237,10 +238,10 @@ def _written() -> list[str]:
     return [LOG, LAST_GOOD, STRUCK, *(f"trajectory.{kind}" for kind in TRAJECTORIES)]
 
 
-def _write_settings(out: Path, settings: Settings, forces: Forces | None) -> None:
+def _write_settings(out: Path, settings: Settings, forces: Forces) -> None:
     content = {
         "settings": settings.to_dict(),
-        "model_sha256": _fingerprint(settings, forces),
+        "model_sha256": _fingerprint(forces),
         "mdpot_version": __version__,
     }
     write_text(out / SETTINGS, json.dumps(content, indent=2) + "\n")
@@ -260,10 +261,8 @@ def _read_settings(out: Path) -> tuple[Settings, str | None]:
         raise MdpotError(damaged(path, error)) from None
 
 
-def _fingerprint(settings: Settings, forces: Forces | None) -> str | None:
-    if forces is not None:
-        return None
-    return hashlib.sha256(find_potential(settings.model).read_bytes()).hexdigest()
+def _fingerprint(forces: Forces) -> str | None:
+    return forces.sha256 if isinstance(forces, ModelFile) else None
 
 
 def _seed(sequence: np.random.SeedSequence) -> int:

@@ -1,4 +1,4 @@
-"""Trained potentials that come with the package, by name, each with its report; and how a potential is found."""
+"""Trained potentials that come with the package, by name, each with its report; and how a model file is found."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ ZOO: dict[str, str] = {
 }
 """Name to what it is for."""
 
+RESULTS = ("potential.safetensors", "property.safetensors")
+"""What the folder of a finished run holds, one of them."""
 
-def find_potential(name: Path | str) -> Path:
-    """The file that a name stands for: a file, the folder of a run, or a potential of the zoo.
+
+def find_model(name: Path | str) -> Path:
+    """The file that a name stands for: a file, the folder of a run, or a model of the zoo.
 
     Raises:
         MdpotError: none of these.
     """
     path = Path(name)
     if path.is_dir():
-        pretrained, path = path / "pretrained.safetensors", path / "potential.safetensors"
-        if not path.is_file():
+        pretrained = path / "pretrained.safetensors"
+        path = next((path / result for result in RESULTS if (path / result).is_file()), path)
+        if path.is_dir():
             hint = "is the run finished?"
             if pretrained.is_file():
                 hint = f"its pretraining is {str(pretrained)!r}."
-            raise MdpotError(f"folder {str(name)!r} holds no potential.safetensors; {hint}")
+            raise MdpotError(f"folder {str(name)!r} holds no {' or '.join(RESULTS)}; {hint}")
     if path.is_file():
         return path
     if str(name) in ZOO:
         return Path(__file__).parent / f"{name}.safetensors"
     close = get_close_matches(str(name), ZOO, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else f" The zoo holds: {', '.join(ZOO)}."
-    raise MdpotError(f"potential {str(name)!r} is not there: no file, no folder of a run, no name of the zoo.{hint}")
+    raise MdpotError(f"model {str(name)!r} is not there: no file, no folder of a run, no name of the zoo.{hint}")

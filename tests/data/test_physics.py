@@ -9,8 +9,9 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
+from mdpot.training.data.comparisons import pair_stress, sums
 from mdpot.training.data.frames import Frame
-from mdpot.training.data.physics import _pair_stress, _sums, contradictions
+from mdpot.training.data.physics import contradictions
 from mdpot.training.data.units import Units
 
 NAMES = {"energy": "energy", "forces": "forces", "stress": "stress"}
@@ -58,11 +59,11 @@ def test_sums_over_edges_are_those_of_a_loop() -> None:
     expected = np.zeros((7, 3, 5))
     for edge, atom in enumerate(i):
         expected[atom] += values[edge]
-    np.testing.assert_allclose(_sums(i, 7, values), expected, atol=1e-13)
+    np.testing.assert_allclose(sums(i, 7, values), expected, atol=1e-13)
 
 
 def test_the_stress_of_the_pair_energy_is_near_that_of_a_pair_potential(copper: list[Frame]) -> None:
-    predicted = _pair_stress(copper)
+    predicted = pair_stress(copper)
     labels = np.array([frame.stress for frame in copper])
     found, expected = (x[:, [0, 0, 1], [1, 2, 2]].ravel() for x in (predicted, labels))
     assert np.corrcoef(found, expected)[0, 1] > 0.8

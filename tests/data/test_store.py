@@ -86,13 +86,15 @@ def test_a_batch_is_its_frames_side_by_side(store: Store, sample_frames) -> None
     np.testing.assert_array_equal(graph.positions, np.concatenate([f.positions for f in frames]))
     np.testing.assert_array_equal(graph.cell, np.stack([f.cell for f in frames]))
     np.testing.assert_array_equal(graph.system, np.repeat(np.arange(4), np.diff(starts)))
-    np.testing.assert_array_equal(batch.energy, [f.energy for f in frames])
-    np.testing.assert_array_equal(batch.forces, np.concatenate([f.forces for f in frames]))
+    np.testing.assert_array_equal(batch.labels["energy"], [f.energy for f in frames])
+    np.testing.assert_array_equal(batch.labels["forces"], np.concatenate([f.forces for f in frames]))
     assert graph.pbc.all()
-    assert torch.isnan(batch.stress).all()
+    assert batch.labels.keys() == {"energy", "forces", "interaction"}
     assert not batch.marks.any()
     reference = [-1600.0 * len(f) / 3 for f in frames]
-    np.testing.assert_allclose(batch.interaction, [f.energy - r for f, r in zip(frames, reference, strict=True)])
+    np.testing.assert_allclose(
+        batch.labels["interaction"], [f.energy - r for f, r in zip(frames, reference, strict=True)]
+    )
     edges = [store.batch(torch.tensor([k]), dtype=torch.float64).graph for k in indices.tolist()]
     expected = np.concatenate([e.edge_index + s for e, s in zip(edges, starts, strict=False)], axis=1)
     np.testing.assert_array_equal(graph.edge_index, expected)
@@ -125,13 +127,14 @@ def test_dtypes_and_absent_labels(make_frame) -> None:
     stress = np.arange(9.0).reshape(3, 3)
     store = Store([make_frame(energy=None, forces=None), make_frame(stress=stress)], CUTOFF)
     batch = store.batch(torch.tensor([1, 0]))
-    assert batch.graph.positions.dtype == batch.forces.dtype == batch.whole.dtype == torch.float32
+    assert batch.graph.positions.dtype == batch.labels["forces"].dtype == batch.whole.dtype == torch.float32
     assert batch.graph.shifts.dtype == torch.float32
-    assert batch.energy.dtype == torch.float64
-    assert torch.isnan(batch.energy).tolist() == [False, True]
-    assert torch.isnan(batch.forces).all(1).tolist() == [False] * 3 + [True] * 3
-    np.testing.assert_array_equal(batch.stress[0], stress)
-    assert torch.isnan(batch.stress[1]).all()
+    assert batch.labels["energy"].dtype == torch.float64
+    assert batch.present["energy"].tolist() == batch.present["interaction"].tolist() == [True, False]
+    assert batch.there("forces").tolist() == [True] * 3 + [False] * 3
+    np.testing.assert_array_equal(batch.labels["stress"][0], stress)
+    assert batch.present["stress"].tolist() == [True, False]
+    assert not any(bool(torch.isnan(values).any()) for values in batch.labels.values())
 
 
 def test_far_translations_are_kept(make_frame) -> None:

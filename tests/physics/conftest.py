@@ -6,10 +6,8 @@ its energy. Numbers are compared in float64 unless a test says otherwise.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +18,7 @@ from ase.build import molecule
 from mdpot.graph import Graph
 from mdpot.heads import Potential, build_potential
 from mdpot.models import MODELS
+from mdpot.models.hyperparameters import hyperparameters_of
 from mdpot.neighbors import neighbor_list
 from mdpot.training.data.catalog import SAMPLE
 from mdpot.training.data.frames import Frame
@@ -41,7 +40,7 @@ def build(name: str, dtype: torch.dtype = torch.float64, small: bool = True, wal
 
 
 def _amplified(name: str, small: bool, wall: bool, factor: float) -> Potential:
-    takes = inspect.signature(MODELS[name].__init__).parameters
+    takes = hyperparameters_of(MODELS[name])
     sizes = {k: v for k, v in {"width": 24, "layers": 3}.items() if k in takes} if small else {}
     torch.manual_seed(1)
     starts, terms = (WALL, PAIR) if wall else (None, None)
@@ -195,15 +194,18 @@ def compute(
     atoms: Atoms | list[Atoms],
     *,
     dtype: torch.dtype = torch.float64,
-    direct: bool = False,
-    compute_stress: bool = False,
+    outputs: list[str] | None = None,
 ) -> Results:
     graph = Graph.from_atoms(atoms, CUTOFF, dtype)
-    return potential(*graph.inputs(), direct=direct, compute_stress=compute_stress)
+    return potential(*graph.inputs(), outputs=outputs)
 
 
-def options(potential: Potential, atoms: Atoms) -> dict[str, Any]:
-    return {"direct": True, "compute_stress": bool(atoms.pbc.all()) and potential.conservative}
+WITH_VECTOR = ["energy", "forces", "vector"]
+
+
+def everything(potential: Potential, atoms: Atoms) -> list[str]:
+    """The outputs that a structure and a potential have."""
+    return [*WITH_VECTOR, "stress"] if atoms.pbc.all() and potential.conservative else WITH_VECTOR
 
 
 def assert_equal(found: torch.Tensor, expected: torch.Tensor, what: str, relative: float = 1e-10) -> None:
@@ -274,7 +276,7 @@ def sweep(potential: Potential, atoms: Atoms, direction: np.ndarray, distances: 
         for copy, distance in zip(copies, some, strict=True):
             copy.positions += distance * direction
         graph = Graph.from_atoms(copies, CUTOFF, torch.float64)
-        out = potential(*graph.inputs(), direct=True)
+        out = potential(*graph.inputs(), outputs=WITH_VECTOR)
         edges = torch.bincount(graph.system[graph.edge_index[0]], minlength=len(some))
         shape = (len(some), len(atoms), 3)
         parts.append((out["interaction"], out["forces"].view(shape), out["vector"].view(shape), edges))

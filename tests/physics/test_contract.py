@@ -12,7 +12,19 @@ from mdpot.graph import Graph
 from mdpot.heads import Potential
 from mdpot.training.data.frames import Frame
 
-from .conftest import CUTOFF, ELEMENTS, SHIFT, SYSTEMS, assert_equal, assert_same, build, compute, options, waters
+from .conftest import (
+    CUTOFF,
+    ELEMENTS,
+    SHIFT,
+    SYSTEMS,
+    WITH_VECTOR,
+    assert_equal,
+    assert_same,
+    build,
+    compute,
+    everything,
+    waters,
+)
 
 
 def test_energies_add_up_and_hold_the_reference(potential: Potential, atoms: Atoms) -> None:
@@ -26,12 +38,12 @@ def test_energies_add_up_and_hold_the_reference(potential: Potential, atoms: Ato
 def test_marks_change_what_is_predicted(potential: Potential) -> None:
     atoms = molecule("H2O")
     graph = Graph.from_atoms(atoms, CUTOFF, torch.float64)
-    plain = potential(*graph.inputs(), direct=True)
+    plain = potential(*graph.inputs(), outputs=WITH_VECTOR)
     marks = torch.tensor([0, 1, 0])
-    marked = potential(*graph.inputs(), marks=marks, direct=True)
+    marked = potential(*graph.inputs(), marks=marks, outputs=WITH_VECTOR)
     for key in ("interaction", "forces", "vector"):
         assert float((marked[key] - plain[key]).abs().max()) > 1e-4 * float(plain[key].abs().max())
-    none = potential(*graph.inputs(), marks=torch.zeros(3, dtype=torch.int64), direct=True)
+    none = potential(*graph.inputs(), marks=torch.zeros(3, dtype=torch.int64), outputs=WITH_VECTOR)
     assert all(torch.equal(none[key], plain[key]) for key in plain)
 
 
@@ -55,25 +67,25 @@ def test_without_edges_nothing_is_nan(potential: Potential) -> None:
     for training in (False, True):
         potential.train(training)
         for batch in [*([a] for a in atoms), atoms]:
-            out = compute(potential, batch, direct=True)
+            out = compute(potential, batch, outputs=WITH_VECTOR)
             assert all(torch.isfinite(value).all() for value in out.values())
             assert_equal(out["forces"], torch.zeros_like(out["forces"]), "forces")
             assert_equal(out["vector"], torch.zeros_like(out["vector"]), "vector")
-        stress = compute(potential, atoms[2], compute_stress=True)["stress"]
+        stress = compute(potential, atoms[2], outputs=["stress"])["stress"]
         assert_equal(stress, torch.zeros_like(stress), "stress")
 
 
 def test_edges_beyond_the_cutoff_do_no_harm(potential: Potential, sample: list[Frame]) -> None:
     atoms = SYSTEMS["flattest real cell"](sample)
-    expected = compute(potential, atoms, **options(potential, atoms))
+    expected = compute(potential, atoms, outputs=everything(potential, atoms))
     wide = Graph.from_atoms(atoms, CUTOFF + 0.7, torch.float64)
-    assert_same(potential(*wide.inputs(), **options(potential, atoms)), expected)
+    assert_same(potential(*wide.inputs(), outputs=everything(potential, atoms)), expected)
 
 
 def test_inputs_are_left_alone(potential: Potential, sample: list[Frame]) -> None:
     graph = Graph.from_atoms(SYSTEMS["molecule"](sample), CUTOFF, torch.float64)
     before = [tensor.clone() for tensor in graph.inputs()]
-    out = potential(*graph.inputs(), direct=True)
+    out = potential(*graph.inputs(), outputs=WITH_VECTOR)
     for tensor, old in zip(graph.inputs(), before, strict=True):
         assert torch.equal(tensor, old)
         assert not tensor.requires_grad
@@ -85,7 +97,7 @@ def test_every_weight_learns(potential: Potential) -> None:
     potential.train()
     graph = Graph.from_atoms(waters(3, np.eye(3) * 4.4, (True,) * 3), CUTOFF, torch.float64)
     marks = (graph.numbers == 8).long()
-    out = potential(*graph.inputs(), marks=marks, direct=True)
+    out = potential(*graph.inputs(), marks=marks, outputs=WITH_VECTOR)
     torch.cat([out[key].flatten() for key in ("interaction", "forces", "vector")]).square().sum().backward()
     lazy = [name for name, w in potential.named_parameters() if w.numel() and (w.grad is None or not w.grad.any())]
     assert lazy == []

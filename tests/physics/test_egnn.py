@@ -12,7 +12,7 @@ from mdpot.graph import Graph
 from mdpot.heads import Potential
 from mdpot.models.egnn import rounded_length
 
-from .conftest import CUTOFF, ELEMENTS, assert_equal, build, check_forces, compute, sweep
+from .conftest import CUTOFF, ELEMENTS, WITH_VECTOR, assert_equal, build, check_forces, compute, sweep
 
 MEETING = 0.8  # Å
 
@@ -35,8 +35,8 @@ def test_egnn_follows_its_equations() -> None:
     silu = torch.nn.functional.silu
     x0 = torch.tensor(atoms.positions)
     x, n_atoms = x0.clone(), len(atoms)
-    h = torch.stack([egnn.embedding.weight[ELEMENTS.index(z)] for z in atoms.numbers])  # type: ignore[union-attr]
-    h[2] = h[2] + egnn.mark  # type: ignore[operator]
+    h = torch.stack([potential.embedding.element.weight[ELEMENTS.index(z)] for z in atoms.numbers])
+    h[2] = h[2] + potential.embedding.mark
     for layer in egnn.layers:  # type: ignore[union-attr]
         new_x, new_h = x.clone(), []
         for i in range(n_atoms):
@@ -59,7 +59,7 @@ def test_egnn_follows_its_equations() -> None:
 
     graph = Graph.from_atoms(atoms, CUTOFF, torch.float64)
     marks = torch.tensor([0, 0, 1, 0, 0, 0, 0])
-    out = potential(*graph.inputs(), marks=marks, direct=True)
+    out = potential(*graph.inputs(), marks=marks, outputs=WITH_VECTOR)
     assert_equal(out["vector"], (x - x0).detach(), "displacements", 1e-7)  # where EGNN rounds lengths off
     assert_equal(out["interaction"][0], expected.detach(), "energy", 1e-7)
 
@@ -68,7 +68,7 @@ def first_step(potential: Potential, distance: float) -> float:
     """How far the first layer of an EGNN moves the second of two H atoms, Å."""
     layers = potential.backbone.layers
     potential.backbone.layers = layers[:1]  # type: ignore[index]
-    out = compute(potential, Atoms("HH", [[0, 0, 0], [distance, 0, 0]]), direct=True)
+    out = compute(potential, Atoms("HH", [[0, 0, 0], [distance, 0, 0]]), outputs=WITH_VECTOR)
     potential.backbone.layers = layers
     return float(out["vector"][1, 0])
 
@@ -101,7 +101,7 @@ def meeting(potential: Potential, gap: float) -> Atoms:
 def test_egnn_where_moved_atoms_meet(attracted: Potential, gap: float) -> None:
     """The atoms are 0.8 Å apart but their moved images (nearly) coincide: the forces stay the gradient."""
     atoms = meeting(attracted, gap)
-    out = compute(attracted, atoms, direct=True)
+    out = compute(attracted, atoms, outputs=WITH_VECTOR)
     assert all(bool(torch.isfinite(value).all()) for value in out.values())
     assert float(out["forces"].abs().max()) > 0.1
     # Lengths are rounded off below 5e-3 Å, so the differences must be much finer than that.

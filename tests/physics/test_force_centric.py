@@ -18,7 +18,7 @@ from mdpot.models import MODELS
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.reference import fit_reference, rms_force
 
-from .conftest import CUTOFF, ELEMENTS, WALL, assert_equal, build, compute, energies_along, slope
+from .conftest import CUTOFF, ELEMENTS, WALL, WITH_VECTOR, assert_equal, build, compute, energies_along, slope
 
 NAMES = [name for name, model in MODELS.items() if not model.conservative]
 NO_GRADIENT = "not the gradient of its energy"
@@ -50,9 +50,9 @@ def normalized(norm: torch.nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
     return layer_norm(x, x.shape, norm.weight, norm.bias)
 
 
-def embedded(network, atoms: Atoms) -> list[torch.Tensor]:
-    h = [network.embedding.weight[ELEMENTS.index(z)] for z in atoms.numbers]
-    h[2] = h[2] + network.mark
+def embedded(potential: Potential, atoms: Atoms) -> list[torch.Tensor]:
+    h = [potential.embedding.element.weight[ELEMENTS.index(z)] for z in atoms.numbers]
+    h[2] = h[2] + potential.embedding.mark
     return h
 
 
@@ -60,7 +60,7 @@ def check_equations(potential: Potential, atoms: Atoms, h: list[torch.Tensor], n
     vector = [perceptron(potential.backbone.decoder, x) for x in h]  # type: ignore[arg-type]
     graph = Graph.from_atoms(atoms, CUTOFF, torch.float64)
     marks = torch.tensor([0, 0, 1, 0, 0, 0, 0])
-    out = potential(*graph.inputs(), marks=marks, direct=True)
+    out = potential(*graph.inputs(), marks=marks, outputs=WITH_VECTOR)
     expected = torch.stack(vector) * n_neighbors.tanh().unsqueeze(1)
     assert_equal(out["vector"], expected.detach(), "vector")
     assert torch.equal(out["forces"], 0.7 * out["vector"])
@@ -71,7 +71,7 @@ def check_equations(potential: Potential, atoms: Atoms, h: list[torch.Tensor], n
 def test_gns_follows_its_equations() -> None:
     potential, atoms = build("gns"), molecule("CH3CHO")
     gns = potential.backbone
-    h, e, found = embedded(gns, atoms), {}, torch.zeros(len(atoms), dtype=torch.float64)
+    h, e, found = embedded(potential, atoms), {}, torch.zeros(len(atoms), dtype=torch.float64)
     for i, j, v, d, c in pairs(atoms):
         waves = (2 * CUTOFF) ** 0.5 * (d * torch.arange(1.0, 13, dtype=torch.float64) * torch.pi / CUTOFF).sin() / d
         angular = torch.cat([torch.ones(1), 3**0.5 * v / d])
@@ -98,7 +98,7 @@ def real_harmonics(u: torch.Tensor) -> torch.Tensor:
 def test_forcenet_follows_its_equations() -> None:
     potential, atoms = build("forcenet"), molecule("CH3CHO")
     network = potential.backbone
-    h, b, found = embedded(network, atoms), {}, torch.zeros(len(atoms), dtype=torch.float64)
+    h, b, found = embedded(potential, atoms), {}, torch.zeros(len(atoms), dtype=torch.float64)
     radius = [network.radius_embedding.weight[ELEMENTS.index(z), 0] for z in atoms.numbers]  # type: ignore
     for i, j, v, d, c in pairs(atoms):
         distances = torch.stack([d, d - radius[i], d - radius[j], d - radius[i] - radius[j]])
@@ -165,7 +165,7 @@ def test_the_derivative_of_the_energy_can_be_had(name: str) -> None:
     """For pretraining by derivatives; in training mode it has a derivative of its own."""
     potential, atoms = build(name), molecule("CH3CHO")
     graph = Graph.from_atoms(atoms, CUTOFF, torch.float64)
-    out = potential(*graph.inputs(), derivative=True)
+    out = potential(*graph.inputs(), outputs=["forces", "derivative"])
     direction = np.random.default_rng(0).normal(size=(len(atoms), 3))
 
     def move(copy: Atoms, t: float) -> None:
@@ -174,7 +174,7 @@ def test_the_derivative_of_the_energy_can_be_had(name: str) -> None:
     expected = -slope(energies_along(potential, atoms, move), 3e-4)
     assert float((out["derivative"].numpy() * direction).sum()) == pytest.approx(expected, rel=1e-6)
     assert torch.equal(out["forces"], potential(*graph.inputs())["forces"])
-    potential.train()(*graph.inputs(), derivative=True)["derivative"].square().sum().backward()
+    potential.train()(*graph.inputs(), outputs=["derivative"])["derivative"].square().sum().backward()
     assert potential.readout[0].weight.grad.abs().max() > 0  # type: ignore[union-attr]
 
 

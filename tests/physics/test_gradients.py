@@ -40,7 +40,7 @@ def test_forces_at_the_size_of_the_architecture(name: str, sample: list[Frame]) 
 
 
 def check_stress(potential: Potential, atoms: Atoms, step: float = 3e-5) -> None:
-    stress = compute(potential, atoms, compute_stress=True)["stress"][0].numpy()
+    stress = compute(potential, atoms, outputs=["stress"])["stress"][0].numpy()
     np.testing.assert_allclose(stress, stress.T, atol=1e-14)
     basis = [np.eye(3), stress / np.linalg.norm(stress)]
     for a, b in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)):
@@ -92,7 +92,7 @@ def test_structures_without_a_volume_leave_the_stress_of_others_alone(conservati
     """Training on stress in a batch that also holds a molecule: no not-a-number reaches a weight."""
     atoms = [waters(2, np.diag([4.0, 4.0, 5.0]), (True,) * 3), molecule("H2O"), Atoms("O")]
     conservative.train()
-    stress = compute(conservative, atoms, compute_stress=True)["stress"]
+    stress = compute(conservative, atoms, outputs=["stress"])["stress"]
     stress[0].square().sum().backward()
     gradients = [w.grad for w in conservative.parameters() if w.grad is not None]
     assert gradients

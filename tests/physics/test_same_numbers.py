@@ -16,31 +16,31 @@ from mdpot.heads import Potential
 from mdpot.models import MODELS
 from mdpot.training.data.frames import Frame
 
-from .conftest import CUTOFF, SYSTEMS, assert_equal, build, compute, options, waters
+from .conftest import CUTOFF, SYSTEMS, WITH_VECTOR, assert_equal, build, compute, everything, waters
 
 
 def test_a_batch_gives_what_each_gives_alone(potential: Potential, sample: list[Frame]) -> None:
     structures = [make(sample) for make in SYSTEMS.values()]
-    together = compute(potential, structures, direct=True)
+    together = compute(potential, structures, outputs=WITH_VECTOR)
     start = 0
     for k, atoms in enumerate(structures):
-        alone, own = compute(potential, atoms, direct=True), slice(start, start + len(atoms))
+        alone, own = compute(potential, atoms, outputs=WITH_VECTOR), slice(start, start + len(atoms))
         assert_equal(together["energy"][k : k + 1], alone["energy"], "energy", 1e-13)
         assert_equal(together["interaction"][k : k + 1], alone["interaction"], "interaction", 1e-12)
         for key in ("energies", "forces", "vector"):
             assert_equal(together[key][own], alone[key], key, 1e-12)
         start += len(atoms)
     periodic = [atoms for atoms in structures if atoms.pbc.all()]
-    stresses = compute(potential, periodic, compute_stress=True)["stress"]
+    stresses = compute(potential, periodic, outputs=["stress"])["stress"]
     for stress, atoms in zip(stresses, periodic, strict=True):
-        assert_equal(stress, compute(potential, atoms, compute_stress=True)["stress"][0], "stress", 1e-12)
+        assert_equal(stress, compute(potential, atoms, outputs=["stress"])["stress"][0], "stress", 1e-12)
 
 
 def test_single_precision(potential: Potential, atoms: Atoms) -> None:
-    expected = compute(potential, atoms, direct=True)
+    expected = compute(potential, atoms, outputs=WITH_VECTOR)
     single = build(potential.model, dtype=torch.float32, wall=potential.has_wall)
     for dtype in (torch.float32, torch.float64):
-        found = compute(single, atoms, dtype=dtype, direct=True)
+        found = compute(single, atoms, dtype=dtype, outputs=WITH_VECTOR)
         assert found["energy"].dtype == torch.float64
         assert found["forces"].dtype == dtype
         for key in ("interaction", "forces", "vector", "energies"):
@@ -106,9 +106,9 @@ def test_eager_and_torchscript_agree(potential: Potential, sample: list[Frame], 
         scripted = torch.jit.script(model)
     for name in ("water", "flattest real cell", "molecule", "atom", "slab", "water"):
         atoms = SYSTEMS[name](sample)
-        chosen = options(potential, atoms)
+        chosen = everything(potential, atoms)
         graph = Graph.from_atoms(atoms, CUTOFF, dtype)
-        eager, script = model(*graph.inputs(), **chosen), scripted(*graph.inputs(), **chosen)
+        eager, script = model(*graph.inputs(), outputs=chosen), scripted(*graph.inputs(), outputs=chosen)
         assert eager.keys() == script.keys()
         for key in eager:
             assert eager[key].dtype == script[key].dtype

@@ -16,7 +16,7 @@ from mdpot.heads import build_potential
 from mdpot.models.angular import MAX_ORDER, coupling, harmonics, monomials, product_paths
 from mdpot.models.tide import SIZES
 
-from .conftest import CUTOFF, ELEMENTS, SHIFT, assert_same, check_forces, compute
+from .conftest import CUTOFF, ELEMENTS, SHIFT, WITH_VECTOR, assert_same, check_forces, compute
 from .test_symmetry import random_rotation
 
 KINDS: list[dict[str, Any]] = [{"order": order, "width": 16} for order in range(1, MAX_ORDER + 1)]
@@ -58,9 +58,9 @@ def test_every_size_and_order_turns_with_the_structure(kind: dict[str, Any]) -> 
     atoms = molecule("CH3CH2OH")
     rotation = -random_rotation(3)
     turned = Atoms(atoms.numbers, atoms.positions @ rotation.T)
-    found = compute(potential, turned, direct=True)
+    found = compute(potential, turned, outputs=WITH_VECTOR)
     assert float(found["forces"].abs().max()) > 1e-3
-    assert_same(found, compute(potential, atoms, direct=True), rotation)
+    assert_same(found, compute(potential, atoms, outputs=WITH_VECTOR), rotation)
     check_forces(potential, atoms, n_random=1)
 
 

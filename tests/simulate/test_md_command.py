@@ -102,7 +102,7 @@ def test_ctrl_c_says_how_to_go_on(model: Path, tmp_path: Path, monkeypatch: pyte
         (["water:2", "--model", "MODEL", "--out", "OUT", "--backend", "jax"], "unknown backend 'jax'"),
         (["argon.xyz", "--model", "MODEL", "--out", "OUT"], "START holds Ar, but the model knows only H, O"),
         (["drop.xyz", "--model", "MODEL", "--out", "OUT", "--ensemble", "npt"], "npt needs a cell"),
-        (["water:2", "--model", "argon.xyz", "--out", "OUT"], "potential file 'argon.xyz' is damaged"),
+        (["water:2", "--model", "argon.xyz", "--out", "OUT"], "model file 'argon.xyz' is damaged"),
         (["--resume", "--out", "OUT"], "holds no run to resume"),
     ],
 )

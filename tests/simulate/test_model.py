@@ -14,6 +14,7 @@ from ase.io import write
 
 from mdpot import build_potential, save_potential
 from mdpot.errors import MdpotError
+from mdpot.modelfile import open_model
 from mdpot.simulate import Limits, Settings, resume_md, run_md, water_box
 from mdpot.simulate.engine import maxwell_boltzmann
 from mdpot.simulate.engines import make_ase, make_openmm, openmm_platform, read_facts
@@ -46,8 +47,10 @@ def test_both_engines_go_the_same_way(model: str, skewed: str) -> None:
     atoms = read(skewed)
     assert not isinstance(atoms, list)
     s = Settings(skewed, model, ensemble="nve", dtype="float64", device="cpu")
-    ase = make_ase(atoms, s, 1, None)
-    openmm = make_openmm(atoms, Settings(**{**s.to_dict(), "engine": "openmm", "backend": "python"}), 1, None)
+    ase = make_ase(atoms, s, 1, open_model(model))
+    openmm = make_openmm(
+        atoms, Settings(**{**s.to_dict(), "engine": "openmm", "backend": "python"}), 1, open_model(model)
+    )
     assert openmm.description == "OpenMM on CPU, VerletIntegrator, mdpot python"
     velocities = maxwell_boltzmann(atoms.get_masses(), 300.0, np.random.default_rng(0))
     turn = np.linalg.lstsq(ase.atoms.positions, openmm.atoms.positions, rcond=None)[0]
@@ -76,19 +79,19 @@ def test_openmm_runs_and_resumes(model: str, skewed: str, tmp_path: Path, ensemb
 
 
 def test_facts(model: str, tmp_path: Path) -> None:
-    facts = read_facts(model, None)
+    facts = read_facts(open_model(model))
     assert facts.elements == [1, 8]
     assert facts.min_distances == {"H-O": 0.8}
     assert facts.conservative
-    assert read_facts(str(Path(model).parent), None) == facts
+    assert read_facts(open_model(Path(model).parent)) == facts
     with pytest.raises(MdpotError, match=r"is not there|no potential"):
-        read_facts(str(tmp_path), None)
+        open_model(tmp_path)
 
 
 def test_facts_of_an_exported_file(model: str, tmp_path: Path) -> None:
     export = pytest.importorskip("mdpot.export")
     export.export_torchscript(model, tmp_path / "model.pt", units="ase", check=False)
-    assert read_facts(str(tmp_path / "model.pt"), None) == read_facts(model, None)
+    assert read_facts(open_model(tmp_path / "model.pt")) == read_facts(open_model(model))
 
 
 def test_platforms() -> None:

@@ -122,7 +122,7 @@ def test_energy_and_forces_are_those_of_the_calculator(store: Store, small_frame
 def test_the_force_of_a_spring_to_the_old_place_is_the_perfect_prediction(store: Store, sigma, vector: str) -> None:
     """E = Σ |x - x0|² / (2 σ²) in eV: its force on atom i is (x0 - x) / σ², the best estimate of the score."""
     task = Denoising(config(sigma=sigma, vector=vector), CUTOFF)
-    assert task.direct == (vector == "direct")
+    assert task.outputs == ["interaction", "vector" if vector == "direct" else "derivative"]
     before = whole_batch(store)
     batch, target = task.prepare(before, generator())
     positions = batch.graph.positions.clone().requires_grad_()
@@ -132,9 +132,9 @@ def test_the_force_of_a_spring_to_the_old_place_is_the_perfect_prediction(store:
     interaction = torch.zeros(len(store))
 
     def score(prediction: torch.Tensor) -> tuple[float, float]:
-        loss, logs = task.loss({key: prediction, "interaction": interaction}, target)
-        assert float(logs["loss"][0] / logs["loss"][1]) == pytest.approx(float(loss))
-        return float(loss), float(logs["cosine"][0] / logs["cosine"][1])
+        found = task.score({key: prediction, "interaction": interaction}, target)
+        total, count = found.numbers["cosine"]
+        return float(found.loss()), float(total / count)
 
     assert score(force * sigma) == pytest.approx((0.0, 1.0), abs=1e-9)
     assert score(-force * sigma)[1] == pytest.approx(-1.0)
@@ -162,7 +162,7 @@ def test_atoms_without_neighbors(small_frames: list[Frame]) -> None:
     task = Denoising(config(), CUTOFF)
     batch, target = task.prepare(Store([frame], CUTOFF).batch(torch.tensor([0])), generator())
     assert batch.graph.n_edges == 0
-    loss, _ = task.loss(potential.train()(*batch.graph.inputs(), derivative=True), target)
+    loss = task.score(potential.train()(*batch.graph.inputs(), outputs=["derivative"]), target).loss()
     loss.backward()
     assert float(loss.detach()) == pytest.approx(float(target.square().mean()))
     assert all(w.grad is None or not w.grad.any() for w in potential.parameters())

@@ -50,7 +50,7 @@ def test_forces_of_pairs_are_found_where_there_is_evidence(frames: list[Frame]) 
     store = Store(made, CUTOFF, molecules=False)
     fit = fit_pair_energy(store, ELEMENTS, CUTOFF, closest_approach(ELEMENTS, shortest_contacts(store)))
     assert fit.helps
-    left = store.forces.numpy() - evaluate_pair_energy(store, ELEMENTS, fit.coefficients, CUTOFF)[1]
+    left = store.labels["forces"].numpy() - evaluate_pair_energy(store, ELEMENTS, fit.coefficients, CUTOFF)[1]
     assert np.abs(left).mean() < 0.2 * np.abs(forces).mean()
 
 

@@ -16,6 +16,7 @@ from mdpot.training.data.frames import Frame
 from mdpot.training.data.store import Batch, Store
 from mdpot.training.objectives import MaskedAtoms
 from mdpot.training.objectives.masking import MaskTarget, mask_molecules
+from mdpot.training.trainer import Means
 
 CUTOFF = 3.4
 H, O = 1, 8  # noqa: E741
@@ -58,7 +59,7 @@ def check_against_reference(
         # What is left is in the old order, each atom with its own labels.
         assert [place[a] for a in kept] == members == list(range(start, start + len(kept)))
         np.testing.assert_array_equal(after.graph.numbers[members], frame.numbers[kept])
-        np.testing.assert_array_equal(after.forces[members], frame.forces[kept])  # type: ignore[index]
+        np.testing.assert_array_equal(after.labels["forces"][members], frame.forces[kept])  # type: ignore[index]
         marked = set()
         for molecule in molecules_of(frame):
             n_molecules += 1
@@ -83,7 +84,7 @@ def check_against_reference(
     assert len(marks) == 2 * n_chosen
     assert float(target.share) == pytest.approx(n_chosen / max(n_molecules, 1))
     assert torch.equal(after.graph.cell, before.graph.cell)
-    assert torch.equal(after.energy.nan_to_num(), before.energy.nan_to_num())
+    assert torch.equal(after.labels["energy"], before.labels["energy"])
     return n_chosen
 
 
@@ -380,23 +381,26 @@ def test_the_loss_is_one_minus_the_cosine(store: Store, small_frames, vector: st
     torch.manual_seed(0)
     potential = build_potential("egnn", {"cutoff": CUTOFF, "width": 8, "layers": 2}, [1, 8], [0.0, 0.0], 0.3).double()
     task = objective(ratio=0.4, vector=vector, cosine=loss)
-    assert task.direct == (vector == "direct")
+    assert task.outputs == ["interaction", "vector" if vector == "direct" else "derivative"]
     batch, target = task.prepare(whole_batch(small_frames, store), generator())
-    prediction = potential(*batch.graph.inputs(), marks=batch.marks, direct=task.direct, derivative=task.derivative)
-    value, logs = task.loss(prediction, target)
+    prediction = potential(*batch.graph.inputs(), marks=batch.marks, outputs=task.outputs)
+    score = task.score(prediction, target)
+    value = score.loss()
     predicted = prediction["vector" if vector == "direct" else "derivative"].detach().numpy()[target.atoms]
     truth = target.displacements.numpy()
     per_atom = [cosine(a, b) for a, b in zip(predicted, truth, strict=True)]
     expected = 1 - (np.mean(per_atom) if loss == "per-atom" else cosine(predicted.ravel(), truth.ravel()))
     assert float(value.detach()) == pytest.approx(expected, abs=1e-6)
-    means = {key: (pair[0] / pair[1]).item() for key, pair in logs.items()}
+    numbers = Means()
+    numbers.add(score)
+    means = numbers.take()
     assert means["loss"] == pytest.approx(expected, abs=1e-6)
     assert means["cosine"] == pytest.approx(np.mean(per_atom), abs=1e-6)
     assert means["share_masked"] == pytest.approx(float(target.share))
     value.backward()
-    gradients = [w.grad for w in potential.backbone.parameters()]
+    gradients = [w.grad for w in potential.parameters()]
     assert all(g is None or bool(torch.isfinite(g).all()) for g in gradients)
-    assert float(potential.backbone.mark.grad.abs().max()) > 0  # type: ignore[union-attr]
+    assert float(potential.embedding.mark.grad.abs().max()) > 0  # type: ignore[union-attr]
 
 
 def test_the_perfect_prediction_costs_nothing(store: Store, small_frames: list[Frame]) -> None:
@@ -405,9 +409,9 @@ def test_the_perfect_prediction_costs_nothing(store: Store, small_frames: list[F
         batch, target = task.prepare(whole_batch(small_frames, store), generator())
         forces = torch.randn(batch.graph.n_atoms, 3, dtype=torch.float64)
         forces[target.atoms] = 7.0 * target.displacements
-        assert float(task.loss({"derivative": forces}, target)[0]) == pytest.approx(0.0, abs=1e-9)
+        assert float(task.score({"derivative": forces}, target).loss()) == pytest.approx(0.0, abs=1e-9)
         forces[target.atoms] *= -1
-        assert float(task.loss({"derivative": forces}, target)[0]) == pytest.approx(2.0, abs=1e-9)
+        assert float(task.score({"derivative": forces}, target).loss()) == pytest.approx(2.0, abs=1e-9)
 
 
 @pytest.mark.parametrize("vector", ["derivative", "direct"])
@@ -420,19 +424,20 @@ def test_a_batch_without_a_mark_teaches_nothing(small_frames, vector: str, loss:
     task = objective(ratio=1.0, vector=vector, cosine=loss)
     batch = Store(small_frames[:2], cutoff, molecule="CH4").batch(torch.arange(2))
     batch, target = task.prepare(batch, generator())
-    prediction = potential(*batch.graph.inputs(), marks=batch.marks, direct=task.direct, derivative=task.derivative)
-    value, logs = task.loss(prediction, target)
+    prediction = potential(*batch.graph.inputs(), marks=batch.marks, outputs=task.outputs)
+    score = task.score(prediction, target)
+    value = score.loss()
     value.backward()
     assert float(value.detach()) == 0.0
     assert all(w.grad is None or not w.grad.any() for w in potential.parameters())
-    assert float(logs["loss"][1]) == float(logs["cosine"][1]) == 0.0
+    assert float(score.terms["cosine"][1]) == float(score.numbers["cosine"][1]) == 0.0
 
 
 def test_a_prediction_of_zero_has_a_finite_gradient() -> None:
     for loss in ("per-atom", "all"):
         vector = torch.zeros(4, 3, requires_grad=True)
         target = MaskTarget(torch.tensor([0, 2]), torch.ones(2, 3), torch.tensor(1.0))
-        value, _ = objective(cosine=loss).loss({"derivative": vector}, target)
+        value = objective(cosine=loss).score({"derivative": vector}, target).loss()
         value.backward()
         assert float(value.detach()) == 1.0
         assert vector.grad is not None

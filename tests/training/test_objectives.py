@@ -15,8 +15,10 @@ from mdpot.training import evaluate as evaluation
 from mdpot.training.config import FinetuneConfig
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.store import Batch, Store
-from mdpot.training.evaluate import METRICS, evaluate
-from mdpot.training.objectives import Labels
+from mdpot.training.evaluate import evaluate
+from mdpot.training.metrics import METRICS
+from mdpot.training.objectives import Labels, Score
+from mdpot.training.trainer import Means
 
 CUTOFF = 3.4
 SHIFT = {1: -15.5, 8: -430.25}
@@ -55,9 +57,15 @@ def predict_one_by_one(potential: Potential, frames: list[Frame]) -> list[dict[s
 
         atoms = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc)
         graph = Graph.from_atoms(atoms, CUTOFF, torch.float64)
-        found = potential.eval()(*graph.inputs(), compute_stress=bool(frame.pbc.all()))
+        found = potential.eval()(*graph.inputs(), outputs=["forces", *(["stress"] if frame.pbc.all() else [])])
         out.append({key: value.numpy() for key, value in found.items()})
     return out
+
+
+def means_of(score: Score) -> dict[str, float]:
+    means = Means()
+    means.add(score)
+    return means.take()
 
 
 def penalty(loss: str, error: np.ndarray, delta: float) -> np.ndarray:
@@ -82,12 +90,12 @@ def test_the_loss(potential: Potential, frames: list[Frame], loss: str, per: str
         "stress_weight": stress_weight,
         "huber_delta": 0.3,
     }
-    objective = Labels(FinetuneConfig(max_steps=1, batch_frames=1, **config), has_stress=True)
-    assert objective.stress == (stress_weight > 0)
+    objective = Labels(FinetuneConfig(max_steps=1, batch_frames=1, **config), known={"energy", "forces", "stress"})
+    assert ("stress" in objective.outputs) == (stress_weight > 0)
     batch = Store(frames, CUTOFF, SHIFT).batch(torch.arange(len(frames)), torch.float64)
-    prediction = potential.train()(*batch.graph.inputs(), compute_stress=objective.stress)
-    found, logs = objective.loss(prediction, batch)
-    means = {key: (pair[0] / pair[1]).item() for key, pair in logs.items()}
+    prediction = potential.train()(*batch.graph.inputs(), outputs=objective.outputs)
+    score = objective.score(prediction, batch)
+    found, means = score.loss(), means_of(score)
 
     single = predict_one_by_one(potential, frames)
     sizes = np.array([len(frame) for frame in frames])
@@ -95,7 +103,7 @@ def test_the_loss(potential: Potential, frames: list[Frame], loss: str, per: str
     forces = np.concatenate([p["forces"] - frame.forces for p, frame in zip(single, frames, strict=True)])
     scored = energies / sizes if per == "atom" else energies
     expected = energy_weight * penalty(loss, scored, 0.3).mean() + force_weight * penalty(loss, forces, 0.3).mean()
-    if objective.stress:
+    if "stress" in objective.outputs:
         labelled = [(p["stress"][0], f.stress) for p, f in zip(single, frames, strict=True) if f.stress is not None]
         stress = np.array([a - b for a, b in labelled])
         expected += stress_weight * penalty(loss, stress, 0.3).mean()
@@ -103,32 +111,35 @@ def test_the_loss(potential: Potential, frames: list[Frame], loss: str, per: str
     assert float(found.detach()) == pytest.approx(expected, rel=1e-9)
     assert means["loss"] == pytest.approx(expected, rel=1e-9)
     assert means["energy_mae"] == pytest.approx(1e3 * np.abs(energies / sizes).mean())
-    assert means["energy_mse"] == pytest.approx(1e6 * np.square(energies / sizes).mean())
-    assert means["force_mae"] == pytest.approx(1e3 * np.abs(forces).mean())
-    assert means["force_mse"] == pytest.approx(1e6 * (forces**2).mean())
+    assert means["energy_rmse"] == pytest.approx(1e3 * np.sqrt(np.square(energies / sizes).mean()))
+    if force_weight == 0:
+        assert not {"force_mae", "force_rmse"} & means.keys()
+    else:
+        assert means["force_mae"] == pytest.approx(1e3 * np.abs(forces).mean())
+        assert means["force_rmse"] == pytest.approx(1e3 * np.sqrt((forces**2).mean()))
     found.backward()
     gradients = [w.grad for w in potential.parameters() if w.grad is not None]
     assert gradients
     assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
 
 
-@pytest.mark.parametrize(("weight", "has_stress"), [(0.0, True), (1.0, False)])
-def test_stress_is_computed_only_where_it_counts(weight: float, has_stress: bool) -> None:
+@pytest.mark.parametrize(("weight", "known"), [(0.0, {"energy", "stress"}), (1.0, {"energy"})])
+def test_stress_is_computed_only_where_it_counts(weight: float, known: set[str]) -> None:
     config = FinetuneConfig(max_steps=1, batch_frames=1, stress_weight=weight)
-    assert not Labels(config, has_stress).stress
+    assert "stress" not in Labels(config, known).outputs
 
 
 def test_a_batch_without_a_stress_label(potential: Potential, frames: list[Frame]) -> None:
     """Others in the data have one, so the stress is computed; here it counts nothing."""
     some = [frames[0], frames[-1]]
     batch = Store(some, CUTOFF, SHIFT).batch(torch.arange(2), torch.float64)
-    prediction = potential.train()(*batch.graph.inputs(), compute_stress=True)
+    prediction = potential.train()(*batch.graph.inputs(), outputs=["forces", "stress"])
     results = []
     for weight in (0.0, 5.0):
         config = FinetuneConfig(max_steps=1, batch_frames=1, stress_weight=weight)
-        results.append(Labels(config, has_stress=True).loss(prediction, batch))
-    assert float(results[0][0].detach()) == float(results[1][0].detach())
-    assert "stress_mae" not in results[1][1]
+        results.append(Labels(config, known={"energy", "forces", "stress"}).score(prediction, batch))
+    assert float(results[0].loss().detach()) == float(results[1].loss().detach())
+    assert "stress_mae" not in results[1].numbers
 
 
 def test_labels_leave_the_batch_as_it_is(frames: list[Frame]) -> None:
@@ -170,7 +181,15 @@ def test_metrics(potential: Potential, frames: list[Frame], monkeypatch, batch_a
     labels["stress"] = 1e3 * np.array([f.stress for f in frames if f.stress is not None])
     for name, label in labels.items():  # against no force and no stress
         expected |= {f"baseline_{name}_rmse": np.sqrt((label**2).mean()), f"baseline_{name}_mae": np.abs(label).mean()}
-    assert set(found) == set(expected) == set(METRICS) - {"baseline_energy_rmse", "baseline_energy_mae"}
+    assert (
+        set(found)
+        == set(expected)
+        == {
+            key
+            for key, metric in METRICS.items()
+            if metric.label != "property" and not key.startswith("baseline_energy")
+        }
+    )
     for key, value in expected.items():
         assert found[key] == pytest.approx(value, rel=1e-4), key
 
@@ -178,6 +197,6 @@ def test_metrics(potential: Potential, frames: list[Frame], monkeypatch, batch_a
 def test_metrics_without_a_stress(potential: Potential, frames: list[Frame]) -> None:
     store = Store([frames[0], frames[-1]], CUTOFF, SHIFT)
     found = evaluate(potential.float().eval(), store, SHIFT).metrics()
-    assert {key for key in set(METRICS) - set(found) if "stress" not in key} == set()
+    assert {key for key in set(METRICS) - set(found) if "stress" not in key and "property" not in key} == set()
     assert not [key for key in found if "stress" in key]
     assert all(np.isfinite(value) for value in found.values())

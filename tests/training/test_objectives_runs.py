@@ -27,7 +27,9 @@ from mdpot.training.data import forcefields
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.readers import read_frames
 from mdpot.training.listener import Listener
-from mdpot.training.prepare import new_potential, prepare, with_forcefield_labels
+from mdpot.training.networks import new_potential
+from mdpot.training.prepare import prepare
+from mdpot.training.relabel import with_forcefield_labels
 from mdpot.training.run import run_finetune, run_pretrain, run_train
 from mdpot.training.schema import PretrainConfig
 from mdpot.training.transfer import transfer_backbone
@@ -195,10 +197,10 @@ def test_the_labels_are_those_of_the_force_field(recipe_of, springs, small_file:
             energy, forces = springs.label(frame)  # type: ignore[misc]
             batch = data.stores[split].batch(torch.tensor([n]), torch.float64)
             assert torch.equal(batch.graph.numbers, torch.from_numpy(frame.numbers))
-            assert float(batch.energy) == pytest.approx(energy)
-            np.testing.assert_allclose(batch.forces, forces, atol=1e-12)
+            assert float(batch.labels["energy"]) == pytest.approx(energy)
+            np.testing.assert_allclose(batch.labels["forces"], forces, atol=1e-12)
             shift = sum(data.shift[data.elements.index(z)] for z in frame.numbers)
-            assert float(batch.interaction) == pytest.approx(energy - shift)
+            assert float(batch.labels["interaction"]) == pytest.approx(energy - shift)
     # Reference and scale are fitted to the force field's labels: its zero is 7 eV an atom, DFT's -156.
     per_atom = [springs.label(f)[0] / len(f) for f in left["train"]]  # type: ignore[index]
     assert np.mean(data.shift @ [2 / 3, 1 / 3]) == pytest.approx(np.mean(per_atom), abs=0.05)
@@ -211,8 +213,8 @@ def test_the_labels_are_those_of_the_force_field(recipe_of, springs, small_file:
     again = with_forcefield_labels(recipe, prepared, tmp_path / "labels.npz")
     assert springs.n_calls == before
     for split in left:
-        assert torch.equal(again.stores[split].energy, data.stores[split].energy)
-        assert torch.equal(again.stores[split].forces, data.stores[split].forces)
+        assert torch.equal(again.stores[split].labels["energy"], data.stores[split].labels["energy"])
+        assert torch.equal(again.stores[split].labels["forces"], data.stores[split].labels["forces"])
 
 
 def test_free_labels_have_a_reference_of_their_own(recipe_of, springs, small_file: Path, tmp_path: Path) -> None:
@@ -257,7 +259,7 @@ def test_labels_go_on_where_they_were_stopped(
     assert springs.n_calls == n_calls
 
     # Nor does a crash lose them.
-    monkeypatch.setattr("mdpot.training.prepare.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("mdpot.training.relabel.SAVE_EVERY", 0.0)
 
     def crash(done: int, n_frames: int) -> None:
         if done == 3:
@@ -269,7 +271,7 @@ def test_labels_go_on_where_they_were_stopped(
     with_forcefield_labels(recipe, prepared, tmp_path / "crashed.npz")
     assert springs.n_calls == n_calls + 1
     for split, store in whole.stores.items():
-        assert torch.equal(again.stores[split].forces, store.forces)
+        assert torch.equal(again.stores[split].labels["forces"], store.labels["forces"])
 
 
 def test_what_a_run_says_of_free_labels(recipe_of, springs, small_file: Path, tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from mdpot.training.data.catalog import SAMPLE
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.readers.runner import read_runner
 from mdpot.training.data.store import Store
+from mdpot.training.networks import new_potential
 from mdpot.training.pair import PairFit, evaluate_pair_energy, fit_pair_energy, zbl_force
-from mdpot.training.prepare import new_potential, prepare
+from mdpot.training.prepare import prepare
 
 CUTOFF = 4.0
 ELEMENTS = [1, 8]
@@ -46,8 +47,8 @@ def test_it_finds_the_pair_energy_that_made_the_forces(frames: list[Frame], fitt
 
 def test_it_explains_most_of_the_forces_and_leaves_no_worse_scale(frames: list[Frame], fitted: np.ndarray) -> None:
     store = Store(frames, CUTOFF)
-    rest = store.forces.numpy() - evaluate_pair_energy(store, ELEMENTS, fitted, CUTOFF)[1]
-    assert np.sqrt(np.mean(rest**2)) < 0.4 * np.sqrt(np.mean(store.forces.numpy() ** 2))
+    rest = store.labels["forces"].numpy() - evaluate_pair_energy(store, ELEMENTS, fitted, CUTOFF)[1]
+    assert np.sqrt(np.mean(rest**2)) < 0.4 * np.sqrt(np.mean(store.labels["forces"].numpy() ** 2))
 
 
 @pytest.mark.parametrize(("a", "b"), [(0, 0), (0, 1), (1, 1)])
@@ -96,9 +97,9 @@ def test_a_potential_with_it_gives_the_pair_energy_where_its_network_is_silent()
     assert np.allclose(found["interaction"].detach().numpy(), energies[:3], rtol=1e-4, atol=1e-4)
     assert np.allclose(found["forces"].detach().numpy(), forces[:n_atoms], rtol=1e-4, atol=1e-4)
     # Neither energies nor forces that the network is to learn have the pair energy in them.
-    rest = prepared.train.forces.numpy() - forces
+    rest = prepared.train.labels["forces"].numpy() - forces
     assert prepared.scale == pytest.approx(np.sqrt(np.mean(rest**2)), rel=0.02)
-    assert abs(float((prepared.train.interaction - torch.tensor(energies)).mean())) < 0.5
+    assert abs(float((prepared.train.labels["interaction"] - torch.tensor(energies)).mean())) < 0.5
 
 
 def test_without_it_the_potential_has_none() -> None:
@@ -106,7 +107,7 @@ def test_without_it_the_potential_has_none() -> None:
     prepared = prepare(recipe, SAMPLE, 0, torch.device("cpu"))
     assert prepared.pair is None
     assert not new_potential(recipe.model, prepared, 0).has_pair
-    assert prepared.scale == pytest.approx(float(prepared.train.forces.square().mean().sqrt()), rel=0.02)
+    assert prepared.scale == pytest.approx(float(prepared.train.labels["forces"].square().mean().sqrt()), rel=0.02)
 
 
 def test_edges_are_counted_from_both_ends(frames: list[Frame], fitted: np.ndarray) -> None:

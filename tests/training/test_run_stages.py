@@ -63,7 +63,7 @@ def test_resuming_from_another_pretrained_file(trained, small_file: Path, tmp_pa
     other = tmp_path / "other.safetensors"
     potential, header = load_potential(file)
     with torch.no_grad():
-        potential.backbone.mark += 1.0  # type: ignore[operator]
+        potential.embedding.mark += 1.0
     save_potential(other, potential, {"provenance": header["provenance"]})
     with pytest.raises(MdpotError, match="other pretrained weights"):
         run_finetune(recipe, from_file=other, data=small_file, out=tmp_path / "run", resume=True, **CPU)
@@ -184,10 +184,10 @@ def test_rows_of_the_embedding_go_by_element(finetune, tmp_path: Path) -> None:
     notes = Notes()
     finetune(file, "finetune.lr=1e-9", "finetune.lr_min=0.0", "finetune.ema_decay=none", listener=notes)
     before, after = weights_of(file), weights_of(tmp_path / "run" / "potential.safetensors")
-    key = "backbone.embedding.weight"
+    key = "embedding.element.weight"
     torch.testing.assert_close(after[key], before[key][[0, 2]], rtol=0, atol=1e-6)
     for other in before:
-        if other.startswith("backbone") and other != key:
+        if other.startswith(("embedding", "backbone")) and other != key:
             torch.testing.assert_close(after[other], before[other], rtol=0, atol=1e-6)
     # The normalization belongs to the weights.
     assert read_metadata(tmp_path / "run" / "potential.safetensors")["hyperparameters"]["avg_neighbors"] == 21.0
@@ -197,4 +197,4 @@ def test_rows_of_the_embedding_go_by_element(finetune, tmp_path: Path) -> None:
 def test_elements_that_were_not_pretrained_stay_new(finetune, tmp_path: Path) -> None:
     notes = Notes()
     finetune(make(tmp_path / "pretrained.safetensors", elements=(8,)), listener=notes)
-    assert any("embedding.weight of Z = 1" in note for note in notes.notes)
+    assert any("embedding.element.weight of Z = 1" in note for note in notes.notes)

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from mdpot.training.data.frames import Frame
 from mdpot.training.data.reference import fit_reference
 from mdpot.training.data.store import Store
 from mdpot.training.evaluate import evaluate
-from mdpot.training.objectives import Labels, MaskedAtoms
+from mdpot.training.objectives import Labels, MaskedAtoms, Score
 from mdpot.training.trainer import BEST, LAST, LOG, Diverged, Means, Report, fit, validate
 
 from .conftest import CUTOFF, STAGE, new_potential, read_log, run
@@ -139,13 +140,14 @@ class Scripted(Labels):
         super().__init__(config)
         self.validation, self.factor, self.n_trained = list(validation), factor, 0
 
-    def loss(self, prediction, target):
-        value, logs = super().loss(prediction, target)
-        if value.requires_grad:
+    def score(self, prediction, target):
+        score = super().score(prediction, target)
+        if prediction["interaction"].requires_grad:
             self.n_trained += 1
-            return value * self.factor(self.n_trained), logs
-        logs["loss"] = torch.tensor([self.validation.pop(0), 1.0], dtype=torch.float64)
-        return value, logs
+            factor = self.factor(self.n_trained)
+            return replace(score, terms={name: (factor * total, n) for name, (total, n) in score.terms.items()})
+        said = torch.tensor(self.validation.pop(0), dtype=torch.float64)
+        return replace(score, terms={"said": (said, torch.ones_like(said))})
 
 
 def fit_scripted(folder: Path, frames, stores, validation: list[float], factor=lambda n: 1.0, **changes: Any):
@@ -220,9 +222,15 @@ def test_a_validation_without_a_mask_keeps_the_newest_weights(tmp_path: Path, fr
 def test_means_weigh_batches_by_what_is_in_them() -> None:
     means = Means()
     for total, count in ((10.0, 4.0), (2.0, 1.0), (0.0, 0.0)):
-        means.add({"a": torch.tensor([total, count]), "b_mse": torch.tensor([total, count])})
-    assert means.peek() == {"a": pytest.approx(12 / 5), "b_rmse": pytest.approx(math.sqrt(12 / 5))}
-    assert means.take()["a"] == pytest.approx(12 / 5)
+        pair = torch.tensor(total), torch.tensor(count)
+        means.add(Score({"one": pair, "other": pair}, {"cosine": pair, "force_rmse": pair}))
+    assert means.peek()["loss"] == pytest.approx(24 / 5)
+    assert means.peek() | {"loss": None} == {
+        "loss": None,
+        "cosine": pytest.approx(12 / 5),
+        "force_rmse": pytest.approx(math.sqrt(12 / 5)),
+    }
+    assert means.take()["cosine"] == pytest.approx(12 / 5)
     assert means.take() == {}
 
 

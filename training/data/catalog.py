@@ -8,12 +8,17 @@ from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
+from mdpot.training.data import matbench
 from mdpot.training.data.download import Download, unpack_members, unpack_runner, zenodo_address
-from mdpot.training.data.labels import Asked
+from mdpot.training.data.frames import Frame
+from mdpot.training.data.labels import Asked, Keys
 from mdpot.training.data.readers import is_runner, read_file
 from mdpot.training.data.readers.npz import read_water_npz
 from mdpot.training.data.readers.runner import first_comment
-from mdpot.training.data.reading import ENERGY_AND_FORCES, Reading, official
+from mdpot.training.data.readers.tables import TARGET, parse_json
+from mdpot.training.data.reading import ENERGY_AND_FORCES, Reading, finish, official
 from mdpot.training.data.rmd17 import ALL, MOLECULES, PROTOCOLS, official_splits, read_all_rmd17
 from mdpot.training.data.tip3p import SIZES, generate
 
@@ -44,6 +49,9 @@ class Source:
         files: patterns of file names; the first pattern that any file fits, counts.
         n_files: how many files make it whole; with fewer of them it is not there.
         read: takes the files and a request, gives the frames and the official splits, where there are any.
+        property, unit: what is predicted of its structures by default, a number each, and in which unit; "" of sources
+            with energies and forces.
+        folds: takes the frames, gives the test frames of each official fold; None where there are none.
         own: whether the labels of its files have keys and units that the user may name.
         sample: a file inside the package that stands in for the source; None where there is none.
         test: patterns of a file beside the others that is for testing only.
@@ -71,6 +79,9 @@ class Source:
     sizes: tuple[str, ...] = ()
     by_hand: str = ""
     caution: str = ""
+    property: str = ""
+    unit: str = ""
+    folds: Callable[[Sequence[Frame]], Sequence[np.ndarray]] | None = None
     own: bool = False
 
 
@@ -151,6 +162,60 @@ def _rmd17(molecule: str) -> Source:
     )
 
 
+def _read_property(name: str, files: Sequence[Path], request: Request) -> Reading:
+    """Frames of a source with one property, under its name there or, in a list of structures, under "y"."""
+    raw = parse_json(files[0])
+    for frame in raw.frames:
+        if name not in frame.properties and TARGET in frame.properties:
+            frame.properties[name] = frame.properties.pop(TARGET)
+    raw.keys = Keys(properties=(name,))
+    return finish(raw, {name}, files[0])
+
+
+def _matbench(name: str) -> Source:
+    task = matbench.TASKS[name]
+    official_file = f"matbench_{name}.json.gz"
+    return Source(
+        description=f"MatBench {name}, {task.n_rows:,} crystals: {task.what} ({task.column}, {task.unit or 'no unit'})",
+        labels=lambda files: (
+            f"MatBench, {task.what}" + ("" if files[0].name == official_file else f"; a part of it, {files[0].name}")
+        ),
+        folders=("matbench", "."),
+        files=(official_file, f"matbench_{name}_*.json.gz"),  # the second is a part, which says so in its name
+        read=partial(_read_property, task.column),
+        download=matbench.download(name),
+        property=task.column,
+        unit=task.unit,
+        folds=partial(matbench.official_folds, task),
+    )
+
+
+def _read_crystals(files: Sequence[Path], request: Request) -> Reading:
+    """Frames of several files; their places count through all of them, and each is a group of its own."""
+    readings = [read_file(file, request.labels, request.need) for file in files]
+    frames = [frame for reading in readings for frame in reading.frames]
+    for place, frame in enumerate(frames):
+        frame.index, frame.group = place, str(place)
+    found = readings[0]
+    found.frames, found.notes = frames, [note for reading in readings for note in reading.notes]
+    found.n_frames = sum(reading.n_frames for reading in readings)
+    return found
+
+
+def _property_list(file: str, name: str, unit: str, what: str) -> Source:
+    return Source(
+        description=f"{what} ({name}, {unit})",
+        labels=lambda files: what,
+        folders=("properties", "."),
+        files=(f"{file}.json.gz", f"{file}.json"),
+        read=partial(_read_property, name),
+        by_hand=f"Put {file}.json.gz, a list of structure_id, positions, cell, atomic_numbers and y, into {{folder}}, "
+        "or give its path by --data.",
+        property=name,
+        unit=unit,
+    )
+
+
 RIGID = (
     "it learned the forces of rigid molecules, in which there are no bonds and angles: nothing holds its molecules "
     "together in dynamics."
@@ -207,6 +272,17 @@ SOURCES: dict[str, Source] = {
     "water-tip3p": _water_tip3p(rigid=False),
     "water-tip3p-rigid": _water_tip3p(rigid=True),
     **{f"rmd17-{molecule}": _rmd17(molecule) for molecule in (*MOLECULES, ALL)},
+    "crystals-mattersim": Source(
+        description="5,222 crystals of 89 elements, hot and compressed ones among them: energies, forces and stress",
+        labels=lambda files: "PBE and PBE+U DFT as of the Materials Project (test sets of MatterSim)",
+        folders=("crystals/mattersim", "."),
+        files=("*.extxyz.gz", "*.extxyz"),
+        read=_read_crystals,
+        by_hand="Put the test sets of MatterSim, extended XYZ, into {folder}, or give their folder by --data.",
+    ),
+    **{f"matbench-{name.replace('_', '-')}": _matbench(name) for name in matbench.TASKS},
+    "2d-workfunction": _property_list("2d_workfunction", "workfunction", "eV", "work functions of 2D crystals, DFT"),
+    "qmof-bandgap": _property_list("qmof_bandgap", "bandgap", "eV", "band gaps of metal-organic frameworks, DFT"),
     "custom": Source(
         description="your own frames: --data FILE, extended XYZ, VASP, RuNNer, npz or another format that ASE reads",
         labels=lambda files: f"as in {files[0].name}",

@@ -11,6 +11,7 @@ from mdpot.errors import MdpotError
 from mdpot.neighbors import full_cell, neighbor_list, pair_vectors
 from mdpot.training.data.frames import Frame, require_elements
 from mdpot.training.data.reading import ENERGY_AND_FORCES, Reading
+from mdpot.training.data.targets import target
 
 #: Atoms closer than this, Å, are an error in the file: the shortest bond there is, H2, has 0.74 Å.
 MIN_DISTANCE = 0.4
@@ -58,13 +59,14 @@ def validate_frames(frames: Sequence[Frame], where: str = "data", need: Collecti
     for n, frame in enumerate(frames):
         at = f"{where}, frame {frame.index if placed else n}"
         _check_structure(frame, at)
+        there = frame.labels
         for label in sorted(need):
-            if getattr(frame, label) is None:
+            if label not in there:
                 raise MdpotError(
                     f"{at}: no {label}. Training needs {' and '.join(sorted(need))}; pretraining does not."
                 )
-        _check_shapes(frame, at)
-        _check_finite_labels(frame, at)
+        for name, value in there.items():
+            _check_label(name, value, len(frame), at)
         _check_distances(frame, at)
 
 
@@ -89,20 +91,13 @@ def _unit(lattice: np.ndarray) -> np.ndarray:
     return lattice / np.linalg.norm(lattice, axis=1, keepdims=True)
 
 
-def _check_shapes(frame: Frame, at: str) -> None:
-    if frame.forces is not None and frame.forces.shape != frame.positions.shape:
-        raise MdpotError(
-            f"{at}: forces must have the shape of the positions, {frame.positions.shape}; got {frame.forces.shape}."
-        )
-    if frame.stress is not None and frame.stress.shape != (3, 3):
-        raise MdpotError(f"{at}: the stress must have the shape (3, 3); got {frame.stress.shape}.")
-
-
-def _check_finite_labels(frame: Frame, at: str) -> None:
-    for name in ("energy", "forces", "stress"):
-        value = getattr(frame, name)
-        if value is not None:
-            _check_finite(np.asarray(value), f"{at}: {name}")
+def _check_label(name: str, value: np.ndarray, n_atoms: int, at: str) -> None:
+    kind = target(name)
+    shape = (n_atoms, *kind.shape) if kind.per == "atom" else kind.shape
+    if value.shape != shape:
+        positions = " of the positions," if shape == (n_atoms, 3) else ""
+        raise MdpotError(f"{at}: {name} must have the shape{positions} {shape}; got {value.shape}.")
+    _check_finite(value, f"{at}: {name}")
 
 
 def _check_finite(values: np.ndarray, what: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from mdpot.errors import MdpotError
+from mdpot.training.data.targets import TARGETS
 
 #: Frames without named groups are cut into about this many runs of consecutive frames.
 N_CHUNKS = 50
@@ -20,7 +21,7 @@ MIN_GROUPS = 10
 
 @dataclass(slots=True)
 class Frame:
-    """One structure with its labels.
+    """One structure with its labels, each of which may be absent; see `mdpot.training.data.targets`.
 
     Attributes:
         numbers: [n_atoms] int64, atomic numbers.
@@ -32,6 +33,7 @@ class Frame:
         stress: [3, 3] float64, eV/Å^3, tension positive, None where it is not known.
         group: the trajectory it comes from; frames of one group never part in a split.
         index: its place in its file, from 0; messages name it by that.
+        properties: further labels, a number each, by name, in the units of the data; no name of another label.
     """
 
     numbers: np.ndarray
@@ -43,9 +45,16 @@ class Frame:
     stress: np.ndarray | None = None
     group: str = ""
     index: int = 0
+    properties: dict[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """The labels that are there, by name, float64; shapes and units in `mdpot.training.data.targets`."""
+        found = {name: getattr(self, name) for name in TARGETS} | self.properties
+        return {name: np.asarray(value, np.float64) for name, value in found.items() if value is not None}
 
 
 @dataclass
@@ -64,6 +73,8 @@ class Dataset:
         isolated: energies, eV, of single atoms in vacuum by atomic number, where the source has them; they are the
             reference energies of their elements, and are not among the frames.
         notes: what the user should know of how the frames were read, a sentence each.
+        folds: the test frames of each official fold, where the data have them; indices into the frames.
+        property: the property that is predicted by default, and `unit` its unit; "" where there is none.
     """
 
     name: str
@@ -76,6 +87,9 @@ class Dataset:
     caution: str = ""
     isolated: dict[int, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    folds: tuple[np.ndarray, ...] = ()
+    property: str = ""
+    unit: str = ""
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -94,6 +108,8 @@ def fingerprint(frames: Sequence[Frame]) -> str:
         for array in (frame.positions, frame.cell, frame.energy, frame.forces, frame.stress):
             absent = array is None
             digest.update(b"-" if absent else np.ascontiguousarray(array, np.float64).tobytes())
+        for name, value in sorted(frame.properties.items()):
+            digest.update(name.encode() + np.float64(value).tobytes())
         digest.update(np.ascontiguousarray(frame.pbc, bool).tobytes() + frame.group.encode() + b"\n")
     return digest.hexdigest()
 

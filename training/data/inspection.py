@@ -40,12 +40,13 @@ def inspect_file(path: Path | str, asked: Asked) -> dict[str, Any]:
 
     Returns:
         frames: structures in the file; labeled: those with energy and forces (with one of them, where no frame has
-        both), isolated atoms aside; unlabeled: the rest of them; stressed: labeled ones with a stress; n_atoms:
-        smallest and largest; elements: symbols; periodic: frames by periodic directions; energy_key, forces_key,
-        stress_key, and other_keys that were seen; units; isolated_atoms {symbol: eV}; energy_per_atom, force,
-        volume_per_atom: ranges in eV, eV/Å and Å^3; vacuum: frames with a gap along a periodic direction; distances:
-        the smallest in Å by pair; outliers: frames by what is odd in them; first: energy (eV), forces_rms (eV/Å) and
-        stress (eV/Å^3, tension positive) of the first labeled frame with finite labels; warnings: sentences.
+        both, with a property, where none has either), isolated atoms aside; unlabeled: the rest of them; stressed:
+        labeled ones with a stress; n_atoms: smallest and largest; elements: symbols; periodic: frames by periodic
+        directions; energy_key, forces_key, stress_key, and other_keys that were seen; properties: the range of each, in
+        the unit of the file; units; isolated_atoms {symbol: eV}; energy_per_atom, force, volume_per_atom: ranges in eV,
+        eV/Å and Å^3; vacuum: frames with a gap along a periodic direction; distances: the smallest in Å by pair;
+        outliers: frames by what is odd in them; first: energy (eV), forces_rms (eV/Å) and stress (eV/Å^3, tension
+        positive) of the first labeled frame with finite labels; warnings: sentences.
 
     Raises:
         MdpotError: a file that cannot be read at all.
@@ -63,7 +64,9 @@ def inspect_file(path: Path | str, asked: Asked) -> dict[str, Any]:
     reading = finish(raw, (), path)
     labeled, need = _labeled(reading)
     warnings += _faults(reading, path, asked)
-    if not labeled and not warnings:
+    if not labeled and reading.keys.properties:
+        labeled = [frame for frame in reading.frames if frame.properties]
+    elif not labeled and not warnings:
         warnings.append(finish(raw, ENERGY_AND_FORCES, path).refusal)
     elif not labeled:
         warnings.append("no frame has labels.")
@@ -148,6 +151,9 @@ def _summary(
         "periodic": directions,
         **{f"{kind}_key": getattr(keys, kind) for kind in LABELS},
         "other_keys": [*keys.others, *reading.ignored],
+        "properties": {
+            name: _range([f.properties[name] for f in frames if name in f.properties]) for name in keys.properties
+        },
         "units": reading.units.as_dict(),
         "isolated_atoms": {chemical_symbols[z]: energy for z, energy in sorted(reading.isolated.items())},
         "energy_per_atom": _range([f.energy / len(f) for f in sound if f.energy is not None]),

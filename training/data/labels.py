@@ -49,6 +49,7 @@ class Asked:
         energy_key, forces_key, stress_key: the keys that hold them; `IGNORE` for a label that is to be left out.
         units: see `mdpot.training.data.units.parse_units`.
         check: whether labels that contradict physics are refused.
+        property_key: the key of a property, a number a structure, of files whose keys hold much else.
     """
 
     energy_key: str | None = None
@@ -56,6 +57,7 @@ class Asked:
     stress_key: str | None = None
     units: str | None = None
     check: bool = True
+    property_key: str | None = None
 
     @property
     def keys(self) -> dict[str, str]:
@@ -72,6 +74,7 @@ class Keys:
         energy, forces, stress: None where there is none; `stress` may be that of a virial.
         others: keys that hold labels of other families, or might.
         notes: what a user should know of the choice.
+        properties: further numbers of the structures.
     """
 
     energy: str | None = None
@@ -79,6 +82,7 @@ class Keys:
     stress: str | None = None
     others: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    properties: tuple[str, ...] = ()
 
     @property
     def stress_is_virial(self) -> bool:
@@ -86,7 +90,10 @@ class Keys:
 
     def __str__(self) -> str:
         keys = {"energy": self.energy, "forces": self.forces, "stress": self.stress}
-        return ", ".join(key if key is not None else f"no {kind}" for kind, key in keys.items())
+        if self.properties and not any(keys.values()):
+            return ", ".join(self.properties)
+        said = [key if key is not None else f"no {kind}" for kind, key in keys.items()]
+        return ", ".join([*said, *self.properties])
 
 
 @dataclass

@@ -228,14 +228,18 @@ def _off_isolated(frames: Sequence[Frame], isolated: Mapping[int, float]) -> flo
 
 def _has(frame: Frame, need: Collection[str] | None) -> bool:
     if need is None:
-        return any(getattr(frame, kind) is not None for kind in LABELS)
-    return all(getattr(frame, kind) is not None for kind in need)
+        return bool(frame.properties) or any(getattr(frame, kind) is not None for kind in LABELS)
+    return all(kind in frame.properties or getattr(frame, kind, None) is not None for kind in need)
 
 
 def _nothing_left(reading: Reading, frames: Sequence[Frame], need: Collection[str] | None) -> str:
     """Why no frame can be used: what was needed, what was looked for, what is there."""
     if not frames:
         return f"{reading.path}: it holds isolated atoms only ({reading.n_isolated}), which are not trained on."
+    if asked := sorted(set(need or ()) - set(LABELS)):
+        known = sorted({name for frame in frames for name in frame.properties})
+        held = f"has the properties {', '.join(known)}" if known else "has none that was found"
+        return f"{reading.path}: no frame has the property {asked[0]!r}; it {held}. Name another: --property KEY."
     missing = [kind for kind in LABELS if need is None or kind in need]
     missing = [kind for kind in missing if all(getattr(frame, kind) is None for frame in frames)] or list(missing)
     seen = [*reading.keys.others, *reading.ignored]

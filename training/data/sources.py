@@ -86,6 +86,8 @@ def load_dataset(
         validate_frames(data.frames, data.origin, need or ())
         return data
     source = _source(name)
+    if source.property and need:
+        need = {source.property}
     if size is not None and size not in source.sizes:
         raise unknown(f"size of {name}", size, source.sizes)
     if not source.own and (labels.keys or labels.units):
@@ -103,6 +105,9 @@ def load_dataset(
         caution=source.caution,
         isolated=reading.isolated,
         notes=tuple(reading.notes),
+        folds=tuple(source.folds(reading.frames)) if source.folds is not None else (),
+        property=source.property or labels.property_key or "",
+        unit=source.unit,
     )
     for test in _matches(place.files[0].parent, source.test):
         extra = _read(source, [test], Request())
@@ -185,8 +190,8 @@ def prepare(name: str, data: Path | str | None = None, size: str | None = None) 
 
     Returns:
         name, origin, labels, fingerprint, n_frames, n_groups, n_atoms (smallest and largest), elements,
-        stress (how many frames have one), rms_force (eV/Å), splits (frames of each official split), tests
-        (frames of each test set), files (where they lie now).
+        stress (how many frames have one), rms_force (eV/Å, of frames with forces), properties (names), splits (frames
+        of each official split), tests (frames of each test set), files (where they lie now).
 
     Raises:
         MdpotError: as `load_dataset`, when the download fails, and for a size where there are none.
@@ -218,7 +223,8 @@ def prepare(name: str, data: Path | str | None = None, size: str | None = None) 
         "n_atoms": [min(sizes), max(sizes)],
         "elements": [chemical_symbols[z] for z in numbers],
         "stress": sum(frame.stress is not None for frame in dataset.frames),
-        "rms_force": rms_force(dataset.frames),
+        "rms_force": None if source.property else rms_force(dataset.frames),
+        "properties": sorted({name for frame in dataset.frames for name in frame.properties}),
         "splits": {key: len(value) for key, value in (dataset.splits or {}).items()},
         "tests": {key: len(test) for key, test in dataset.tests.items()},
         "files": [str(file) for file in place.files],
@@ -334,6 +340,8 @@ def _remedy(name: str, source: Source) -> str:
 
 def _count(files: Sequence[Path]) -> int | None:
     """How many frames files have, where that can be told without reading them."""
+    if any(".json" in file.suffixes for file in files):
+        return None
     if all(file.suffix == ".npz" for file in files):
         total = 0
         for file in files:

@@ -11,9 +11,13 @@ import torch
 
 from mdpot.errors import MdpotError
 from mdpot.graph import Graph
+from mdpot.molecules import find_molecules, is_bond, longest_bond
 from mdpot.neighbors import neighbor_list, pair_vectors
 from mdpot.training.data.frames import MIN_GROUPS, Frame
-from mdpot.training.data.molecules import find_molecules, is_bond, longest_bond
+from mdpot.training.data.targets import TARGETS, target
+
+INTERACTION = "interaction"
+"""The label that networks learn of the energy: what is left of it beyond the reference energies of the atoms."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +26,10 @@ class Batch:
 
     Attributes:
         graph: the structures.
-        energy: [n_systems] float64, eV, as labelled; NaN where absent.
-        interaction: [n_systems] float64, eV, the energy less the sum of the store's shifts over the atoms.
-        forces: [n_atoms, 3], eV/Å; NaN where absent.
-        stress: [n_systems, 3, 3], eV/Å^3, tension positive; NaN where absent.
+        labels: by name, those that any frame of the store has: [n_systems, *shape] or [n_atoms, *shape], see
+            `mdpot.training.data.targets`; zeros where absent. What is one number of a frame is in float64, such as
+            "interaction", the energy less the sum of the store's shifts over the atoms.
+        present: [n_systems] bool by name: which of the systems have the label.
         marks: [n_atoms] int64, zeros; masking sets them.
         molecule: [n_atoms] int64, from 0 to n_molecules - 1, ascending by system, -1 for atoms that
             masking must leave alone.
@@ -35,14 +39,17 @@ class Batch:
     """
 
     graph: Graph
-    energy: torch.Tensor
-    interaction: torch.Tensor
-    forces: torch.Tensor
-    stress: torch.Tensor
+    labels: dict[str, torch.Tensor]
+    present: dict[str, torch.Tensor]
     marks: torch.Tensor
     molecule: torch.Tensor
     whole: torch.Tensor
     n_molecules: int
+
+    def there(self, name: str) -> torch.Tensor:
+        """Which rows [n_systems] or [n_atoms] bool of a label are there."""
+        of_system = self.present[name]
+        return of_system[self.graph.system] if target(name).per == "atom" else of_system
 
     def replace(self, **values: object) -> Batch:
         """A copy in which some fields are others."""
@@ -55,12 +62,13 @@ class Store:
     Args:
         frames: at least one.
         cutoff: Å, of the neighbor lists.
-        shift: energy per element, {atomic number: eV}, taken off in `Batch.interaction`; zeros without it.
+        shift: energy per element, {atomic number: eV}, taken off in the label "interaction"; zeros without it.
         molecule: only molecules of exactly this formula, e.g. "H2O", are usable for masking; None takes every
             component that does not reach across its cell.
         molecules: whether molecules are looked for; where nothing is masked, nobody asks for them.
 
     Attributes:
+        labels, present: as those of a `Batch`, of all frames, float64.
         n_atoms_per_frame, n_edges_per_frame, n_molecules_per_frame: [n_frames] int64, always on the CPU.
         molecule: [n_atoms] int64, unique in the store, -1 where not usable for masking.
         whole: [n_atoms, 3] float64, Å, positions with molecules made whole.
@@ -110,6 +118,8 @@ class Store:
         for name, value in vars(self).items():
             if isinstance(value, torch.Tensor) and not name.endswith("_per_frame"):
                 setattr(self, name, value.to(device))
+        for tensors in (self.labels, self.present):
+            tensors.update({name: value.to(device) for name, value in tensors.items()})
         return self
 
     def batch(self, indices: torch.Tensor, dtype: torch.dtype = torch.float32) -> Batch:
@@ -117,7 +127,7 @@ class Store:
 
         Args:
             indices: [n_systems] int64, on the CPU (elsewhere they are fetched); a frame may come twice.
-            dtype: of the floating-point tensors, energies excepted.
+            dtype: of the floating-point tensors, those labels excepted that are one number of a frame.
         """
         frame = indices.cpu()
         device = self.device
@@ -139,10 +149,13 @@ class Store:
         molecule = self.molecule[atoms]
         return Batch(
             graph=graph,
-            energy=self.energy[frame_on_device],
-            interaction=self.interaction[frame_on_device],
-            forces=self.forces[atoms].to(dtype),
-            stress=self.stress[frame_on_device].to(dtype),
+            labels={
+                name: values[atoms if target(name).per == "atom" else frame_on_device].to(
+                    dtype if target(name).shape else torch.float64
+                )
+                for name, values in self.labels.items()
+            },
+            present={name: there[frame_on_device] for name, there in self.present.items()},
             marks=torch.zeros_like(molecule),
             molecule=torch.where(molecule < 0, molecule, molecule + renumber[system]),
             whole=self.whole[atoms].to(dtype),
@@ -157,7 +170,8 @@ class Store:
         """The sha256 of the frames: atoms, cells, labels, groups, and the cutoff of the neighbor lists."""
         digest = hashlib.sha256(f"{self.cutoff!r}".encode())
         tensors = (self.n_atoms_per_frame, self._group_per_frame, self.numbers, self.positions, self.cell, self.pbc)
-        for tensor in (*tensors, self.energy, self.forces, self.stress):
+        names = [*TARGETS, *sorted(self.labels.keys() - TARGETS.keys() - {INTERACTION})]
+        for tensor in (*tensors, *(self.with_gaps(name) for name in names)):
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
@@ -169,31 +183,51 @@ class Store:
         cell = frame * len(elements) + place[self.numbers.cpu()]
         return torch.bincount(cell, minlength=len(self) * len(elements)).view(len(self), -1).double()
 
+    def with_gaps(self, name: str) -> torch.Tensor:
+        """A label of all frames, on the CPU, NaN where it is absent."""
+        kind, n_frames = target(name), len(self)
+        rows = self.n_atoms_per_frame if kind.per == "atom" else torch.ones(n_frames, dtype=torch.int64)
+        if name not in self.labels:
+            return torch.full([int(rows.sum()), *kind.shape], torch.nan, dtype=torch.float64)
+        absent = torch.repeat_interleave(~self.present[name].cpu(), rows)
+        values = self.labels[name].cpu().clone()
+        values[absent] = torch.nan
+        return values
+
     def _set_labels(self, frames: Sequence[Frame], shift: Mapping[int, float] | None) -> None:
-        nothing = np.full((3, 3), np.nan)
-        energies = [np.nan if frame.energy is None else frame.energy for frame in frames]
-        forces = [np.full((len(f), 3), np.nan) if f.forces is None else f.forces for f in frames]
-        self.energy = torch.tensor(energies, dtype=torch.float64)
-        self.forces = torch.from_numpy(np.concatenate(forces).astype(np.float64))
-        self.stress = torch.from_numpy(np.stack([nothing if f.stress is None else f.stress for f in frames]))
+        found = [frame.labels for frame in frames]
+        self.labels: dict[str, torch.Tensor] = {}
+        self.present: dict[str, torch.Tensor] = {}
+        for name in dict.fromkeys(name for labels in found for name in labels):
+            kind = target(name)
+            nothing = [np.zeros((kind.rows(len(frame)), *kind.shape)) for frame in frames]
+            values = [
+                labels.get(name, zeros).reshape(zeros.shape) for labels, zeros in zip(found, nothing, strict=True)
+            ]
+            self.labels[name] = torch.from_numpy(np.concatenate(values))
+            self.present[name] = torch.tensor([name in labels for labels in found])
         self.set_shift({int(z): 0.0 for z in self.numbers.unique()} if shift is None else shift)
 
     def set_shift(self, shift: Mapping[int, float]) -> None:
-        """Takes the sum of `shift` (eV by atomic number) over the atoms off the energies, in `Batch.interaction`.
+        """Takes the sum of `shift` (eV by atomic number) over the atoms off the energies, in the label "interaction".
 
         Raises:
             MdpotError: `shift` lacks an element of the frames.
         """
-        self.interaction = self.without(shift)
+        if "energy" in self.labels:
+            self.labels[INTERACTION] = self.without(shift)
+            self.present[INTERACTION] = self.present["energy"]
 
     def without(self, shift: Mapping[int, float]) -> torch.Tensor:
-        """The energies [n_frames], eV, less the sum of `shift` over the atoms; errors as `set_shift`."""
+        """The energies [n_frames], eV, less the sum of `shift` over the atoms, zero where absent; errors as
+        `set_shift`."""
         elements = self.numbers.unique().tolist()
         if lacking := sorted(set(elements) - {int(z) for z in shift}):
             raise MdpotError(f"shift must cover all elements of the frames; it lacks Z = {lacking}.")
         energies = torch.tensor([shift[z] for z in elements], dtype=torch.float64)
         per_frame = self.counts(elements) @ energies
-        return self.energy - per_frame.to(self.energy.device)
+        energy = self.labels["energy"]
+        return torch.where(self.present["energy"], energy - per_frame.to(energy.device), 0.0)
 
     def _set_edges(
         self, frames: Sequence[Frame], starts: np.ndarray, want_bonds: bool

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from mdpot.training.objectives.denoising import Denoising
 from mdpot.training.objectives.labels import Labels
 from mdpot.training.objectives.masking import MaskedAtoms
-from mdpot.training.objectives.objective import Objective, Prediction
+from mdpot.training.objectives.objective import Objective, Prediction, Score
+from mdpot.training.objectives.property import PropertyTarget
 from mdpot.training.schema import PretrainConfig
 
-__all__ = ["Denoising", "Labels", "MaskedAtoms", "Objective", "Prediction", "pretraining_objective"]
+__all__ = [
+    "Denoising",
+    "Labels",
+    "MaskedAtoms",
+    "Objective",
+    "Prediction",
+    "PropertyTarget",
+    "Score",
+    "pretraining_objective",
+]
 
 
-def pretraining_objective(config: PretrainConfig, cutoff: float, has_stress: bool = False) -> Objective:
+def pretraining_objective(
+    config: PretrainConfig, cutoff: float, known: Collection[str] = (), scale: float = 1.0
+) -> Objective:
     """The objective of a pretraining stage.
 
     Args:
         config: the recipe's pretraining stage; not "none".
         cutoff: of the network, Å.
-        has_stress: whether any training frame carries a stress to learn.
+        known: names of the labels that any training frame has.
+        scale: of the network, eV.
     """
-    if config.objective == "forcefield":
-        return Labels(config, has_stress)
+    if config.objective in ("forcefield", "labels"):
+        return Labels(config, known, scale if config.vector == "direct" else None)
     return Denoising(config, cutoff) if config.objective == "denoise" else MaskedAtoms(config)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from copy import copy
 
 import torch
 from torch import Tensor
 
-from mdpot.training.data.store import Batch
-from mdpot.training.objectives.objective import Prediction, mean_of
+from mdpot.training.data.reading import ENERGY_AND_FORCES
+from mdpot.training.data.store import INTERACTION, Batch
+from mdpot.training.objectives.objective import Prediction, Score, Sum, sum_of
 from mdpot.training.schema import LabelStage
 from mdpot.units import MEV
 
@@ -21,14 +23,18 @@ class Labels:
 
     Args:
         config: loss and weights of the stage.
-        has_stress: whether any training frame carries a stress.
+        known: names of the labels that any training frame has.
+        scale: eV, where the forces are to be learned by the network's vector head, of which one unit is worth this
+            much per Å; None where they are those of the model.
     """
 
-    direct = derivative = False
-
-    def __init__(self, config: LabelStage, has_stress: bool = False) -> None:
-        self.config = config
-        self.stress = has_stress and config.stress_weight > 0
+    def __init__(
+        self, config: LabelStage, known: Collection[str] = ENERGY_AND_FORCES, scale: float | None = None
+    ) -> None:
+        self.config, self.scale = config, scale
+        forces = "forces" if scale is None else "vector"
+        wanted = [("forces", config.force_weight, forces), ("stress", config.stress_weight, "stress")]
+        self.outputs = ["interaction", *(output for label, weight, output in wanted if label in known and weight > 0)]
 
     def at(self, done: float) -> Labels:
         """These labels, with the weights of the second stage from `SECOND_STAGE` on."""
@@ -42,47 +48,46 @@ class Labels:
     def prepare(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, Batch]:
         return batch, batch
 
-    def loss(self, prediction: Prediction, target: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def score(self, prediction: Prediction, target: Batch) -> Score:
         config = self.config
-        sizes = torch.bincount(target.graph.system, minlength=target.graph.n_systems)
-        energy_error = prediction["interaction"] - target.interaction.to(prediction["interaction"].dtype)
-        per_atom = energy_error / sizes
-        scored = per_atom if config.energy_per == "atom" else energy_error
-        force_error = prediction["forces"] - target.forces
-        terms = [
-            (config.energy_weight, _labeled(scored, target.energy)),
-            (config.force_weight, _labeled(force_error, target.forces)),
-        ]
-        logs: dict[str, Tensor] = {}
-        _log_errors(logs, "energy", _labeled(per_atom, target.energy).detach())
-        _log_errors(logs, "force", terms[1][1].detach())
-        if self.stress:
-            terms.append((config.stress_weight, _labeled(prediction["stress"] - target.stress, target.stress)))
-            _log_errors(logs, "stress", terms[2][1].detach(), squares=False)
-        used = [weight * self._penalty(error).mean() for weight, error in terms if weight > 0 and error.numel()]
-        # Without a label in the batch it still has a gradient, of zero.
-        loss = torch.stack(used).sum() if used else 0.0 * prediction["interaction"].sum()
-        logs["loss"] = mean_of(loss.detach() * sizes.numel(), sizes.numel())
-        return loss, logs
+        # Where no frame has a label there still is a gradient, of zero.
+        terms = {"nothing": (0.0 * prediction["interaction"].sum(), target.graph.system.new_zeros([]))}
+        numbers: dict[str, Sum] = {}
+        if INTERACTION in target.labels:
+            sizes = torch.bincount(target.graph.system, minlength=target.graph.n_systems)
+            there = target.there(INTERACTION)
+            error = prediction["interaction"] - target.labels[INTERACTION].to(prediction["interaction"].dtype)
+            per_atom = error / sizes
+            terms |= self._term("energy", per_atom if config.energy_per == "atom" else error, there)
+            numbers |= errors_to_log("energy", per_atom, there)
+        if "forces" in target.labels and {"forces", "vector"} & set(self.outputs):
+            forces = prediction["forces"] if self.scale is None else prediction["vector"] * self.scale
+            there, error = target.there("forces"), forces - target.labels["forces"]
+            terms |= self._term("force", error, there)
+            numbers |= errors_to_log("force", error, there)
+        if "stress" in self.outputs and "stress" in target.labels:
+            there, error = target.there("stress"), prediction["stress"] - target.labels["stress"]
+            terms |= self._term("stress", error, there)
+            numbers |= errors_to_log("stress", error, there)
+        return Score(terms, numbers, {label: self._weight(label) for label in terms})
 
-    def _penalty(self, error: Tensor) -> Tensor:
-        zero = torch.zeros_like(error)
-        if self.config.loss == "l1":
-            return error.abs()
-        if self.config.loss == "l2":
-            return error.square()
-        return torch.nn.functional.huber_loss(error, zero, reduction="none", delta=self.config.huber_delta)
+    def _term(self, label: str, error: Tensor, there: Tensor) -> dict[str, Sum]:
+        return {label: sum_of(penalty(self.config, error), there)} if self._weight(label) > 0 else {}
+
+    def _weight(self, label: str) -> float:
+        return getattr(self.config, f"{label}_weight", 1.0)
 
 
-def _labeled(error: Tensor, label: Tensor) -> Tensor:
-    """The errors whose label is there: nothing is ever multiplied with an absent one, which is NaN."""
-    there = ~torch.isnan(label).flatten(1).any(1) if label.dim() > 1 else ~torch.isnan(label)
-    return error if bool(there.all()) else error[there]
+def penalty(config: LabelStage, error: Tensor) -> Tensor:
+    """How errors, of any shape, are scored, one by one."""
+    if config.loss == "l1":
+        return error.abs()
+    if config.loss == "l2":
+        return error.square()
+    return torch.nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=config.huber_delta)
 
 
-def _log_errors(logs: dict[str, Tensor], name: str, errors: Tensor, squares: bool = True) -> None:
-    """Adds absolute and squared errors, in meV of whatever unit, where there are any."""
-    if errors.numel():
-        logs[f"{name}_mae"] = mean_of(errors.abs().sum() / MEV, errors.numel())
-        if squares:
-            logs[f"{name}_mse"] = mean_of(errors.square().sum() / MEV**2, errors.numel())
+def errors_to_log(label: str, errors: Tensor, there: Tensor, unit: float = MEV) -> dict[str, Sum]:
+    """Absolute and squared errors of the rows that are there, in a unit, for the log."""
+    scaled = errors.detach().double() / unit
+    return {f"{label}_mae": sum_of(scaled.abs(), there), f"{label}_rmse": sum_of(scaled.square(), there)}

@@ -9,9 +9,10 @@ import torch
 from ase.data import atomic_numbers, covalent_radii
 from torch import Tensor
 
-from mdpot.training.data.molecules import BOND_FACTOR
+from mdpot.molecules import BOND_FACTOR
 from mdpot.training.data.store import Batch, Store
-from mdpot.training.objectives.objective import Prediction, cosine_similarity, mean_of, predicted_vector
+from mdpot.training.data.targets import target as label_of
+from mdpot.training.objectives.objective import VECTORS, Prediction, Score, cosine_similarity, sum_of
 from mdpot.training.schema import PretrainConfig
 
 
@@ -164,7 +165,7 @@ def _keep_atoms(batch: Batch, keep: Tensor) -> Batch:
     )
     return batch.replace(
         graph=smaller,
-        forces=batch.forces[keep],
+        labels={n: v[keep] if label_of(n).per == "atom" else v for n, v in batch.labels.items()},
         marks=batch.marks[keep],
         molecule=batch.molecule[keep],
         whole=batch.whole[keep],
@@ -178,12 +179,11 @@ class MaskedAtoms:
         config: ratio, unit, element, target, vector and cosine of the recipe's pretraining stage.
     """
 
-    stress = False
-
     def __init__(self, config: PretrainConfig) -> None:
         self.config = config
         self.element = atomic_numbers[config.element]
-        self.direct, self.derivative = config.vector == "direct", config.vector == "derivative"
+        self.vector = VECTORS[config.vector]
+        self.outputs = ["interaction", self.vector]
 
     def at(self, done: float) -> MaskedAtoms:
         return self
@@ -192,18 +192,15 @@ class MaskedAtoms:
         config = self.config
         return mask_molecules(batch, config.ratio, self.element, generator, config.unit, config.target)
 
-    def loss(self, prediction: Prediction, target: MaskTarget) -> tuple[Tensor, dict[str, Tensor]]:
-        vector = predicted_vector(prediction, self.direct)[target.atoms]
+    def score(self, prediction: Prediction, target: MaskTarget) -> Score:
+        vector = prediction[self.vector][target.atoms]
         per_atom = cosine_similarity(vector, target.displacements)
-        n_marked = per_atom.numel()
-        if n_marked == 0:
-            loss = prediction["interaction"].sum() * 0.0  # it has a gradient whatever the batch is
-        elif self.config.cosine == "all":
-            loss = 1.0 - cosine_similarity(vector.flatten(), target.displacements.flatten())  # eq. 5
-        else:
-            loss = 1.0 - per_atom.mean()
-        return loss, {
-            "loss": mean_of(loss.detach() * n_marked, n_marked),
-            "cosine": mean_of(per_atom.detach().sum(), n_marked),
-            "share_masked": mean_of(target.share, 1),
-        }
+        cosine, n_marked = sum_of(per_atom)
+        total = (1.0 - per_atom).sum()
+        if self.config.cosine == "all" and len(per_atom):
+            total = len(per_atom) * (1.0 - cosine_similarity(vector.flatten(), target.displacements.flatten()))  # eq. 5
+        if len(per_atom) == 0:
+            total = total + 0.0 * prediction["interaction"].sum()  # it has a gradient whatever the batch is
+        terms = {"cosine": (total, n_marked)}
+        numbers = {"cosine": (cosine.detach().double(), n_marked), "share_masked": sum_of(target.share)}
+        return Score(terms, numbers)

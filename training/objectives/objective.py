@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -10,20 +11,49 @@ from torch import Tensor
 from mdpot.training.data.store import Batch
 
 Prediction = dict[str, Tensor]
+Sum = tuple[Tensor, Tensor]
+"""A sum [] and the count [] of what is in it, so that means over batches of different size are exact."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good a prediction is.
+
+    Attributes:
+        terms: by name, penalties and how many they are. The loss is the weighted sum of their means; penalties and
+            numbers add up over batches and over processes.
+        weights: of the terms; 1 where there is none.
+        numbers: for the log; keys in `mdpot.training.metrics.LOGGED`; of a root mean square the sum of the squares.
+    """
+
+    terms: dict[str, Sum]
+    numbers: dict[str, Sum]
+    weights: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> dict[str, Tensor]:
+        """The numbers of penalties, by term."""
+        return {name: count for name, (_, count) in self.terms.items()}
+
+    def loss(self, counts: dict[str, Tensor] | None = None) -> Tensor:
+        """The loss [], to be differentiated; a term without a penalty counts zero.
+
+        Args:
+            counts: by term, if the batch is a part of a larger one: the number of penalties in all of it.
+        """
+        known = counts or self.counts
+        means = {name: total / known[name].clamp(min=1).to(total.dtype) for name, (total, _) in self.terms.items()}
+        return torch.stack([self.weights.get(name, 1.0) * mean for name, mean in means.items()]).sum()
 
 
 class Objective(Protocol):
     """A training objective: any of them works with any model.
 
     Attributes:
-        direct: whether the prediction needs the vector head of the backbone.
-        derivative: whether it needs -∂E/∂x, whatever the forces of the model are.
-        stress: whether it needs the stress.
+        outputs: what the loss reads of the prediction, by the names of `Potential.forward`; empty for a head with one.
     """
 
-    direct: bool
-    derivative: bool
-    stress: bool
+    outputs: list[str]
 
     def at(self, done: float) -> Objective:
         """The objective once a share `done` of the steps is made; that at 1 validates."""
@@ -33,14 +63,13 @@ class Objective(Protocol):
         """The batch the network sees, and what it is to predict of it."""
         ...
 
-    def loss(self, prediction: Prediction, target: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss (scalar), and numbers for the log, each as (sum, count) in a tensor [2]; "loss" is among them."""
+    def score(self, prediction: Prediction, target: Any) -> Score:
+        """How good the prediction is; no number of it is asked from the device."""
         ...
 
 
-def predicted_vector(prediction: Prediction, direct: bool) -> Tensor:
-    """The per-atom vector [n_atoms, 3] of a pretraining task: the vector head, or -∂E/∂x."""
-    return prediction["vector"] if direct else prediction["derivative"]
+VECTORS = {"direct": "vector", "derivative": "derivative"}
+"""The output that a pretraining task predicts a per-atom vector by, for each choice of the recipe's `vector`."""
 
 
 def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
@@ -49,6 +78,15 @@ def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
     return dot / (a.square().sum(-1) + 1e-12).sqrt() / (b.square().sum(-1) + 1e-12).sqrt()
 
 
-def mean_of(total: Tensor, count: int) -> Tensor:
-    """A (sum, count) pair [2], so that means over batches of different size are exact."""
-    return torch.stack([total.double(), torch.full_like(total, float(count), dtype=torch.float64)])
+def sum_of(values: Tensor, there: Tensor | None = None) -> Sum:
+    """The sum of values [n, ...] and how many they are.
+
+    Args:
+        values: of each row.
+        there: [n] bool, the rows that count; what the others hold is not even multiplied. All of them without it.
+    """
+    if there is None:
+        return values.sum(), torch.full([], values.numel(), dtype=torch.float64, device=values.device)
+    width = values[0].numel() if len(values) else 0
+    shape = [-1] + [1] * (values.dim() - 1)
+    return torch.where(there.view(shape), values, 0.0).sum(), there.sum().double() * width

@@ -8,14 +8,6 @@ import numpy as np
 
 from mdpot.training.reproduce.results import Result, baseline, paired
 
-UNITS = {
-    "force_rmse": "force RMSE (meV/Å)",
-    "force_mae": "force MAE (meV/Å)",
-    "energy_rmse": "energy RMSE (meV/atom)",
-    "energy_rmse_structure": "energy RMSE (meV/structure)",
-    "energy_mae_structure": "energy MAE (meV/structure)",
-}
-
 
 def groups(results: Sequence[Result]) -> list[list[Result]]:
     """The results of each network on each data set."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mdpot.training.metrics import METRICS
 from mdpot.training.report import readable_log, save
-from mdpot.training.reproduce.comparisons import UNITS, groups
+from mdpot.training.reproduce.comparisons import groups
 from mdpot.training.reproduce.experiments import SCRATCH, Experiment
 from mdpot.training.reproduce.results import Estimate, Result, Value
 
@@ -76,7 +77,7 @@ def bar_panel(
     axis.set_xticks(range(len(names)), names, rotation=20 if len(names) > 4 else 0,
                     ha="right" if len(names) > 4 else "center")  # fmt: skip
     axis.set_xlim(-0.6, len(names) - 0.4)
-    axis.set_ylabel(f"test {UNITS[key]}", fontsize="small")
+    axis.set_ylabel(f"test {METRICS[key].heading}", fontsize="small")
 
 
 def curves_panel(axis: Axes, group: Sequence[Result], key: str = "force_rmse", shades: bool = False) -> None:
@@ -107,7 +108,7 @@ def curves_panel(axis: Axes, group: Sequence[Result], key: str = "force_rmse", s
             readable_log(axis.yaxis)
         axis.legend(frameon=False, fontsize="small")
     axis.set_xlabel("step of finetuning")
-    axis.set_ylabel(f"validation {UNITS[key]}", fontsize="small")
+    axis.set_ylabel(f"validation {METRICS[key].heading}", fontsize="small")
 
 
 def error_line(axis: Axes, points: Sequence[tuple[float, Estimate]], color: str, label: str) -> None:

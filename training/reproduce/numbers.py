@@ -12,13 +12,15 @@ from typing import Any
 
 from mdpot.training.config import Stage
 from mdpot.training.folder import versions
-from mdpot.training.reproduce.comparisons import UNITS, n_labeled, seconds_per_epoch
+from mdpot.training.reproduce.comparisons import n_labeled, seconds_per_epoch
 from mdpot.training.reproduce.experiments import Experiment, Selection
 from mdpot.training.reproduce.results import Outcome, Result, facts_of_data
 from mdpot.training.reproduce.worker import commit
 
 DIGITS = 7
 WIDTH = 120
+KEPT = ("force_rmse", "force_mae", "energy_rmse", "energy_rmse_structure", "energy_mae_structure")
+"""The errors that are kept."""
 
 
 def numbers(
@@ -99,7 +101,7 @@ def _cell(experiment: Experiment, result: Result) -> dict[str, Any]:
         "pretraining": cell.pretraining and stage_text(cell.pretraining),
         "finetuning": stage_text(cell.recipe.finetune),
         "paper": known and asdict(known),
-        "test": {key: asdict(found) for key in UNITS if (found := result.mean(key))},
+        "test": {key: asdict(found) for key in KEPT if (found := result.mean(key))},
         "seconds_per_epoch": {stage: seconds for stage, seconds in times.items() if seconds},
         "dynamics": list(result.timings),
         "runs": [_run(outcome) for outcome in result.outcomes],
@@ -116,9 +118,7 @@ def _run(outcome: Outcome) -> dict[str, Any]:
         "pretrain_seconds": outcome.pretrain["seconds"][-1] if outcome.pretrain.get("seconds") else None,
         **{key: metrics.get(key) for key in ("finetune_seconds", "finetune_steps", "best_step")},
         "errors": {
-            name: {key: table[key] for key in UNITS if key in table}
-            for name, table in errors.items()
-            if name != "train"
+            name: {key: table[key] for key in KEPT if key in table} for name, table in errors.items() if name != "train"
         },
     }
 

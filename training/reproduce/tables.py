@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mdpot.training.reproduce.comparisons import UNITS, groups, relative_change
+from mdpot.training.metrics import METRICS
+from mdpot.training.reproduce.comparisons import groups, relative_change
 from mdpot.training.reproduce.results import Estimate, Result, Value, estimate, paired
 
 Column = tuple[str, Callable[[Result], str]]
@@ -84,7 +85,7 @@ def on_other_frames(results: Sequence[Result], keys: Sequence[str]) -> str:
     for name in names:
         if name not in SPLITS:
             rows = [r for r in results if any(name in o.metrics["errors"] for o in r.finished.values())]
-            columns = [(UNITS[key], lambda r, key=key, name=name: error(r, key, name)) for key in keys]
+            columns = [(METRICS[key].heading, lambda r, key=key, name=name: error(r, key, name)) for key in keys]
             text += f"\n\nOn the frames of `{name}`, which nothing was chosen by:\n\n{by_cell(rows, columns)}"
     return text
 

@@ -15,7 +15,8 @@ from mdpot.training.data.readers.ml_ab import UNITS, is_ml_ab, parse_ml_ab
 from mdpot.training.data.readers.npz import parse_npz
 from mdpot.training.data.readers.pyg import NOTHING_ASKED, is_pyg, parse_pyg
 from mdpot.training.data.readers.runner import parse_runner
-from mdpot.training.data.reading import Raw, Reading, finish
+from mdpot.training.data.readers.tables import parse_csv, parse_json
+from mdpot.training.data.reading import LABELS, Raw, Reading, finish
 from mdpot.training.data.units import ATOMIC, parse_units
 
 _ZIP = b"PK\x03\x04"
@@ -23,7 +24,8 @@ _MARK = b"\xef\xbb\xbf"
 
 
 def read_file(path: Path | str, asked: Asked = NOTHING_ASKED, need: Collection[str] | None = None) -> Reading:
-    """What can be used of a file: RuNNer `input.data`, VASP's ML_AB, npz, or whatever ASE reads; any may be gzipped.
+    """What can be used of a file: RuNNer `input.data`, VASP's ML_AB, npz, a table of structures with properties
+    (MatBench's json, CSV), or whatever ASE reads; any may be gzipped.
 
     Args:
         path: the file, or a data set of PyG as in `mdpot.training.data.readers.pyg`.
@@ -36,7 +38,7 @@ def read_file(path: Path | str, asked: Asked = NOTHING_ASKED, need: Collection[s
             for and not there, or that contradict each other.
     """
     path = Path(path)
-    raw = parse_file(path, asked, need is None or len(need) > 0)
+    raw = parse_file(path, asked, need is None or not set(LABELS).isdisjoint(need))
     return finish(raw, need, path)
 
 
@@ -65,7 +67,17 @@ def parse_file(path: Path, asked: Asked, want_labels: bool) -> Raw:
         return _named(parse_runner(path, parse_units(asked.units, replace(ATOMIC, source="of the format"))), asked)
     if is_ml_ab(start.removeprefix(_MARK)):
         return _named(parse_ml_ab(path, parse_units(asked.units, UNITS)), asked)
+    if path.name.removesuffix(".gz").endswith(".csv"):
+        return parse_csv(path)
+    if path.name.removesuffix(".gz").endswith(".json") and _is_table(start.removeprefix(_MARK)):
+        return parse_json(path)
     return parse_ase(path, asked, want_labels)
+
+
+def _is_table(start: bytes) -> bool:
+    """Whether json is a table or a list; ASE's own, a database, is an object whose keys are row numbers or `ids`."""
+    words = start.lstrip()
+    return words.startswith(b"[") or any(word in words for word in (b'"index"', b'"columns"', b'"data"'))
 
 
 def _named(raw: Raw, asked: Asked) -> Raw:

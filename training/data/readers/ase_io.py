@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def parse_ase(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
     """
     structures = read_structures(path)
     if not want_labels:
-        asked = Asked(units=asked.units, check=asked.check)
+        asked = Asked(units=asked.units, check=asked.check, property_key=asked.property_key)
     values = [collect(_places(atoms), len(atoms), asked) for atoms in structures]
     keys = choose_keys(values, asked, str(path)) if want_labels else Keys()
     stated = stated_units(structures[0].info)
@@ -44,6 +45,10 @@ def parse_ase(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
             )
     units = parse_units(asked.units, units_of(stated))
     frames = [_frame(*pair, keys, units, index) for index, pair in enumerate(zip(structures, values, strict=True))]
+    if asked.property_key is not None:
+        for frame, atoms in zip(frames, structures, strict=True):
+            frame.properties = _property(atoms, asked.property_key)
+        keys = replace(keys, properties=(asked.property_key,))
     return Raw(
         frames=frames,
         keys=keys,
@@ -76,6 +81,15 @@ def _frame(atoms: Atoms, values: Values, keys: Keys, units: Units, index: int) -
         group="" if group is None else str(group),
         index=index,
     )
+
+
+def _property(atoms: Atoms, key: str) -> dict[str, float]:
+    """The number that a structure has under a key, by that key; nothing where there is none."""
+    for place in _places(atoms):
+        value = np.asarray(place.get(key))
+        if value.size == 1 and value.dtype.kind in "fiu" and np.isfinite(value.item()):
+            return {key: float(value.item())}
+    return {}
 
 
 def _first(place: Mapping[str, Any], keys: Sequence[str]) -> Any:

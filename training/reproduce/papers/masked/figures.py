@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mdpot.training.metrics import METRICS
 from mdpot.training.report import readable_log
-from mdpot.training.reproduce.comparisons import UNITS, groups, n_labeled, relative_change, seconds_per_epoch
+from mdpot.training.reproduce.comparisons import groups, n_labeled, relative_change, seconds_per_epoch
 from mdpot.training.reproduce.figures import (
     WIDE,
     arm_title,
@@ -74,7 +75,7 @@ def ratios(results: Sequence[Result]) -> Figure:
                               markerfacecolor="w", markersize=5, label="paper, masked")  # fmt: skip
         left.set_xlabel("masking ratio")
         left.set_xticks([_ratio(r) for r in masked])
-        left.set_ylabel(f"test {UNITS[key]}", fontsize="small")
+        left.set_ylabel(f"test {METRICS[key].heading}", fontsize="small")
         left.legend(frameon=False, fontsize="small")
         curves_panel(middle, group, shades=True)
         curves_panel(right, group, "energy_rmse", shades=True)
@@ -107,7 +108,7 @@ def extended(results: Sequence[Result]) -> Figure:
             axis.axhline(0.0, color="k", linewidth=0.8)
             axis.set_xticks(range(len(models)), models)
             axis.set_xlim(-0.6, len(models) - 0.4)
-            axis.set_ylabel(f"change of {UNITS[key].split(' (')[0]} (%)", fontsize="small")
+            axis.set_ylabel(f"change of {METRICS[key].title} (%)", fontsize="small")
         axes[0][column].set_title(base.cell.dataset, fontsize="medium")
     shared_legend(made, axes.flat, columns=3 if len(datasets) > 1 else 1)
     return made
@@ -147,7 +148,7 @@ def learning(results: Sequence[Result]) -> Figure:
                 if axis is row[0]:
                     axis.legend(frameon=False, fontsize="small")
             axis.set_xlabel("labeled training frames")
-            axis.set_ylabel(f"test {UNITS[key]}", fontsize="small")
+            axis.set_ylabel(f"test {METRICS[key].heading}", fontsize="small")
         row[0].set_title(f"{group[0].cell.dataset}, {group[0].cell.model}", fontsize="medium")
     return made
 
@@ -170,7 +171,7 @@ def objectives(results: Sequence[Result]) -> Figure:
                 mean_band(axis.axvline, axis.axvspan, found)
             axis.set_yticks(range(len(group)), [arm_title(r) for r in group] if axis is row[0] else [])
             axis.set_ylim(len(group) - 0.4, -0.6)
-            axis.set_xlabel(f"test {UNITS[key]}")
+            axis.set_xlabel(f"test {METRICS[key].heading}")
         row[0].set_title(f"{group[0].cell.dataset}, {group[0].cell.model}", fontsize="medium")
     return made
 

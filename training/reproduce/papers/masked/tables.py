@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mdpot.training.reproduce.comparisons import UNITS, groups, labels_needed, seconds_per_epoch
+from mdpot.training.metrics import METRICS
+from mdpot.training.reproduce.comparisons import groups, labels_needed, seconds_per_epoch
 from mdpot.training.reproduce.papers.masked import published
 from mdpot.training.reproduce.papers.masked.comparisons import (
     errors_of_the_paper,
@@ -46,7 +47,7 @@ def extended(results: Sequence[Result]) -> str:
             share = paper_change(masked, what) if base.cell.arm.kind == "scratch" else None
             row += [change(masked, base, key), "figure only" if share is None else percent(share)]
         rows.append(row)
-    titles = ["data", "network", "masked against", UNITS[keys[0]], "paper", UNITS[keys[1]], "paper"]
+    titles = ["data", "network", "masked against", METRICS[keys[0]].heading, "paper", METRICS[keys[1]].heading, "paper"]
     return f"{as_in_the_paper(results)}\n\n{table(titles, rows, 3)}"
 
 
@@ -65,16 +66,16 @@ def learning(results: Sequence[Result]) -> str:
                 [frames_text(n), *(error(at[n, arm], key) for arm in arms), fewest_seeds([at[n, a] for a in arms])]
                 for n in sizes
             ]
-            parts += [f"Test {UNITS[key]}:", table([*titles, "seeds"], rows)]
+            parts += [f"Test {METRICS[key].heading}:", table([*titles, "seeds"], rows)]
         del titles[1]
         for key in ("force_rmse", "force_mae"):
             rows = [
                 [frames_text(n), *(change(at[n, a], baseline(group, at[n, a]), key) for a in arms[1:])] for n in sizes
             ]
-            parts += [f"Change of the {UNITS[key]} by the pretraining, paired by seed:", table(titles, rows)]
+            parts += [f"Change of the {METRICS[key].heading} by the pretraining, paired by seed:", table(titles, rows)]
         for key in ("force_rmse", "force_mae"):
             rows = [[frames_text(n), *(_needed(group, at[n, arm], key) for arm in arms[1:])] for n in sizes]
-            what = UNITS[key].split(" (")[0]
+            what = METRICS[key].title
             parts += [f"Labeled frames that training from scratch needs for the same {what}:", table(titles, rows)]
     return "\n\n".join(parts)
 
@@ -135,15 +136,15 @@ def _errors(results: Sequence[Result], force: str, energy: str) -> str:
     """Errors of forces and energies, the paper's beside them, and what pretraining changed."""
     more = ["energy_rmse"] if energy == "energy_rmse_structure" else []
     columns: list[Column] = [
-        (UNITS[force], lambda r: error(r, force)),
+        (METRICS[force].heading, lambda r: error(r, force)),
         ("paper#1", _paper_error("force")),
-        (UNITS[energy], lambda r: error(r, energy)),
+        (METRICS[energy].heading, lambda r: error(r, energy)),
         ("paper#2", _paper_error("energy")),
         ("change of force error", lambda r: change(r, baseline(results, r), force)),
         ("paper#3", _paper_change("force")),
         ("change of energy error", lambda r: change(r, baseline(results, r), energy)),
         ("paper#4", _paper_change("energy")),
-        *((UNITS[key], lambda r, key=key: error(r, key)) for key in more),
+        *((METRICS[key].heading, lambda r, key=key: error(r, key)) for key in more),
         ("seeds", seeds),
     ]
     return by_cell(results, columns) + on_other_frames(results, [force, *more] if more else [force, energy])

@@ -1,0 +1,94 @@
+"""`mdpot predict` and `mdpot ensemble`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mdpot.cli.options import PATH, check_device, device_option, threads_option
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+@click.command()
+@click.argument("file", type=PATH)
+@click.argument("structures", type=PATH)
+@click.option("-o", "--out", type=PATH, help="Table to write, CSV.  [default: print it]")
+@click.option("--key", metavar="KEY", help="Key of the property in the structures.  [default: its name in FILE]")
+@device_option
+@threads_option
+def predict(file: Path, structures: Path, out: Path | None, key: str | None, device: str | None) -> None:
+    """Predict a property of structures.
+
+    FILE is a model file with a property, an ensemble of such, or the folder of a run. STRUCTURES is a file in any
+    format that ASE reads. The table has a line for each structure: index, formula, prediction, std (for an ensemble),
+    and label where the structures have one; then the mean absolute error is printed too.
+    """
+    check_device(device)
+    from mdpot.files import write_text
+    from mdpot.predictor import PropertyPredictor
+    from mdpot.structures import read_structures
+
+    predictor = PropertyPredictor(file, device=device)
+    frames = read_structures(structures)
+    found = predictor.evaluate(frames)
+    labels = [_label(atoms, key or predictor.name) for atoms in frames]
+    if key is not None and not any(label is not None for label in labels):
+        from mdpot.errors import MdpotError
+
+        raise MdpotError(f"--key {key!r}: no structure of {structures} has a number under it.")
+    columns: dict[str, list[Any]] = {
+        "index": list(range(len(frames))),
+        "formula": [atoms.get_chemical_formula() for atoms in frames],
+        "prediction": [f"{value:.8g}" for value in found.values],
+    }
+    if found.std is not None:
+        columns["std"] = [f"{value:.8g}" for value in found.std]
+    errors = [abs(v - label) for v, label in zip(found.values, labels, strict=True) if label is not None]
+    if errors:
+        columns["label"] = ["" if label is None else f"{label:.8g}" for label in labels]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    if out is None:
+        click.echo(text.getvalue(), nl=False)
+    else:
+        write_text(out, text.getvalue())
+        click.echo(f"{out}: {predictor.name} of {len(frames)} structures")
+    if errors:
+        mae = f"{sum(errors) / len(errors):.6g} {predictor.unit}".strip()
+        click.echo(f"MAE: {mae}, on {len(errors)} structures with a label", err=out is None)
+
+
+def _label(atoms: Atoms, key: str) -> float | None:
+    """What a structure says of its own property, if that is a finite number."""
+    import math
+
+    value = atoms.info.get(key)
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) and not isinstance(value, bool) else None
+
+
+@click.command()
+@click.argument("files", type=PATH, nargs=-1, required=True)
+@click.option("-o", "--out", type=PATH, required=True, help="File to write.")
+def ensemble(files: tuple[Path, ...], out: Path) -> None:
+    """Join several models into one file, an ensemble.
+
+    FILES are two or more potentials for the same elements, or models of the same property: runs with other seeds, as a
+    rule. An ensemble runs wherever one of them would and answers with the mean; how far its members are apart shows
+    where they are not to be trusted.
+    """
+    from mdpot.modelfile import save_ensemble
+
+    save_ensemble(out, files)
+    click.echo(f"{out}: an ensemble of {len(files)}")

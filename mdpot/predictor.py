@@ -1,0 +1,115 @@
+"""Properties of structures, from a model file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from mdpot.errors import MdpotError
+from mdpot.graph import Graph
+from mdpot.modelfile import ModelFile, open_model
+
+BATCH_ATOMS = 2048
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of some structures.
+
+    Attributes:
+        values: [n_structures], in the unit of the property.
+        std: [n_structures], the standard deviation over the members of an ensemble; None without one.
+    """
+
+    values: np.ndarray
+    std: np.ndarray | None
+
+
+class PropertyPredictor:
+    """A trained model of a property, for ASE structures.
+
+    >>> predictor = PropertyPredictor("runs/matbench-jdft2d/property.safetensors")
+    >>> predictor.predict(atoms)            # a number
+    >>> predictor.predict([atoms, others])  # an array
+
+    Args:
+        file: a model file with a property or an ensemble of such, or the folder of a run.
+        device: torch device; None takes a CUDA GPU where there is one, else the CPU.
+        batch_atoms: how many atoms are computed at a time, or one structure where that has more.
+
+    Attributes:
+        name, unit: of the property.
+        header: of the file.
+
+    Raises:
+        MdpotError: a file that cannot be used, or that holds a potential; on use, an element that was not trained or a
+            structure without atoms.
+    """
+
+    def __init__(
+        self,
+        file: str | Path | ModelFile,
+        device: str | torch.device | None = None,
+        batch_atoms: int = BATCH_ATOMS,
+    ) -> None:
+        if batch_atoms < 1:
+            raise MdpotError(f"batch_atoms must be at least 1; got {batch_atoms}.")
+        model = open_model(file)
+        self.path, self.header, self.batch_atoms = model.path, model.header, batch_atoms
+        self.name, self.unit = str(self.header.get("property")), str(self.header.get("unit"))
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model = model.property(self.device)
+
+    @overload
+    def predict(self, structures: Atoms) -> float: ...
+
+    @overload
+    def predict(self, structures: Sequence[Atoms]) -> np.ndarray: ...
+
+    def predict(self, structures: Atoms | Sequence[Atoms]) -> float | np.ndarray:
+        """The property of a structure, a number, or of several, [n_structures], in `unit`."""
+        if isinstance(structures, Atoms):
+            return float(self.evaluate([structures]).values[0])
+        return self.evaluate(structures).values
+
+    def evaluate(self, structures: Sequence[Atoms]) -> Predictions:
+        """The property of some structures, with the spread between the members where the file is an ensemble."""
+        for index, atoms in enumerate(structures):
+            self._check(index, atoms)
+        found: dict[str, list[torch.Tensor]] = {"property": [], "property_std": []}
+        for batch in self._batches(structures):
+            graph = Graph.from_atoms(batch, self.model.cutoff, torch.float64).to(self.device)
+            with torch.no_grad():
+                out = self.model(*graph.inputs())
+            for name in found.keys() & out.keys():
+                found[name].append(out[name].cpu())
+        values, std = (torch.cat(parts).numpy() if parts else None for parts in found.values())
+        return Predictions(np.zeros(0) if values is None else values, std)
+
+    def _batches(self, structures: Sequence[Atoms]) -> Iterator[list[Atoms]]:
+        batch: list[Atoms] = []
+        for atoms in structures:
+            if batch and sum(map(len, batch)) + len(atoms) > self.batch_atoms:
+                yield batch
+                batch = []
+            batch.append(atoms)
+        if batch:
+            yield batch
+
+    def _check(self, index: int, atoms: Atoms) -> None:
+        if len(atoms) == 0:
+            raise MdpotError(f"structure {index} has no atoms.")
+        strange = sorted(set(atoms.numbers.tolist()) - set(self.model.elements))
+        if strange:
+            names = ", ".join(chemical_symbols[z] for z in strange)
+            known = ", ".join(chemical_symbols[z] for z in self.model.elements)
+            raise MdpotError(
+                f"structure {index} holds {names}, which {self.path} was not trained for; it knows {known}."
+            )

@@ -1,0 +1,131 @@
+"""Tables of structures with properties: MatBench's json, lists of structures, CSV with file names, a key of `info`."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.io import write
+
+from mdpot import MdpotError
+from mdpot.training.data.inspection import inspect_file
+from mdpot.training.data.labels import Asked
+from mdpot.training.data.readers import read_file
+
+CRYSTALS = [bulk("Si"), bulk("NaCl", "rocksalt", 5.64), bulk("Mo", cubic=True)]
+
+
+def pymatgen(atoms: Atoms) -> dict[str, Any]:
+    """A structure as pymatgen writes it; its `xyz` is not to be trusted, MatBench rounds it."""
+    sites = [
+        {"species": [{"element": s, "occu": 1}], "abc": abc.tolist(), "label": s, "xyz": [0.0, 0.0, 0.0]}
+        for s, abc in zip(atoms.symbols, atoms.get_scaled_positions(), strict=True)
+    ]
+    return {"@class": "Structure", "lattice": {"matrix": atoms.cell.array.tolist()}, "sites": sites}
+
+
+def table(values: list[Any], index: list[int]) -> dict[str, Any]:
+    rows = [[pymatgen(atoms), value] for atoms, value in zip(CRYSTALS, values, strict=True)]
+    return {"index": index, "columns": ["structure", "gap"], "data": rows}
+
+
+def put(path: Path, content: Any) -> Path:
+    data = json.dumps(content).encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+@pytest.mark.parametrize("name", ["gaps.json", "gaps.json.gz"])
+def test_a_table_of_pandas(tmp_path: Path, name: str) -> None:
+    found = read_file(put(tmp_path / name, table([1.1, 8.5, 0], [3, 5, 9])), need={"gap"})
+    assert [frame.properties for frame in found.frames] == [{"gap": 1.1}, {"gap": 8.5}, {"gap": 0.0}]
+    assert [frame.index for frame in found.frames] == [3, 5, 9]
+    for frame, atoms in zip(found.frames, CRYSTALS, strict=True):
+        assert (frame.numbers == atoms.numbers).all()
+        assert frame.pbc.all()
+        np.testing.assert_allclose(frame.cell, atoms.cell.array)
+        np.testing.assert_allclose(frame.positions, atoms.get_positions(wrap=True), atol=1e-12)
+
+
+def test_rows_without_the_property_are_left_out_and_counted(tmp_path: Path) -> None:
+    found = read_file(put(tmp_path / "gaps.json", table([1.1, None, "no"], [0, 1, 2])), need={"gap"})
+    assert [frame.index for frame in found.frames] == [0]
+    assert "2 of 3 frames are left out" in " ".join(found.notes)
+
+
+def test_a_list_of_structures(tmp_path: Path) -> None:
+    entries = [
+        {"structure_id": f"s{n}", "positions": a.positions.tolist(), "cell": a.cell.tolist(), "y": [float(n)]}
+        | {"atomic_numbers": a.numbers.tolist()}
+        for n, a in enumerate(CRYSTALS)
+    ]
+    found = read_file(put(tmp_path / "list.json", entries), need={"y"})
+    assert [frame.properties["y"] for frame in found.frames] == [0.0, 1.0, 2.0]
+    np.testing.assert_array_equal(found.frames[1].positions, CRYSTALS[1].positions)
+    two = [entry | {"y": [1.0, 2.0]} for entry in entries]
+    assert read_file(put(tmp_path / "two.json", two)).frames[0].properties == {"y0": 1.0, "y1": 2.0}
+    entries[1]["positions"] = entries[1]["positions"][:1]
+    with pytest.raises(MdpotError, match="entry 1: 2 atomic numbers, but 1 positions"):
+        read_file(put(tmp_path / "short.json", entries))
+
+
+def test_a_table_with_names_of_files(tmp_path: Path) -> None:
+    for n, atoms in enumerate(CRYSTALS):
+        write(tmp_path / f"{n}.cif", atoms)
+    (tmp_path / "t.csv").write_text(
+        "gap,file,remark,mu\n1.5,0.cif,fine,2\n,1.cif,,3\n0.0,2.cif,x,4\n", encoding="utf-8"
+    )
+    found = read_file(tmp_path / "t.csv")
+    assert [frame.properties for frame in found.frames] == [{"gap": 1.5, "mu": 2}, {"mu": 3}, {"gap": 0.0, "mu": 4}]
+    assert [len(frame) for frame in found.frames] == [2, 2, 2]
+    (tmp_path / "bad.csv").write_text("gap,file\n1.5,nowhere.cif\n", encoding="utf-8")
+    with pytest.raises(MdpotError, match="no column of its table names files"):
+        read_file(tmp_path / "bad.csv")
+    write(tmp_path / "many.xyz", CRYSTALS, format="extxyz")
+    (tmp_path / "many.csv").write_text("gap,file\n1.5,many.xyz\n", encoding="utf-8")
+    with pytest.raises(MdpotError, match="a row is one structure"):
+        read_file(tmp_path / "many.csv")
+
+
+def test_a_key_of_extended_xyz(tmp_path: Path) -> None:
+    atoms = [a.copy() for a in CRYSTALS]
+    for n, a in enumerate(atoms[:2]):
+        a.info["exfoliation"] = 10.0 * n
+    write(tmp_path / "p.extxyz", atoms, format="extxyz")
+    asked = Asked(property_key="exfoliation")
+    found = read_file(tmp_path / "p.extxyz", asked, {"exfoliation"})
+    assert [frame.properties["exfoliation"] for frame in found.frames] == [0.0, 10.0]
+    wrong = read_file(tmp_path / "p.extxyz", Asked(property_key="exfol"), {"exfol"})
+    assert "no frame has the property 'exfol'" in wrong.refusal
+    assert not read_file(tmp_path / "p.extxyz", Asked(), ()).frames[0].properties
+
+
+def test_what_is_no_table_says_what_one_is(tmp_path: Path) -> None:
+    for name, content, message in (
+        ("number.json", [1, 2], "its json is neither"),
+        ("empty.json", [], "its json is neither"),
+        ("none.json", {"index": [0], "columns": ["gap"], "data": [[1.0]]}, "one column must hold structures"),
+        ("cut.json", None, "truncated or damaged"),
+    ):
+        path = put(tmp_path / name, content)
+        if content is None:
+            path.write_bytes(json.dumps(table([1, 2, 3], [0, 1, 2])).encode()[:-40])
+        with pytest.raises(MdpotError, match=message):
+            read_file(path)
+    mixed = table([1, 2, 3], [0, 1, 2])
+    mixed["data"][1][0]["sites"][0]["species"] = [{"element": "Na", "occu": 0.5}]
+    with pytest.raises(MdpotError, match=r"row 1: a site is occupied by 0\.5 Na"):
+        read_file(put(tmp_path / "mixed.json", mixed))
+
+
+def test_inspection_shows_properties(tmp_path: Path) -> None:
+    found = inspect_file(put(tmp_path / "gaps.json", table([1.1, 8.5, 0], [3, 5, 9])), Asked())
+    assert found["properties"] == {"gap": [0.0, 8.5]}
+    assert found["labeled"] == 3
+    assert not found["warnings"]
