@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mdpot.autograd import exact_gradients
+from mdpot.evaluator import usual_outputs
 from mdpot.heads import Potential, build_potential
 from mdpot.kernels import Kernel, Result, library
 from mdpot.neighbors import neighbor_list
@@ -119,7 +120,7 @@ def reference() -> Callable[..., Result]:
                 torch.tensor(np.stack([i, j])),
                 torch.tensor(shifts, dtype=torch.float64),
                 None if marks is None else torch.tensor(marks),
-                compute_stress=True,
+                outputs=usual_outputs(True),
             )
         stress = out["stress"][0].double().numpy()
         volume = abs(np.linalg.det(structure.cell))

@@ -10,7 +10,7 @@ import torch
 
 from mdpot.kernels import Kernel, self_test
 from mdpot.modelfile import load_potential
-from mdpot.zoo import ZOO, find_potential
+from mdpot.zoo import ZOO, find_model
 
 CASES = {
     "small": {},
@@ -95,7 +95,7 @@ def test_random_sizes(lib, seed, make_potential, make_structures, reference, run
 
 @pytest.mark.parametrize("name", ZOO)
 def test_zoo(lib, name, make_structures, reference, run) -> None:
-    potential, _ = load_potential(find_potential(name), torch.device("cpu"), torch.float64)
+    potential, _ = load_potential(find_model(name), torch.device("cpu"), torch.float64)
     kernel = Kernel(potential, lib=lib)
     for structure in make_structures():
         wanted = reference(potential, structure)
@@ -106,7 +106,7 @@ def test_zoo(lib, name, make_structures, reference, run) -> None:
 
 def test_derivatives_by_finite_differences(lib, make_potential, make_structures, run) -> None:
     kernel = Kernel(make_potential(order=3, layers=3), lib=lib)
-    structure, step = make_structures()[3], 3e-6
+    structure, step = make_structures()[3], 1e-7
     found = run(kernel, structure)
     rng = np.random.default_rng(0)
     for _ in range(6):
