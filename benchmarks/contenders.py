@@ -23,6 +23,9 @@ from ase.md.verlet import VelocityVerlet
 
 from mdpot import Graph, MaskedGNNCalculator, load_potential
 from mdpot.errors import MdpotError
+from mdpot.export import SKIN
+from mdpot.kernels import make_kernel
+from mdpot.neighbors import neighbor_list
 from mdpot.simulate import Dynamics, water_box
 from mdpot.simulate.engine import maxwell_boltzmann
 from mdpot.simulate.engine_ase import AseEngine
@@ -33,7 +36,11 @@ DT = 0.5  # fs
 TEMPERATURE = 300.0  # K
 N_FRAMES = 40
 MAX_MINIMIZATION = 60  # steps: enough that the fresh box does not burst
-BACKEND_OF = {"torchforce": "torchscript", "python": "eager"}  # what OpenMM's backends run the network with
+BACKEND_OF = {
+    "native": "native",
+    "torchforce": "torchscript",
+    "python": "eager",
+}  # what OpenMM's backends run the network with
 
 
 @dataclass(frozen=True)
@@ -100,21 +107,35 @@ def make_start(model: Path, n_waters: int, seed: int = 0) -> Start:
 
 
 def bare(model: Path, start: Start, backend: str) -> Contender:
-    """The potential alone: its tensors, the neighbor list of each frame among them, are ready beforehand."""
+    """The potential alone: its tensors, the neighbor list of each frame among them, are ready beforehand.
+
+    The kernels get lists with a skin, among which they choose by themselves.
+    """
     potential, _ = load_potential(model, "cpu")
+    order = start.forth_and_back()
+    name = f"bare {backend}"
+    if backend == "native":
+        kernel, frames = make_kernel(potential), start.frames
+        lists = [neighbor_list(f.positions, f.cell.array, f.pbc, potential.cutoff + SKIN) for f in frames]
+
+        def run_kernel(n: int) -> None:
+            for _ in range(n):
+                at = next(order)
+                (i, j), shifts = lists[at]
+                kernel(frames[at].numbers, frames[at].positions, frames[at].cell.array, (i, j, shifts))
+
+        return Contender(name, "bare potential, fused kernels", "bare", run_kernel, None, potential.cutoff)
     inputs = [Graph.from_atoms(frame, potential.cutoff, torch.float64).inputs() for frame in start.frames]
     call: Any = potential
     if backend == "torchscript":
         call = torch.jit.script(potential)
     elif backend == "compile":
         potential.backbone.compile(dynamic=True)  # type: ignore[operator]
-    order = start.forth_and_back()
 
     def run(n: int) -> None:
         for _ in range(n):
             call(*inputs[next(order)])
 
-    name = f"bare {backend}"
     return Contender(name, f"bare potential, {backend}", "bare", run, None, potential.cutoff)
 
 

@@ -59,7 +59,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--model", type=Path, required=True, help="potential file, or name of the zoo, that knows hydrogen and oxygen")
     add("--waters", type=int, nargs="+", default=[64, 258], help="sizes of the boxes, molecules")
     add("--threads", type=int, default=2)
-    add("--backends", nargs="+", default=["eager", "torchscript"], choices=["eager", "torchscript", "compile"])
+    backends = ["native", "eager", "torchscript"]
+    add("--backends", nargs="+", default=backends, choices=[*backends, "compile"])
     add(
         "--peers",
         nargs="*",

@@ -24,7 +24,7 @@ from mdpot.simulate import Settings, run_md, water_box
 from mdpot.simulate.bench import PARTS
 from mdpot.simulate.log import read_log
 
-NO_LIBRARY = "no compiled kernels here: python -m mdpot.kernels.build"
+NO_LIBRARY = "no compiled kernels here: python -m mdpot.kernels"
 compiled = pytest.mark.skipif(not library.supported(), reason=NO_LIBRARY)
 
 
@@ -46,7 +46,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def calculator(file: Path, backend: str, dtype: str = "float64") -> MaskedGNNCalculator:
+def calculator(file: Path, backend: str, dtype: str = "float64") -> Any:
     return MaskedGNNCalculator(file, device="cpu", backend=backend, dtype=dtype)
 
 
@@ -143,7 +143,7 @@ def test_without_the_library_torch_computes_and_says_so_once(
             assert calculator(file, "auto").engine == "torch"
         warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
         assert len(warnings) == 1
-        assert "python -m mdpot.kernels.build" in warnings[0].getMessage()
+        assert "python -m mdpot.kernels" in warnings[0].getMessage()
         with pytest.raises(NoKernel, match="not compiled"):
             calculator(file, "native")
     finally:
@@ -240,7 +240,9 @@ def test_openmm_gives_the_numbers_of_the_python_backend(file: Path, periodic: bo
             system.addParticle(1.0)
         system.setDefaultPeriodicBoxVectors(*(box.cell.array / 10).tolist())
         atoms = [3, 4, 5, 9, 10, 11, 0, 1, 2]
-        force = create_force(file, box.numbers, backend, atoms=atoms, periodic=periodic, dtype="float64", device="cpu")
+        force: Any = create_force(
+            file, box.numbers.tolist(), backend, atoms=atoms, periodic=periodic, dtype="float64", device="cpu"
+        )
         system.addForce(force)
         system = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(system))
         context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatform("Reference"))
