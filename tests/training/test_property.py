@@ -98,7 +98,7 @@ def test_a_run_from_random_weights(recipe, dataset: Dataset, tmp_path: Path) -> 
         assert table["baseline_property_rmse"] == pytest.approx(np.sqrt(np.square(off).mean()))
     assert metrics["errors"]["test"]["property_mae"] < 0.5 * metrics["errors"]["test"]["baseline_property_mae"]
     report = (tmp_path / "run" / "report.md").read_text()
-    assert "| test: mean of the training targets |" in report
+    assert "| test: the mean of the training targets |" in report
     assert "The property is `gap` in eV." in report
     assert (tmp_path / "run" / "parity.png").stat().st_size > 5000
     assert {"train/property_mae", "val/property_mae"} <= read_log(tmp_path / "run" / "finetune")[-1].keys()
