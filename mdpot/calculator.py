@@ -204,7 +204,7 @@ class _Loaded:
                 self._forward = torch.jit.script(self.potential)
         elif self.backend == "compile":
             for one in self.potential.members if isinstance(self.potential, PotentialEnsemble) else [self.potential]:
-                one.backbone.compile(dynamic=True)
+                one.backbone.compile(dynamic=True)  # type: ignore[operator]
 
     def __getstate__(self) -> dict[str, Any]:
         # What is scripted or compiled does not pickle; a copy makes it again.

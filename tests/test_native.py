@@ -46,7 +46,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def calculator(file: Path, backend: str, dtype: str = "float64") -> MaskedGNNCalculator:
+def calculator(file: Path, backend: str, dtype: str = "float64") -> Any:
     return MaskedGNNCalculator(file, device="cpu", backend=backend, dtype=dtype)
 
 
@@ -240,7 +240,9 @@ def test_openmm_gives_the_numbers_of_the_python_backend(file: Path, periodic: bo
             system.addParticle(1.0)
         system.setDefaultPeriodicBoxVectors(*(box.cell.array / 10).tolist())
         atoms = [3, 4, 5, 9, 10, 11, 0, 1, 2]
-        force = create_force(file, box.numbers, backend, atoms=atoms, periodic=periodic, dtype="float64", device="cpu")
+        force: Any = create_force(
+            file, box.numbers.tolist(), backend, atoms=atoms, periodic=periodic, dtype="float64", device="cpu"
+        )
         system.addForce(force)
         system = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(system))
         context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatform("Reference"))
