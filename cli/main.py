@@ -13,7 +13,7 @@ from mdpot.cli.failure import OneLineErrors
 from mdpot.cli.md import md
 from mdpot.cli.predict import ensemble, predict
 from mdpot.cli.reproduce import reproduce
-from mdpot.cli.train import finetune, pretrain, train
+from mdpot.cli.train import finetune, finetune_property, pretrain, train
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -35,6 +35,7 @@ def main() -> None:
 
 
 for command in (
-    train, pretrain, finetune, evaluate, predict, ensemble, info, export, md, bench, data, reproduce,
+    train, pretrain, finetune, finetune_property, evaluate, predict, ensemble, info, export, md, bench, data,
+    reproduce,
 ):  # fmt: skip
     main.add_command(command)

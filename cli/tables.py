@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mdpot.training.metrics import BASELINE, BASELINES, ERRORS, METRICS, Metric
+from mdpot.training.metrics import BASELINES, ERRORS, METRICS, Metric, baseline_of
 
 
 def print_errors(tables: Mapping[str, Mapping[str, float]]) -> None:
@@ -16,7 +16,10 @@ def print_errors(tables: Mapping[str, Mapping[str, float]]) -> None:
     """
     rows = _rows(tables, {key: METRICS[key] for key in ("n_frames", *ERRORS)})
     if baseline := _rows(tables, {of: ERRORS[key] for key, of in BASELINES.items()}):
-        rows += [[f"{BASELINE}:", *("" for _ in tables)], *([f"  {title}", *cells] for title, *cells in baseline)]
+        rows += [
+            [f"{baseline_of(tables)}:", *("" for _ in tables)],
+            *([f"  {title}", *cells] for title, *cells in baseline),
+        ]
     print_table(rows, list(tables))
 
 

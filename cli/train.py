@@ -1,4 +1,4 @@
-"""`mdpot pretrain`, `mdpot finetune`, `mdpot train`."""
+"""`mdpot pretrain`, `mdpot finetune`, `mdpot finetune-property`, `mdpot train`."""
 
 from __future__ import annotations
 
@@ -96,6 +96,29 @@ def finetune(request: TrainingRequest, from_file: Path) -> None:
     suffix = "-finetune"
     with request.listening(suffix) as listener:
         result = run_finetune(request.recipe, from_file=from_file, **request.arguments(suffix), listener=listener)
+    _print_result(request.out(suffix), result)
+
+
+@click.command("finetune-property")
+@recipe_options
+@click.option(
+    "--from",
+    "from_file",
+    type=PATH,
+    metavar="FILE",
+    help="File with the weights to start from, of `mdpot pretrain` or of any run.  [default: random weights]",
+)
+def finetune_property(request: TrainingRequest, from_file: Path | None) -> None:
+    """Finetune a network on a property: one number a structure, such as a band gap.
+
+    RECIPE is a TOML file or the name of a shipped recipe with a table [property]; its network must be that of the
+    file. The folder of the run receives what that of `mdpot train` does; `mdpot predict` takes its model.
+    """
+    from mdpot.training.run import run_property
+
+    suffix = "-property"
+    with request.listening(suffix) as listener:
+        result = run_property(request.recipe, from_file=from_file, **request.arguments(suffix), listener=listener)
     _print_result(request.out(suffix), result)
 
 

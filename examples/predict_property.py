@@ -46,7 +46,7 @@ def main() -> None:
     strained = []
     for step in range(args.steps):
         atoms = crystals["Si"].copy()
-        atoms.set_cell(atoms.cell * (1 + 0.01 * step), scale_atoms=True)
+        atoms.set_cell(atoms.cell.array * (1 + 0.01 * step), scale_atoms=True)
         strained.append(atoms)
     print("Si, stretched by 1 % each:", predictor.predict(strained).round(3))
 

@@ -17,7 +17,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError, unknown
 from mdpot.evaluator import usual_outputs
-from mdpot.heads import Potential, PotentialEnsemble
+from mdpot.heads import AnyPotential, PotentialEnsemble
 from mdpot.heads.ensemble import SPREADS
 from mdpot.kernels import Kernel, Native, find_kernel, make_kernel
 from mdpot.modelfile import ModelFile, open_model
@@ -188,9 +188,7 @@ class _Fused:
 class _Loaded:
     """A potential in torch, with a neighbor list around it."""
 
-    def __init__(
-        self, potential: Potential | PotentialEnsemble, backend: str, skin: float, device: torch.device
-    ) -> None:
+    def __init__(self, potential: AnyPotential, backend: str, skin: float, device: torch.device) -> None:
         self.potential, self.backend, self.device = potential, backend, device
         self.description = "torch" if backend in ("auto", "torch", "eager") else f"torch ({backend})"
         self.neighbors = VerletList(potential.cutoff, skin)
@@ -203,8 +201,9 @@ class _Loaded:
                 warnings.simplefilter("ignore", DeprecationWarning)  # torch announces the end of TorchScript
                 self._forward = torch.jit.script(self.potential)
         elif self.backend == "compile":
-            for one in self.potential.members if isinstance(self.potential, PotentialEnsemble) else [self.potential]:
-                one.backbone.compile(dynamic=True)  # type: ignore[operator]
+            members: Any = self.potential.members if isinstance(self.potential, PotentialEnsemble) else [self.potential]
+            for potential in members:
+                potential.backbone.compile(dynamic=True)
 
     def __getstate__(self) -> dict[str, Any]:
         # What is scripted or compiled does not pickle; a copy makes it again.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mdpot.heads.potential import Potential
+from mdpot.heads import AnyPotential
 from mdpot.torch_neighbors import TorchNeighborList
 from mdpot.units import KJ_PER_MOL, NM
 
@@ -50,7 +50,7 @@ class Evaluator(nn.Module):
 
     lookup: Tensor
 
-    def __init__(self, potential: Potential, skin: float = 0.5):
+    def __init__(self, potential: AnyPotential, skin: float = 0.5):
         super().__init__()
         self.potential = potential
         self.neighbors = TorchNeighborList(potential.cutoff, skin)

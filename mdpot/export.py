@@ -22,7 +22,7 @@ from mdpot.evaluator import Evaluator, ForASE, ForOpenMM, Particles
 from mdpot.export_check import ExportReport, compare
 from mdpot.exported import EXPORT_VERSION, EXTRA_FILE
 from mdpot.files import atomic, require_regular, sealed
-from mdpot.heads.potential import Potential
+from mdpot.heads import AnyPotential
 from mdpot.modelfile import ModelFile, open_model
 from mdpot.modelformat import DTYPES
 
@@ -34,7 +34,7 @@ SKIN = 0.5  # Å
 
 
 def export_torchscript(
-    ckpt: Path | str | ModelFile | Potential,
+    ckpt: Path | str | ModelFile | AnyPotential,
     out: Path | str,
     *,
     units: str = "openmm",
@@ -124,7 +124,7 @@ def _describe(units: str, dtype: str, skin: float, numbers: list[int] | None) ->
     }
 
 
-def make_module(potential: Potential, units: str, header: dict[str, Any], skin: float) -> torch.jit.ScriptModule:
+def make_module(potential: AnyPotential, units: str, header: dict[str, Any], skin: float) -> torch.jit.ScriptModule:
     """The scripted module of a file, not yet saved.
 
     Raises:

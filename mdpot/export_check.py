@@ -14,7 +14,7 @@ import torch
 
 from mdpot.errors import MdpotError
 from mdpot.graph import Graph
-from mdpot.heads.potential import Potential
+from mdpot.heads import AnyPotential
 from mdpot.units import KJ_PER_MOL, NM
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class ExportReport:
     gradient_error: float | None = None
 
 
-def compare(path: Path, report: ExportReport, potential: Potential, frames: Sequence[Atoms] = ()) -> ExportReport:
+def compare(path: Path, report: ExportReport, potential: AnyPotential, frames: Sequence[Atoms] = ()) -> ExportReport:
     """Fills in a report on an exported file.
 
     Every structure is evaluated twice, the second time with the atoms moved a little. The potential gets
@@ -143,7 +143,7 @@ def _results(module: Any, atoms: Atoms, units: str) -> Iterator[tuple[float, tor
         yield float(energy) * KJ_PER_MOL, forces * (KJ_PER_MOL / NM)
 
 
-def _gradient_difference(precise: Potential, atoms: Atoms, forces: torch.Tensor, rng: np.random.Generator) -> float:
+def _gradient_difference(precise: AnyPotential, atoms: Atoms, forces: torch.Tensor, rng: np.random.Generator) -> float:
     """How far forces [n_atoms, 3], eV/Å, are from the slope of the energy along two unit vectors."""
     along = forces.numpy() / (np.linalg.norm(forces.numpy()) + 1e-12)
     random = rng.normal(size=forces.shape)

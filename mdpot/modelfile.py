@@ -7,6 +7,7 @@ to trust them. What `mdpot export` wrote comes in by the same door.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from mdpot.errors import MdpotError
 from mdpot.exported import is_exported, load_module, read_exported
 from mdpot.files import write_bytes
 from mdpot.heads import (
+    AnyPotential,
     Potential,
     PotentialEnsemble,
     PropertyEnsemble,
@@ -114,7 +116,7 @@ class ModelFile:
 
     def potential(
         self, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
-    ) -> Potential | PotentialEnsemble:
+    ) -> AnyPotential:
         """The potential, or the ensemble of some, in evaluation mode and without gradients of its weights.
 
         Args:
@@ -204,9 +206,16 @@ def read_metadata(path: Path | str) -> Header:
 def load_potential(
     path: Path | str, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
 ) -> tuple[Potential, Header]:
-    """The potential of a file, in evaluation mode, and its header: `open_model` and `ModelFile.potential` in one."""
+    """The potential of a file, in evaluation mode, and its header: `open_model` and `ModelFile.potential` in one.
+
+    Raises:
+        MdpotError: as those, and an ensemble.
+    """
     model = open_model(path)
-    return model.potential(device, dtype), model.header
+    potential = model.potential(device, dtype)
+    if isinstance(potential, PotentialEnsemble):
+        raise MdpotError(f"{str(model.path)!r} holds an ensemble, not one potential. Name one of its members' files.")
+    return potential, model.header
 
 
 def save_model(path: Path | str, model: nn.Module, metadata: Mapping[str, Any] | None = None) -> None:
@@ -252,7 +261,7 @@ def save_ensemble(path: Path | str, files: Sequence[Path | str | ModelFile]) -> 
     distances: dict[str, float] = {}
     for header in headers:
         for pair, distance in (header.get("min_distances") or {}).items():
-            distances[pair] = min(distance, distances.get(pair, distance))
+            distances[pair] = min(float(distance), distances.get(pair, math.inf))
     known = {
         "caution": " ".join(dict.fromkeys(header["caution"] for header in headers if header.get("caution"))),
         "min_distances": distances,

@@ -75,10 +75,10 @@ def pack(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> byte
     """
     as_dtype(header["dtype"])
     _require_finite(tensors)
-    header = json.loads(json.dumps(header))  # as it will be read: JSON makes texts of all keys
-    header["format_version"] = FORMAT_VERSION
-    header["checksum"] = checksum(header, tensors)
-    return save(dict(tensors), metadata={"mdpot": json.dumps(header)})
+    written = json.loads(json.dumps(header))  # as it will be read: JSON makes texts of all keys
+    written["format_version"] = FORMAT_VERSION
+    written["checksum"] = checksum(written, tensors)
+    return save(dict(tensors), metadata={"mdpot": json.dumps(written)})
 
 
 def unpack(content: bytes, name: str) -> tuple[Header, Tensors]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import torch
@@ -65,6 +66,12 @@ class PropertyPredictor:
         self.name, self.unit = str(self.header.get("property")), str(self.header.get("unit"))
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = model.property(self.device)
+
+    @overload
+    def predict(self, structures: Atoms) -> float: ...
+
+    @overload
+    def predict(self, structures: Sequence[Atoms]) -> np.ndarray: ...
 
     def predict(self, structures: Atoms | Sequence[Atoms]) -> float | np.ndarray:
         """The property of a structure, a number, or of several, [n_structures], in `unit`."""

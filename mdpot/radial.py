@@ -24,6 +24,34 @@ def polynomial_envelope(distance: torch.Tensor, cutoff: float) -> torch.Tensor:
     return 1.0 - x3 * x3 * (28.0 - x * (48.0 - 21.0 * x))
 
 
+def cosine_envelope(distance: torch.Tensor, cutoff: float) -> torch.Tensor:
+    """(1 + cos(π d / cutoff)) / 2, and 0 beyond: its second derivative jumps at the cutoff. Arguments as above."""
+    return 0.5 * (1.0 + torch.cos(distance.clamp(max=cutoff) * (math.pi / cutoff)))
+
+
+def message_envelope(distance: torch.Tensor, cutoff: float, smooth: bool) -> torch.Tensor:
+    """`polynomial_envelope`, or where not `smooth` the hard end that published networks have: 1, and 0 beyond."""
+    if smooth:
+        return polynomial_envelope(distance, cutoff)
+    return (distance < cutoff).to(distance.dtype)
+
+
+def gaussian_basis(distance: torch.Tensor, n_basis: int, cutoff: float) -> torch.Tensor:
+    """exp(-(d - μ)² / 2 δ²) around n_basis centers μ from 0 to the cutoff, δ apart (the cutoff for a single one).
+
+    Args:
+        distance: [...], Å.
+        n_basis: number of functions.
+        cutoff: Å.
+
+    Returns:
+        [..., n_basis], between 0 and 1.
+    """
+    spacing = cutoff / max(n_basis - 1, 1)
+    centers = spacing * torch.arange(n_basis, device=distance.device, dtype=distance.dtype)
+    return torch.exp(-0.5 * ((distance.unsqueeze(-1) - centers) / spacing).square())
+
+
 def bessel_basis(distance: torch.Tensor, n_basis: int, cutoff: float) -> torch.Tensor:
     """sqrt(2 cutoff) sin(n π d / cutoff) / d for n = 1 … n_basis.
 

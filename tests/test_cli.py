@@ -49,7 +49,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, tu
         return record
 
     for module, names in {
-        "mdpot.training.run": ("run_train", "run_pretrain", "run_finetune", "run_evaluate"),
+        "mdpot.training.run": ("run_train", "run_pretrain", "run_finetune", "run_property", "run_evaluate"),
         "mdpot.training.compare": ("run_compare",),
     }.items():
         fake = types.ModuleType(module)

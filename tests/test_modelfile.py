@@ -32,7 +32,7 @@ METADATA = {"provenance": {"seed": 3, "data": {"origin": "Å, ü"}}, "min_distan
 
 def make(model: str = "egnn", dtype: torch.dtype = torch.float32, **hyperparameters: Any) -> Potential:
     torch.manual_seed(0)
-    sizes = {"width": 16, "layers": 2} if model in ("egnn", "gns", "forcenet") else {}
+    sizes = {"width": 16, "layers": 2} if model != "tide" else {}
     chosen = {"cutoff": 3.3, **sizes, **hyperparameters}
     return build_potential(model, chosen, ELEMENTS, SHIFT, 1 / 3, WALL).to(dtype)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk, molecule
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from click.testing import CliRunner
 
@@ -262,6 +263,21 @@ def test_an_ensemble_needs_two_of_the_same_property() -> None:
         build_ensemble([make_property(), make_property(unit="meV")])
 
 
+def test_an_ensemble_is_evaluated_but_not_finetuned(committee: Path) -> None:
+    from mdpot.training.run import run_evaluate
+
+    atoms = molecule("CH3CH2OH")
+    ensemble = open_model(committee).potential(dtype="float64")
+    out = ensemble(*graph(atoms).inputs())
+    atoms.calc = SinglePointCalculator(atoms, energy=float(out["energy"]), forces=out["forces"].numpy())
+    write(committee.with_name("labeled.extxyz"), [atoms, atoms])
+    result = run_evaluate(committee, committee.with_name("labeled.extxyz"), device="cpu")
+    table = next(value for value in result.values() if isinstance(value, dict) and "force_rmse" in value)
+    assert table["force_rmse"] < 1e-2  # meV/Å
+    with pytest.raises(MdpotError, match="holds an ensemble, not one potential"):
+        load_potential(committee)
+
+
 # ---- predictions -----------------------------------------------------------------------
 
 
@@ -288,11 +304,12 @@ def test_the_predictor(properties: Path, water: Any) -> None:
     for batch_atoms in (1, 10, 1000):
         found = PropertyPredictor(properties, device="cpu", batch_atoms=batch_atoms).evaluate(structures)
         np.testing.assert_allclose(found.values, np.mean(values, 0), atol=1e-5)
+        assert found.std is not None
         np.testing.assert_allclose(found.std, np.std(values, 0), atol=1e-5)
     single = PropertyPredictor(properties).predict(water)
     assert isinstance(single, float)
     assert single == pytest.approx(float(np.mean(values, 0)[0]), abs=1e-5)
-    assert PropertyPredictor(properties).predict([]).shape == (0,)  # type: ignore[union-attr]
+    assert PropertyPredictor(properties).predict([]).shape == (0,)
 
 
 def test_refusals_of_the_predictor(properties: Path, water: Any) -> None:

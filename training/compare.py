@@ -14,8 +14,9 @@ from mdpot.training import folder as files
 from mdpot.training.data.frames import Dataset
 from mdpot.training.listener import Listener
 from mdpot.training.metrics import METRICS
+from mdpot.training.opening import SILENT
 from mdpot.training.report import new_figure, read_log, readable_log, save
-from mdpot.training.run import SILENT, run_train
+from mdpot.training.run import run_train
 from mdpot.training.schema import Recipe
 
 ARMS = ("pretrained", "scratch")

@@ -5,7 +5,6 @@ What a recipe may hold is in `mdpot.training.schema`.
 
 from __future__ import annotations
 
-import inspect
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,11 +19,13 @@ from mdpot.training.schema import (
     EXCLUSIVE,
     DataConfig,
     FinetuneConfig,
+    LabelStage,
     ModelConfig,
     PretrainConfig,
     Recipe,
     Section,
     Stage,
+    section_of,
 )
 
 if sys.version_info >= (3, 11):
@@ -283,8 +284,8 @@ def _refuse_unknown_models(tables: Any, place: str) -> None:
 
 
 def _fields_of(section: str) -> Iterable[str]:
-    kind = Recipe.model_fields[section].annotation
-    return kind.model_fields if inspect.isclass(kind) and issubclass(kind, Section) else ()
+    kind = section_of(Recipe.model_fields[section].annotation)
+    return () if kind is None else kind.model_fields
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any], path: str = "") -> dict[str, Any]:
@@ -313,8 +314,8 @@ def _refuse_unknown(values: Any, section: type[Section], path: str) -> None:
             if hint:
                 raise MdpotError(f"unknown {where} {key!r}. {hint}")
             raise unknown(where, str(key), section.model_fields)
-        kind = section.model_fields[key].annotation
-        if inspect.isclass(kind) and issubclass(kind, Section):
+        kind = section_of(section.model_fields[key].annotation)
+        if kind is not None and value not in (None, "none"):
             _refuse_unknown(value, kind, f"{path}.{key}".lstrip("."))
 
 
@@ -328,11 +329,15 @@ def _refuse_stress(recipe: Recipe) -> None:
     """Refuses a stress in the loss of a force-centric model, which has none."""
     from mdpot.models import MODELS
 
-    weight = recipe.finetune.stress_weight
-    if weight > 0 and not MODELS[recipe.model.name].conservative:
+    stages: dict[str, LabelStage] = {} if recipe.property else {"finetune": recipe.finetune}
+    if recipe.pretrain.objective == "labels":
+        stages["pretrain"] = recipe.pretrain
+    for stage, config in stages.items():
+        if config.stress_weight == 0 or MODELS[recipe.model.name].conservative:
+            continue
         raise MdpotError(
-            f"finetune.stress_weight must be 0 with {recipe.model.name!r}, for a force-centric model has no stress; "
-            f"got {weight:g}"
+            f"{stage}.stress_weight must be 0 with {recipe.model.name!r}, for a force-centric model has no stress; "
+            f"got {config.stress_weight:g}"
         )
 
 

@@ -1,14 +1,24 @@
-"""How far a potential is from its labels."""
+"""How far a potential, or a model of a property, is from its labels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from mdpot.heads import Potential
+from mdpot.autograd import exact_gradients
+from mdpot.errors import MdpotError
+from mdpot.heads import AnyPotential, PropertyModel
+from mdpot.modelfile import open_model
+from mdpot.training.data.frames import Dataset
+from mdpot.training.data.labels import Asked
+from mdpot.training.data.readers import NOTHING_ASKED
+from mdpot.training.data.reference import fit_reference
+from mdpot.training.data.sources import load_named
 from mdpot.training.data.store import INTERACTION, Batch, Store, batches
 from mdpot.units import MEV
 
@@ -56,7 +66,7 @@ class Evaluation:
         return out
 
 
-def evaluate(potential: Potential, store: Store, means: Mapping[int, float] | None = None) -> Evaluation:
+def evaluate(potential: AnyPotential, store: Store, means: Mapping[int, float] | None = None) -> Evaluation:
     """Predictions beside labels.
 
     Args:
@@ -82,6 +92,113 @@ def evaluate(potential: Potential, store: Store, means: Mapping[int, float] | No
         stress=torch.cat(stresses, 1).cpu().numpy() if stresses else np.zeros((2, 0, 3, 3)),
         beyond_mean=None if means is None or "energy" not in store.labels else store.without(means).cpu().numpy(),
     )
+
+
+@dataclass(frozen=True)
+class PropertyEvaluation:
+    """Targets beside predictions for a set of frames.
+
+    Attributes:
+        sizes: [n_frames], atoms; of the frames that have a target.
+        values: [2, n_frames], targets and predictions, in the unit of the property.
+        mean: of the training targets, the baseline.
+    """
+
+    sizes: np.ndarray
+    values: np.ndarray
+    mean: float
+
+    def metrics(self) -> dict[str, float]:
+        """The errors; keys in `mdpot.training.metrics.METRICS`."""
+        truth, predicted = self.values
+        return {
+            "n_frames": float(len(self.sizes)),
+            "n_atoms": float(self.sizes.sum()),
+            **_errors("property", predicted - truth),
+            **_errors("baseline_property", self.mean - truth),
+        }
+
+
+def evaluate_property(model: PropertyModel, store: Store) -> PropertyEvaluation:
+    """Predictions beside the targets that are there.
+
+    Args:
+        model: in evaluation mode, on the device of the store.
+        store: the frames; some of them have a target.
+    """
+    sizes, values = [], []
+    with torch.no_grad():
+        for indices in batches(store, n_atoms=BATCH_ATOMS):
+            batch = store.batch(indices)
+            there = batch.there(model.name)
+            predicted = model(*batch.graph.inputs())["property"]
+            sizes.append(torch.bincount(batch.graph.system, minlength=batch.graph.n_systems)[there])
+            values.append(torch.stack([batch.labels[model.name], predicted])[:, there])
+    return PropertyEvaluation(torch.cat(sizes).cpu().numpy(), torch.cat(values, 1).cpu().numpy(), model.mean)
+
+
+@exact_gradients()
+def run_evaluate(
+    file: Path, data: Path | str | Dataset, *, device: str | None = None, labels: Asked = NOTHING_ASKED
+) -> dict[str, Any]:
+    """Compares a potential with labeled frames; what labels there are is scored.
+
+    Args:
+        file: a potential file, the folder of a run, or a name of the zoo.
+        data: a file with energies or forces, the name of a data source, or the frames themselves.
+        device: torch device; None takes a GPU where there is one.
+        labels: what the user says of keys and units in the file.
+
+    Returns:
+        "file", "data", "labels", for each set of frames a table, keys in `METRICS`, "notes" on how the frames were
+        read, where there are any, and a "note" where the potential was trained on a part of the frames.
+
+    Raises:
+        MdpotError: a file that cannot be used, or frames with elements the potential does not know.
+    """
+    model = open_model(file)
+    potential, metadata = model.potential(pick_device(device)), model.header
+    name, dataset = load_named(data, labels)
+    sets = {name: dataset, **dataset.tests}
+    tables = {name: _evaluate_set(potential, metadata, part) for name, part in sets.items()}
+    result: dict[str, Any] = {"file": str(file), "data": dataset.origin, "labels": dataset.labels, **tables}
+    if dataset.notes:
+        result["notes"] = list(dataset.notes)
+    if metadata.get("provenance", {}).get("data", {}).get("fingerprint") == dataset.fingerprint:
+        result["note"] = (
+            f"the potential was trained on a part of {dataset.name}; `mdpot info` has its errors on the test split"
+        )
+    return result
+
+
+def _evaluate_set(potential: AnyPotential, metadata: Mapping[str, Any], dataset: Dataset) -> dict[str, float]:
+    """The errors on a set; its baseline is the mean energy of the training frames, in old files of the set itself."""
+    known = metadata.get("mean_energies") or {}
+    means = {int(z): float(energy) for z, energy in known.items()}
+    if not means and any(frame.energy is not None for frame in dataset.frames):
+        means = dict(zip(*fit_reference(dataset.frames), strict=True))
+    return evaluate(potential, store_for(potential, dataset), means or None).metrics()
+
+
+def store_for(potential: AnyPotential, dataset: Dataset) -> Store:
+    """The frames of a data set laid out for a potential, on its device.
+
+    Raises:
+        MdpotError: an element that the potential does not know.
+    """
+    held = {int(z) for frame in dataset.frames for z in frame.numbers}
+    if strange := sorted(held - set(potential.elements)):
+        raise MdpotError(
+            f"{dataset.origin} holds elements Z = {strange} that the potential was not trained for; it knows "
+            f"Z = {potential.elements}."
+        )
+    shift = dict(zip(potential.elements, potential.shift.tolist(), strict=True))
+    return Store(dataset.frames, potential.cutoff, shift, molecules=False).to(potential.shift.device)
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device of that name; without a name a CUDA GPU where there is one, else the CPU."""
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _beside(batch: Batch, name: str, prediction: torch.Tensor) -> torch.Tensor:

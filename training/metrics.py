@@ -67,13 +67,22 @@ _DERIVATIVES = {
     **_errors("force", "the force components", "meV/Å"),
     **_errors("stress", "the stress components", "meV/Å³"),
 }
-ERRORS = {**_ENERGY, **_errors("energy", "the energy of a structure", "meV/structure", "_structure"), **_DERIVATIVES}
+_PROPERTY = _errors("property", "the property, in its own unit", "")
+ERRORS = {
+    **_ENERGY,
+    **_errors("energy", "the energy of a structure", "meV/structure", "_structure"),
+    **_DERIVATIVES,
+    **_PROPERTY,
+}
 """The errors that tables show, of the labels that frames have."""
 
 BASELINE = "no force, mean energy"
 """What a network must beat: no force, no stress, and the mean energy of the elements in the training frames."""
 
-BASELINES = {key: f"baseline_{key}" for key in (*_ENERGY, *_DERIVATIVES)}
+BASELINE_OF_PROPERTY = "mean of the training targets"
+"""What a model of a property must beat."""
+
+BASELINES = {key: f"baseline_{key}" for key in (*_ENERGY, *_DERIVATIVES, *_PROPERTY)}
 """The key of the same error of the baseline."""
 
 METRICS = {
@@ -81,7 +90,7 @@ METRICS = {
     **ERRORS,
     "energy_rmse_shifted": Metric("energy RMSE, shifted", "energy_rmse less the mean error", unit="meV/atom"),
     "force_rms": Metric("force RMS", "root mean square of the labels' force components", unit="meV/Å"),
-    **{key: replace(ERRORS[of], meaning=f"{of} of: {BASELINE}") for of, key in BASELINES.items()},
+    **{key: replace(ERRORS[of], meaning=f"{of} of the baseline") for of, key in BASELINES.items()},
 }
 """What the table of errors of a set of frames holds. The errors of a label that no frame has are not in it."""
 
@@ -93,15 +102,21 @@ LOGGED = {
 }
 """What a line of metrics.jsonl holds of the training and of the validation frames, whichever the stage has."""
 
-SHOWN = ("cosine", "force_rmse", "force_mae", "energy_mae", "stress_mae")
+SHOWN = ("cosine", "force_rmse", "force_mae", "energy_mae", "stress_mae", "property_mae")
 """Those of a log that are worth a look while a stage runs."""
 
-CURVES = ("cosine", "force_rmse", "energy_mae")
+CURVES = ("cosine", "force_rmse", "energy_mae", "property_mae")
 """Those of a log that are drawn over its steps."""
 
 
+def baseline_of(tables: Mapping[str, Mapping[str, float]]) -> str:
+    """What the baseline of these tables of errors is, in words."""
+    about_property = any(METRICS[key].label == "property" for table in tables.values() for key in table)
+    return BASELINE_OF_PROPERTY if about_property else BASELINE
+
+
 def worse_than_nothing(tables: Mapping[str, Mapping[str, float]]) -> str:
-    """What a potential does worse than one that knows only mean energies, as a sentence; empty where there is nothing.
+    """What a network does worse than its baseline, as a sentence; empty where there is nothing.
 
     Args:
         tables: of errors, by name of the set of frames.
@@ -116,6 +131,6 @@ def worse_than_nothing(tables: Mapping[str, Mapping[str, float]]) -> str:
                 found.append(f"{metric.title} of {name}: {table[key]:.4g} against {table[nothing]:.4g} {metric.unit}")
     if not found:
         return ""
-    return (
-        f"this potential is worse than {BASELINE}: {'; '.join(found)}. Do not use it; train longer, or on more frames."
-    )
+    nothing = baseline_of(tables)
+    model = "potential" if nothing == BASELINE else "model"
+    return f"this {model} is worse than {nothing}: {'; '.join(found)}. Do not use it; train longer, or on more frames."

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mdpot.files import atomic, write_text
-from mdpot.training.evaluate import Evaluation
-from mdpot.training.metrics import BASELINE, BASELINES, CURVES, ERRORS, LOGGED, METRICS
+from mdpot.training.evaluate import Evaluation, PropertyEvaluation
+from mdpot.training.metrics import BASELINES, CURVES, ERRORS, LOGGED, METRICS, baseline_of
 from mdpot.training.trainer import LOG
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ CURVES_FILE, PARITY, REPORT = "learning_curves.png", "parity.png", "report.md"
 MOST_POINTS = 20_000
 
 
-def write_report(out: Path, metrics: Mapping[str, Any], results: Mapping[str, Evaluation]) -> None:
+def write_report(out: Path, metrics: Mapping[str, Any], results: Mapping[str, Evaluation | PropertyEvaluation]) -> None:
     """Draws the learning curves and the parity plot, and writes report.md beside them.
 
     Args:
@@ -54,10 +54,11 @@ def error_table(tables: Mapping[str, Mapping[str, float]]) -> str:
         cells = ("" if (value := values.get(key)) is None else metric.text(value) for key, metric in shown.items())
         return f"| {name} | " + " | ".join(cells) + " |"
 
+    baseline = baseline_of(tables)
     for name, table in tables.items():
         rows.append(row(name, table))
         if nothing := {key: table[of] for key, of in BASELINES.items() if of in table}:
-            rows.append(row(f"{name}: {BASELINE}", nothing))
+            rows.append(row(f"{name}: {baseline}", nothing))
     return "\n".join(rows)
 
 
@@ -80,32 +81,46 @@ def draw_curves(path: Path, logs: Mapping[str, Mapping[str, Sequence[float]]]) -
     save(figure, path)
 
 
-def draw_parity(path: Path, results: Mapping[str, Evaluation], labels: str) -> None:
-    """Predictions over labels: energies per atom and force components, a color for each set of frames."""
-    figure, (left, right) = new_figure(2, height=4.2)
-    for name, result in results.items():
-        metrics = result.metrics()
-        if "energy_rmse" in metrics:
-            label = f"{name}: {METRICS['energy_rmse'].sentence(metrics['energy_rmse'])}"
-            left.plot(*(result.energy / result.sizes * 1e3), ".", markersize=4, label=label)
-        if "force_rmse" in metrics:
-            truth, predicted = result.forces.reshape(2, -1)
-            step = -(-truth.size // MOST_POINTS)
-            label = f"{name}: {METRICS['force_rmse'].sentence(metrics['force_rmse'])}"
-            style: dict[str, Any] = {"markersize": 2, "alpha": 0.5, "rasterized": True}
-            right.plot(truth[::step], predicted[::step], ".", label=label, **style)
-    for axis, what, unit in ((left, "energy − reference", "meV/atom"), (right, "force component", "eV/Å")):
-        empty = not axis.has_data()
-        if empty:
-            axis.text(0.5, 0.5, "no labels", ha="center", transform=axis.transAxes)
-        low, high = axis.get_xlim()
-        axis.plot([low, high], [low, high], color="0.4", linewidth=0.8, zorder=0)
-        axis.set_xlabel(f"label: {what} ({unit})")
-        axis.set_ylabel(f"prediction ({unit})")
-        if not empty:
-            axis.legend(frameon=False, markerscale=3, fontsize="small")
+def draw_parity(path: Path, results: Mapping[str, Evaluation | PropertyEvaluation], labels: str) -> None:
+    """Predictions over labels, a color a set of frames: energies per atom and force components, or a property."""
+    of_property = {name: result.values for name, result in results.items() if isinstance(result, PropertyEvaluation)}
+    if of_property:
+        panels = [("property_mae", "property", "", of_property)]
+    else:
+        energies, forces = _energies_and_forces(results)
+        panels = [
+            ("energy_rmse", "energy − reference", "meV/atom", energies),
+            ("force_rmse", "force component", "eV/Å", forces),
+        ]
+    figure, axes = new_figure(len(panels), height=4.2)
+    for axis, (key, what, unit, pairs) in zip(axes, panels, strict=True):
+        for name, pair in pairs.items():
+            step = -(-pair.shape[1] // MOST_POINTS)
+            label = f"{name}: {METRICS[key].sentence(results[name].metrics()[key])}"
+            axis.plot(*pair[:, ::step], ".", label=label, markersize=3, alpha=0.6, rasterized=True)
+        _finish_parity(axis, what, f" ({unit})" if unit else "")
     figure.suptitle(f"Labels: {labels}", fontsize="small")
     save(figure, path)
+
+
+def _energies_and_forces(results: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Labels beside predictions [2, n] of the sets of frames that have them: meV/atom, and eV/Å."""
+    errors = {name: result.metrics() for name, result in results.items()}
+    energies = {n: r.energy / r.sizes * 1e3 for n, r in results.items() if "energy_rmse" in errors[n]}
+    return energies, {n: r.forces.reshape(2, -1) for n, r in results.items() if "force_rmse" in errors[n]}
+
+
+def _finish_parity(axis: Axes, what: str, unit: str) -> None:
+    """The diagonal, the names of the axes, and a legend."""
+    empty = not axis.has_data()
+    if empty:
+        axis.text(0.5, 0.5, "no labels", ha="center", transform=axis.transAxes)
+    low, high = axis.get_xlim()
+    axis.plot([low, high], [low, high], color="0.4", linewidth=0.8, zorder=0)
+    axis.set_xlabel(f"label: {what}{unit}")
+    axis.set_ylabel(f"prediction{unit}")
+    if not empty:
+        axis.legend(frameon=False, markerscale=3, fontsize="small")
 
 
 def new_figure(n_panels: int, height: float = 3.6) -> tuple[Figure, list[Axes]]:
@@ -132,6 +147,25 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, dpi=150)
 
 
+def _about_errors(metrics: Mapping[str, Any]) -> str:
+    """What the numbers of the table are."""
+    if found := metrics.get("property"):
+        unit = f" in {found['unit']}" if found["unit"] else ""
+        return f"The property is `{found['name']}`{unit}."
+    return "Per-structure errors are those of the total energy of a frame."
+
+
+def _use(metrics: Mapping[str, Any]) -> str:
+    """How the file of the run is used."""
+    if "property" in metrics:
+        return "```bash\nmdpot predict FOLDER_OF_THIS_RUN structures.extxyz -o table.csv\n```"
+    return """```python
+from mdpot import MaskedGNNCalculator
+
+atoms.calc = MaskedGNNCalculator("{folder of this run}/potential.safetensors")
+```"""
+
+
 def _report(metrics: Mapping[str, Any]) -> str:
     pretrained = (
         f"Pretrained by the objective `{metrics['pretrained']}`." if metrics["pretrained"] else "Not pretrained."
@@ -149,7 +183,7 @@ def _report(metrics: Mapping[str, Any]) -> str:
 
 {warning}{error_table(metrics["errors"])}
 
-Per-structure errors are those of the total energy of a frame. {metrics["splits"]}
+{_about_errors(metrics)} {metrics["splits"]}
 
 ![learning curves]({CURVES_FILE})
 
@@ -157,11 +191,7 @@ Per-structure errors are those of the total energy of a frame. {metrics["splits"
 
 ## Use it
 
-```python
-from mdpot import MaskedGNNCalculator
-
-atoms.calc = MaskedGNNCalculator("{{folder of this run}}/potential.safetensors")
-```
+{_use(metrics)}
 
 The recipe is in recipe.toml, the splits in splits.json, the errors for programs in metrics.json.
 """

@@ -3,48 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from ase.data import chemical_symbols
 
 from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError
-from mdpot.heads import Potential
-from mdpot.modelfile import load_potential, open_model, save_potential
-from mdpot.models.hyperparameters import MEASURED, complete
+from mdpot.heads import Potential, PropertyModel
+from mdpot.modelfile import save_potential
 from mdpot.training import folder as files
 from mdpot.training.data.frames import Dataset
-from mdpot.training.data.labels import Asked
-from mdpot.training.data.readers import NOTHING_ASKED
-from mdpot.training.data.reference import fit_reference
-from mdpot.training.data.sources import load_named
-from mdpot.training.data.store import Store
-from mdpot.training.evaluate import Evaluation, evaluate
+from mdpot.training.evaluate import pick_device, run_evaluate
 from mdpot.training.listener import Listener
-from mdpot.training.metrics import worse_than_nothing
-from mdpot.training.objectives import Labels, pretraining_objective
-from mdpot.training.prepare import (
-    LABELS,
-    Prepared,
-    measured_hyperparameters,
-    new_potential,
-    prepare,
-    sample_structures,
-    structures_to_pretrain,
-    with_forcefield_labels,
-    without_labels,
-)
-from mdpot.training.report import write_report
+from mdpot.training.networks import measured_hyperparameters, new_potential, new_property, with_normalization_of
+from mdpot.training.objectives import Labels, Objective, PropertyTarget, pretraining_objective
+from mdpot.training.opening import SILENT, Material, Run, open_run
+from mdpot.training.outcome import conclude, provenance
+from mdpot.training.prepare import without_labels
+from mdpot.training.prepared import Prepared
+from mdpot.training.relabel import LABELS, with_forcefield_labels
 from mdpot.training.schema import Recipe
-from mdpot.training.trainer import Progress, Report, fit
-from mdpot.training.transfer import load_pretrained, pretraining_of, transfer_backbone
+from mdpot.training.trainer import Report, fit
+from mdpot.training.transfer import NETWORK, load_pretrained, pretraining_of, transfer_backbone
 
-SILENT = Listener()
-MAX_SEED = 2**32 - 1
-"""Times a million and some steps, a seed of a step must be one of torch's."""
+__all__ = ["run_evaluate", "run_finetune", "run_pretrain", "run_property", "run_train"]
 
 
 @exact_gradients()
@@ -76,15 +61,10 @@ def run_train(
         MdpotError: bad input of any kind; nothing that was there is lost.
         Stopped: on Ctrl-C or SIGTERM; `resume` goes on.
     """
-    where = pick_device(device)
+    run = Run(recipe, out, seed, pick_device(device), listener, "train", resume)
     with files.claimed(out, resume):
-        prepared = _open(recipe, data, out, seed, where, "train", resume, listener)
-        network = new_potential(recipe.model, prepared, seed)
-        if prepared.structures is not None:
-            pretrained = _pretrain(recipe, prepared, where, out, seed, listener)
-            with_readout = recipe.pretrain.objective == "forcefield"
-            _transfer(pretrained, network, "the pretrained network", listener, with_readout, prepared.offset)
-        return _finetune(recipe, prepared, network.to(where), out, seed, listener)
+        material = open_run(run, data)
+        return _finetune(run, material.prepared, None if material.pretraining is None else _pretrain(run, material))
 
 
 @exact_gradients()
@@ -98,15 +78,14 @@ def run_pretrain(
     resume: bool = False,
     listener: Listener = SILENT,
 ) -> Path:
-    """Pretrains only, without reading a label; arguments and errors as `run_train`.
+    """Pretrains only, without reading a label of the data to finetune on; arguments and errors as `run_train`.
 
     Returns:
         The file with the pretrained weights.
     """
-    where = pick_device(device)
+    run = Run(recipe, out, seed, pick_device(device), listener, "pretrain", resume)
     with files.claimed(out, resume):
-        prepared = _open(recipe, data, out, seed, where, "pretrain", resume, listener, need_labels=False)
-        _pretrain(recipe, prepared, where, out, seed, listener)
+        _pretrain(run, open_run(run, data))
     return out / files.PRETRAINED
 
 
@@ -127,173 +106,96 @@ def run_finetune(
     Args:
         from_file: a potential file; its network must be that of the recipe.
     """
-    where = pick_device(device)
-    source = load_pretrained(from_file, torch.device("cpu"))
-    with files.claimed(out, resume):
-        prepared = _open(recipe, data, out, seed, where, "finetune", resume, listener, from_file=from_file)
-        network = new_potential(recipe.model, prepared, seed)
-        if MEASURED in network.hyperparameters and source.model == network.model:
-            # A normalization measured on the pretraining data belongs to the weights.
-            made = complete(type(source.backbone), source.hyperparameters)
-            same = {**network.hyperparameters, MEASURED: made[MEASURED]}
-            network = new_potential(recipe.model, prepared, seed, same)
-        with_readout = pretraining_of(from_file) == "forcefield"
-        _transfer(source, network, str(from_file), listener, with_readout, prepared.offset)
-        return _finetune(recipe, prepared, network.to(where), out, seed, listener, from_file)
+    return _finetune_from(Run(recipe, out, seed, pick_device(device), listener, "finetune", resume), data, from_file)
 
 
 @exact_gradients()
-def run_evaluate(
-    file: Path, data: Path | str | Dataset, *, device: str | None = None, labels: Asked = NOTHING_ASKED
-) -> dict[str, Any]:
-    """Compares a potential with labeled frames; what labels there are is scored.
-
-    Args:
-        file: a potential file, the folder of a run, or a name of the zoo.
-        data: a file with energies or forces, the name of a data source, or the frames themselves.
-        device: torch device; None takes a GPU where there is one.
-        labels: what the user says of keys and units in the file.
-
-    Returns:
-        "file", "data", "labels", for each set of frames a table, keys in `METRICS`, "notes" on how the frames were
-        read, where there are any, and a "note" where the potential was trained on a part of the frames.
-
-    Raises:
-        MdpotError: a file that cannot be used, or frames with elements the potential does not know.
-    """
-    potential, metadata = load_potential(file, device=pick_device(device))
-    name, dataset = load_named(data, labels)
-    sets = {name: dataset, **dataset.tests}
-    tables = {name: _evaluate_set(potential, metadata, part) for name, part in sets.items()}
-    result: dict[str, Any] = {"file": str(file), "data": dataset.origin, "labels": dataset.labels, **tables}
-    if dataset.notes:
-        result["notes"] = list(dataset.notes)
-    if metadata.get("provenance", {}).get("data", {}).get("fingerprint") == dataset.fingerprint:
-        result["note"] = (
-            f"the potential was trained on a part of {dataset.name}; `mdpot info` has its errors on the test split"
-        )
-    return result
-
-
-def _evaluate_set(potential: Potential, metadata: Mapping[str, Any], dataset: Dataset) -> dict[str, float]:
-    """The errors on a set; its baseline is the mean energy of the training frames, in old files of the set itself."""
-    known = metadata.get("mean_energies") or {}
-    means = {int(z): float(energy) for z, energy in known.items()}
-    if not means and any(frame.energy is not None for frame in dataset.frames):
-        means = dict(zip(*fit_reference(dataset.frames), strict=True))
-    return evaluate(potential, store_for(potential, dataset), means or None).metrics()
-
-
-def store_for(potential: Potential, dataset: Dataset) -> Store:
-    """The frames of a data set laid out for a potential, on its device.
-
-    Raises:
-        MdpotError: an element that the potential does not know.
-    """
-    held = {int(z) for frame in dataset.frames for z in frame.numbers}
-    if strange := sorted(held - set(potential.elements)):
-        raise MdpotError(
-            f"{dataset.origin} holds elements Z = {strange} that the potential was not trained for; it knows "
-            f"Z = {potential.elements}."
-        )
-    shift = dict(zip(potential.elements, potential.shift.tolist(), strict=True))
-    return Store(dataset.frames, potential.cutoff, shift, molecules=False).to(potential.shift.device)
-
-
-def pick_device(name: str | None) -> torch.device:
-    """The device of that name; without a name a CUDA GPU where there is one, else the CPU."""
-    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-def _open(
+def run_property(
     recipe: Recipe,
+    *,
+    from_file: Path | None,
     data: Path | Dataset | None,
     out: Path,
-    seed: int,
-    device: torch.device,
-    kind: str,
-    resume: bool,
-    listener: Listener,
-    need_labels: bool = True,
-    from_file: Path | None = None,
-) -> Prepared:
-    """The folder of the run and its data; a resumed run gets the same frames in the same splits and starts from the
-    same weights, or an error."""
-    began = time.perf_counter()
-    if not 0 <= seed <= MAX_SEED:
-        raise MdpotError(f"seed must be from 0 to {MAX_SEED}; got {seed}.")
-    run = files.open_folder(out, recipe, seed, kind, resume) if resume and (out / files.RUN).is_file() else {}
-    splits = files.read_splits(out / files.SPLITS, run.get("splits")) if "data" in run else None
-    prepared = prepare(recipe, data, seed, device, splits, need_labels)
-    if kind != "finetune":
-        # Before there is a folder: what cannot be pretrained raises here.
-        prepared.structures = structures_to_pretrain(recipe, prepared)
-    if kind == "pretrain" and prepared.structures is None:
-        raise MdpotError('there is nothing to pretrain: pretrain.objective is "none".')
-    dataset = prepared.dataset
-    facts = {
-        "name": dataset.name,
-        "origin": dataset.origin,
-        "labels": dataset.labels,
-        "fingerprint": dataset.fingerprint,
-        "n_frames": len(dataset),
-    }
-    if resume and "data" in run and run["data"]["fingerprint"] != dataset.fingerprint:
-        raise MdpotError(
-            f"the run in {str(out)!r} began with other data ({run['data'].get('origin')}); found now: "
-            f"{dataset.origin}. Give the same data again by --data, or start a new run."
-        )
-    weights = None if from_file is None else open_model(from_file).sha256
-    if "data" in run and run.get("weights") != weights:
-        raise MdpotError(
-            f"the run in {str(out)!r} began from other pretrained weights. Give the same --from again, or start a "
-            "new run."
-        )
-    if "data" not in run:
-        run = files.open_folder(out, recipe, seed, kind, resume)
-        known = {"data": facts, "weights": weights, "device": str(device)}
-        known["splits"] = files.write_splits(out / files.SPLITS, prepared.splits)
-        files.write_json(out / files.RUN, {**run, **known})
-    for note in filter(None, (dataset.notice, *dataset.notes, *prepared.notes)):
-        listener.note(note)
-    counts = ", ".join(f"{len(v)} {k}" for k, v in prepared.stores.items())
-    listener.note(f"data: {len(dataset)} frames from {dataset.origin} ({counts}), {time.perf_counter() - began:.1f} s")
-    listener.note(f"labels: {dataset.labels}")
-    return prepared
+    seed: int = 0,
+    device: str | None = None,
+    resume: bool = False,
+    listener: Listener = SILENT,
+) -> dict[str, Any]:
+    """Finetunes a network on a property, one number a structure, tests and reports; the rest as `run_train`.
+
+    Args:
+        recipe: with a table [property].
+        from_file: a potential file whose network is that of the recipe; None begins from random weights.
+    """
+    if recipe.property is None:
+        raise MdpotError(f"recipe {recipe.name!r} learns no property: it has no table [property].")
+    return _finetune_from(Run(recipe, out, seed, pick_device(device), listener, "finetune", resume), data, from_file)
 
 
-def _pretrain(
-    recipe: Recipe, prepared: Prepared, device: torch.device, out: Path, seed: int, listener: Listener
-) -> Potential:
-    stage, model, folder = recipe.pretrain, recipe.model, out / "pretrain"
-    structures = prepared.structures
-    assert structures is not None
-    data = without_labels(structures)
-    if stage.objective == "forcefield":
-        data = with_forcefield_labels(recipe, structures, folder / LABELS, _labelling(listener))
-        described, asked = (len(part.train) + len(part.validation) for part in (data, structures))
-        listener.note(f"labels of the force field {stage.forcefield}: for {described} of {asked} frames")
+@dataclass(frozen=True)
+class _Source:
+    """Weights to begin from.
+
+    Attributes:
+        potential: with these weights, on the CPU or the device of the run.
+        name: for messages.
+        learned: what they learned: the name of an objective, "labels" of a finished potential.
+        offset: eV per atom, where the energies of the pretraining began; see `Prepared.offset`.
+        file: that they are from; None where they are of this run.
+    """
+
+    potential: Potential
+    name: str
+    learned: str
+    offset: float = 0.0
+    file: Path | None = None
+
+
+def _finetune_from(run: Run, data: Path | Dataset | None, file: Path | None) -> dict[str, Any]:
+    source = None
+    if file is not None:
+        source = _Source(load_pretrained(file, torch.device("cpu")), str(file), pretraining_of(file), file=file)
+    with files.claimed(run.out, run.resume):
+        return _finetune(run, open_run(run, data, file).prepared, source)
+
+
+def _pretrain(run: Run, material: Material) -> _Source:
+    stage, model, folder, seed = run.recipe.pretrain, run.recipe.model, run.out / "pretrain", run.seed
+    data = _pretraining_labels(run, material, folder)
+    # The frames whose normalization the network takes: as a rule those of the finetuning, which takes it over.
+    own = data if stage.data is not None else material.prepared
     if stage.objective == "denoise":
         # Noise brings atoms far closer than they are in any frame; the wall would drown what is to be predicted.
         model = model.model_copy(update={"repulsion": False})
-    if len(structures.train) != len(prepared.train):
-        listener.note(
-            f"pretraining on {len(data.train)} structures, finetuning on {len(prepared.train)} labelled frames"
-        )
-    # The normalization is that of the frames of finetuning, which takes the weights over.
-    network = new_potential(model, data, seed, measured_hyperparameters(model, prepared)).to(device)
+    network = new_potential(model, data, seed, measured_hyperparameters(model, own)).to(run.device)
     progress = fit(
         network,
-        pretraining_objective(stage, model.cutoff, data.train.labels),
+        pretraining_objective(stage, model.cutoff, data.train.labels, network.scale),
         data.train,
         data.validation,
         stage,
         folder,
         seed,
-        lambda report: listener.progress("pretrain", report),
+        lambda report: run.listener.progress("pretrain", report),
     )
-    save_potential(out / files.PRETRAINED, network, _provenance(recipe, prepared, seed, "pretrain", progress))
-    return network
+    save_potential(run.out / files.PRETRAINED, network, provenance(run, own, "pretrain", progress))
+    return _Source(network, "the pretrained network", stage.objective, data.offset)
+
+
+def _pretraining_labels(run: Run, material: Material, folder: Path) -> Prepared:
+    """The frames of the pretraining with the labels that it learns: their own, those of a force field, or none."""
+    structures, stage = material.pretraining, run.recipe.pretrain
+    assert structures is not None
+    data = structures if stage.objective == "labels" else without_labels(structures)
+    if stage.objective == "forcefield":
+        data = with_forcefield_labels(run.recipe, structures, folder / LABELS, _labelling(run.listener))
+        described, asked = (len(part.train) + len(part.validation) for part in (data, structures))
+        run.listener.note(f"labels of the force field {stage.forcefield}: for {described} of {asked} frames")
+    if len(structures.train) != len(material.prepared.train):
+        run.listener.note(
+            f"pretraining on {len(data.train)} structures, finetuning on {len(material.prepared.train)} labelled frames"
+        )
+    return data
 
 
 def _labelling(listener: Listener) -> Callable[[int, int], None]:
@@ -309,112 +211,43 @@ def _labelling(listener: Listener) -> Callable[[int, int], None]:
     return tell
 
 
-def _transfer(
-    source: Potential, target: Potential, name: str, listener: Listener, with_readout: bool, offset: float
-) -> None:
-    new = transfer_backbone(source, target, name, with_readout, offset)
-    parts = "the backbone and the readout" if with_readout else "the backbone"
-    listener.note(f"transferred every weight of {parts} of {name}; new: {', '.join(new) or 'nothing'}")
-
-
-def _finetune(
-    recipe: Recipe,
-    prepared: Prepared,
-    network: Potential,
-    out: Path,
-    seed: int,
-    listener: Listener,
-    from_file: Path | None = None,
-) -> dict[str, Any]:
-    stage = recipe.finetune
+def _finetune(run: Run, prepared: Prepared, source: _Source | None) -> dict[str, Any]:
+    stage = run.recipe.finetune
+    network, objective = _new_head(run, prepared, source)
+    rates = {}
+    if source is not None:
+        _transfer(source, network, run, prepared)
+        rates = dict.fromkeys(NETWORK, stage.transferred_rate)
     progress = fit(
-        network,
-        Labels(stage, prepared.train.labels),
+        network.to(run.device),
+        objective,
         prepared.train,
         prepared.validation,
         stage,
-        out / "finetune",
-        seed,
-        lambda report: listener.progress("finetune", report),
+        run.out / "finetune",
+        run.seed,
+        lambda report: run.listener.progress("finetune", report),
+        rates,
     )
-    means = None if prepared.means is None else dict(zip(prepared.elements, prepared.means.tolist(), strict=True))
-    results = {name: evaluate(network, store, means) for name, store in prepared.stores.items()}
-    tables = {name: result.metrics() for name, result in results.items()}
-    metadata = _provenance(recipe, prepared, seed, "finetune", progress)
-    metadata["provenance"] |= {"metrics": tables, "pretrained_from": from_file and str(from_file)}
-    poor = worse_than_nothing(tables)
-    if poor:
-        listener.note(f"WARNING: {poor}")
-    if caution := " ".join(filter(None, (prepared.dataset.caution, poor))):
-        metadata["caution"] = caution
-    metadata["mean_energies"] = means and {str(z): energy for z, energy in means.items()}
-    metadata["min_distances"] = {
-        f"{chemical_symbols[a]}-{chemical_symbols[b]}": round(contact.distance, 4)
-        for (a, b), contact in prepared.contacts.items()
-    }
-    held_out = prepared.splits["test"] if len(prepared.splits["test"]) else prepared.splits["validation"]
-    metadata["structures"] = sample_structures([prepared.dataset.frames[i] for i in held_out])
-    save_potential(out / files.POTENTIAL, network, metadata)
-    pretrained = from_file or (out / files.PRETRAINED if (out / files.PRETRAINED).is_file() else None)
-    metrics = _metrics(recipe, seed, prepared, tables, progress, pretrained) | {"caution": poor}
-    files.write_json(out / files.METRICS, metrics)
-    write_report(out, metrics, results)
-    return metrics
+    return conclude(run, prepared, network, progress, source and source.file)
 
 
-def _provenance(recipe: Recipe, prepared: Prepared, seed: int, stage: str, progress: Progress) -> dict[str, Any]:
-    dataset = prepared.dataset
-    return {
-        "provenance": {
-            "stage": stage,
-            "recipe": files.recipe_to_dict(recipe),
-            "seed": seed,
-            "steps": progress.step,
-            "best_step": progress.best_step,
-            "data": {
-                "name": dataset.name,
-                "origin": dataset.origin,
-                "labels": dataset.labels,
-                "fingerprint": dataset.fingerprint,
-            },
-            "versions": files.versions(),
-        }
-    }
+def _new_head(run: Run, prepared: Prepared, source: _Source | None) -> tuple[Potential | PropertyModel, Objective]:
+    """The network that the recipe finetunes, with fresh weights, and what it learns."""
+    model, head = run.recipe.model, run.recipe.property
+    measured = measured_hyperparameters(model, prepared)
+    hyperparameters = with_normalization_of(source and source.potential, model, measured)
+    if head is None:
+        potential = new_potential(model, prepared, run.seed, hyperparameters)
+        return potential, Labels(run.recipe.finetune, prepared.train.labels)
+    network = new_property(model, head, prepared, run.seed, hyperparameters)
+    return network, PropertyTarget(run.recipe.finetune, network)
 
 
-def _metrics(
-    recipe: Recipe,
-    seed: int,
-    prepared: Prepared,
-    tables: Mapping[str, Mapping[str, float]],
-    progress: Progress,
-    pretrained: Path | None,
-) -> dict[str, Any]:
-    """The content of metrics.json: "errors" holds one table for each set of frames, keys in `METRICS`."""
-    return {
-        "recipe": recipe.name,
-        "preset": recipe.preset,
-        "model": recipe.model.name,
-        "seed": seed,
-        "data": prepared.dataset.origin,
-        "labels": prepared.dataset.labels,
-        "splits": _about_splits(recipe, prepared),
-        "pretrained": False if pretrained is None else pretraining_of(pretrained),
-        "finetune_steps": progress.step,
-        "best_step": progress.best_step,
-        "finetune_seconds": round(progress.seconds, 1),
-        "notes": [*prepared.dataset.notes, *prepared.notes],
-        "errors": {name: dict(table) for name, table in tables.items()},
-    }
-
-
-def _about_splits(recipe: Recipe, prepared: Prepared) -> str:
-    """What the splits keep together, in a sentence."""
-    if prepared.dataset.splits:
-        return "Splits are the official ones of the data."
-    if recipe.data.split_by == "group":
-        return "Splits keep frames of one source trajectory together."
-    return "Splits are by frame, at random, so frames of one trajectory are in several of them."
-
-
-__all__ = ["Evaluation", "run_evaluate", "run_finetune", "run_pretrain", "run_train"]
+def _transfer(source: _Source, network: Potential | PropertyModel, run: Run, prepared: Prepared) -> None:
+    asked = run.recipe.finetune.readout
+    takes = source.learned == "forcefield" if asked == "auto" else asked == "pretrained"
+    takes = takes and isinstance(network, Potential)
+    new = transfer_backbone(source.potential, network, source.name, takes, prepared.offset - source.offset)
+    parts = "the backbone and the readout" if takes else "the backbone"
+    run.listener.note(f"transferred every weight of {parts} of {source.name}; new: {', '.join(new) or 'nothing'}")

@@ -33,6 +33,14 @@ def _may_be_none(annotation: Any) -> bool:
     return get_origin(annotation) in (Union, types.UnionType) and type(None) in get_args(annotation)
 
 
+def section_of(annotation: Any) -> type[Section] | None:
+    """The table that a field of this type holds, also where that may be missing; None for a plain value."""
+    for kind in get_args(annotation) or (annotation,):
+        if isinstance(kind, type) and issubclass(kind, Section):
+            return kind
+    return None
+
+
 class Section(BaseModel):
     """A table of a recipe. Unknown keys are refused; the text "none" is what TOML lacks, a missing value."""
 
@@ -69,6 +77,11 @@ class DataConfig(Section):
     max_train_frames: PositiveInt | None = None
     """Finetune on at most this many frames, drawn from the training split; pretraining takes all its structures. "none"
     takes all."""
+    fold: Annotated[int, Field(ge=1, le=100, strict=True)] | None = None
+    """Test on this one of the official folds of the data (MatBench has five, from 1 on) and divide the others between
+    training and validation as fractions has it; "none": fractions alone."""
+    max_force: Positive | None = None
+    """Use only frames in which no force is larger than this, eV/Å, e.g. 0.05 for relaxed structures; "none": all."""
     molecule: str | None = None
     """Formula of the molecules that masking may touch, e.g. "H2O"; "none": any with the masked element."""
     download: bool = False
@@ -79,6 +92,8 @@ class DataConfig(Section):
     """Key of the forces; "none": the program looks for it."""
     stress_key: str | None = None
     """Key of the stress, or of a virial; "none": the program looks for it; "ignore" takes no stress."""
+    property_key: str | None = None
+    """Key of the property to learn, a number a structure, e.g. "band_gap"; "none": that of the source."""
     units: str | None = None
     """Units of a file of your own that states none: a system ("ase", "atomic", "vasp", "metal", "real") or
     quantity=unit, e.g. "energy=Hartree,length=bohr" or "stress=-kbar"; "none": what the file states, else ASE's."""
@@ -88,7 +103,9 @@ class DataConfig(Section):
     @property
     def labels(self) -> Asked:
         """What is said of keys, units and checks."""
-        return Asked(self.energy_key, self.forces_key, self.stress_key, self.units, self.check == "on")
+        return Asked(
+            self.energy_key, self.forces_key, self.stress_key, self.units, self.check == "on", self.property_key
+        )
 
     @model_validator(mode="after")
     def _check(self) -> DataConfig:
@@ -106,6 +123,13 @@ class DataConfig(Section):
             if not known or not self.molecule:
                 raise ValueError(f"molecule must be a chemical formula, got {self.molecule!r}")
         return self
+
+
+class PretrainDataConfig(DataConfig):
+    """Frames of their own to pretrain on; of those that test nothing is made."""
+
+    path: str | None = None
+    """File or folder with the frames; "none": they are looked for as those of any source."""
 
 
 class ModelConfig(Section):
@@ -216,14 +240,18 @@ class LabelStage(Stage):
 
 
 class PretrainConfig(LabelStage):
-    """The first stage, which needs no labels but, at most, those of a cheap force field.
+    """The first stage: without labels, or on those of a cheap force field or of other data.
 
-    The keys of the loss on labels, `loss` to `stress_weight`, are for the objective "forcefield" alone.
+    The keys of the loss on labels, `loss` to `stress_weight`, are for the objectives "labels" and "forcefield" alone.
     """
 
-    objective: Literal["mask", "denoise", "forcefield", "none"] = "none"
+    objective: Literal["mask", "denoise", "forcefield", "labels", "none"] = "none"
     """"mask": predict where removed atoms were; "denoise": predict the noise added to the positions; "forcefield":
-    learn the energies and forces of a cheap force field; "none": no pretraining."""
+    learn the energies and forces of a cheap force field; "labels": learn those of the data, as a rule those
+    of [pretrain.data]; "none": no pretraining."""
+    data: PretrainDataConfig | None = None
+    """Frames of their own to pretrain on, a table [pretrain.data] with the keys of [data] and `path`; "none": the
+    training frames of [data]."""
     element: str = "H"
     """Symbol of the element that is masked."""
     ratio: Share = 0.25
@@ -238,9 +266,14 @@ class PretrainConfig(LabelStage):
     """The loss of masking is 1 - cosine, "per-atom": averaged over the marked atoms; "all": one cosine over all their
     components."""
     vector: Literal["derivative", "direct"] = "derivative"
-    """What masking and denoising predict by: "derivative", the force -dE/dx; "direct", the network's vector head."""
+    """What vectors are predicted by, forces among them: "derivative", the force -dE/dx; "direct", the network's vector
+    head. A force-centric network learns forces by its vector head in any case."""
     sigma: Distance = 0.5
-    """Standard deviation of the noise of denoising on each coordinate, Å."""
+    """Standard deviation of the noise of denoising on each coordinate, Å; usual are 0.5 for water and 0.1 for
+    crystals."""
+    gamma: Positive = 1.0
+    """What denoising multiplies the predicted vector by before it is compared with the noise over sigma (Å/eV where
+    that is a derivative). Whatever it is, the readout learns its size; it sets how large energies become."""
     forcefield: Literal["spcfw", "gfn2-xtb"] = "spcfw"
     """The force field of the objective "forcefield": "spcfw", flexible water; "gfn2-xtb", tight binding for any
     molecules."""
@@ -254,6 +287,22 @@ class PretrainConfig(LabelStage):
 
 class FinetuneConfig(LabelStage):
     """The second stage, on labels."""
+
+    readout: Literal["auto", "pretrained", "new"] = "auto"
+    """Where the readout begins: "pretrained", from what was pretrained; "new", from random weights; "auto": from what
+    learned the energies of a force field, else from random weights. That of a property is always new."""
+    transferred_rate: Annotated[float, Field(ge=0, le=1, strict=True)] = 1.0
+    """Learning rate of transferred weights, as a share of that of the new ones; 0 freezes them."""
+
+
+class PropertyConfig(Section):
+    """A number a structure that is learned in place of energy and forces; how, is in [finetune].
+
+    The loss is that of finetuning, `loss` and `huber_delta`, on the targets less their mean and over their spread.
+    """
+
+    pooling: Literal["sum", "mean"] = "sum"
+    """Whether the features of the atoms are added or averaged: "mean" for what does not grow with the cell."""
 
 
 class Recipe(Section):
@@ -270,6 +319,8 @@ class Recipe(Section):
     model: ModelConfig = Field(default_factory=ModelConfig)
     """Network."""
     pretrain: PretrainConfig = Field(default_factory=PretrainConfig)
-    """First stage, without labels of your own."""
+    """First stage."""
     finetune: FinetuneConfig
-    """Second stage, on energies, forces and stress."""
+    """Second stage, on energies, forces and stress, or on a property."""
+    property: PropertyConfig | None = None
+    """The property that is learned, where it is no potential; "none": energy and its derivatives."""

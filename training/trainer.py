@@ -7,10 +7,11 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,11 +20,11 @@ from torch.optim.swa_utils import AveragedModel
 from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError
 from mdpot.files import sealed, sealed_content, write_bytes, write_text
-from mdpot.heads import Potential
 from mdpot.stopping import Stopped, StopSignal
 from mdpot.training.data.store import Store, batches
 from mdpot.training.metrics import LOGGED
 from mdpot.training.objectives import Objective, Score
+from mdpot.training.process import ALONE, Process
 from mdpot.training.schema import Stage
 from mdpot.training.soap import SOAP
 
@@ -70,7 +71,7 @@ class Report:
 
 @exact_gradients()
 def fit(
-    potential: Potential,
+    potential: torch.nn.Module,
     objective: Objective,
     train: Store,
     validation: Store,
@@ -78,6 +79,8 @@ def fit(
     folder: Path,
     seed: int,
     listen: Callable[[Report], None] = lambda report: None,
+    rates: Mapping[str, float] = MappingProxyType({}),
+    process: Process = ALONE,
 ) -> Progress:
     """Trains `potential` in place and leaves in it the weights with the lowest validation loss.
 
@@ -93,6 +96,8 @@ def fit(
         folder: receives last.pt, best.pt and metrics.jsonl.
         seed: of batches and masks.
         listen: called with the progress.
+        rates: learning rate of the parts of the network by their names, as a share of that of the others; 0 freezes.
+        process: which of the processes that train together this is.
 
     Raises:
         Stopped: on SIGINT or SIGTERM, after the state was saved.
@@ -100,7 +105,7 @@ def fit(
         MdpotError: a saved state that is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    optimizer = OPTIMIZERS[stage.optimizer](potential.parameters(), lr=stage.lr, weight_decay=stage.weight_decay)
+    optimizer = OPTIMIZERS[stage.optimizer](_parameters(potential, rates), lr=stage.lr, weight_decay=stage.weight_decay)
     average = _moving_average(potential, stage.ema_decay)
     run = {"seed": seed, "frames": train.fingerprint(), **stage.model_dump(mode="json")}
     progress = _resume(folder, potential, average, optimizer, run)
@@ -121,11 +126,11 @@ def fit(
                 plan = _plan_epoch(train, stage, seed, progress.epoch)
             lr = learning_rate(progress.step, n_steps, stage)
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group.get("rate", 1.0)
 
-            generator.manual_seed(seed * 1_000_003 + progress.step)
+            generator.manual_seed(process.seed(seed, progress.step))
             current = objective.at(progress.step / n_steps)
-            score = _score(potential, current, train, plan[progress.batch], generator)
+            score = _score(potential, current, train, process.share(plan[progress.batch]), generator)
             optimizer.zero_grad(set_to_none=True)
             score.loss().backward()
             norm = torch.nn.utils.clip_grad_norm_(potential.parameters(), stage.clip_norm or math.inf)
@@ -142,14 +147,15 @@ def fit(
                 values = validate(best, objective.at(1.0), validation, stage)
                 if not math.isfinite(values.get("loss", 0.0)):
                     raise Diverged(_diverged("validation loss", progress.step, lr, folder))
-                _keep_best(progress, values.get("loss"), best, folder)
+                _keep_best(progress, values.get("loss"), best, folder, process.writes)
                 progress.finished = progress.step == n_steps or (
                     stage.patience is not None and progress.stale >= stage.patience
                 )
                 progress.seconds = time.perf_counter() - began
                 line = _log_line(progress, len(plan), lr, means.take(), values)
-                _append(folder / LOG, line)
-                _save_state(folder, potential, average, optimizer, progress, run)
+                if process.writes:
+                    _append(folder / LOG, line)
+                    _save_state(folder, potential, average, optimizer, progress, run)
                 listen(Report(progress.step, n_steps, progress.seconds, line))
             elif time.perf_counter() - heard > 2.0:
                 heard = time.perf_counter()
@@ -162,7 +168,7 @@ def fit(
         potential.load_state_dict(_load(folder / BEST, device))
         if progress.best_digest not in ("", _digest(folder / BEST)):
             raise ValueError("it is of another run")
-    potential.eval()
+    potential.eval().requires_grad_(True)
     return progress
 
 
@@ -226,8 +232,20 @@ def _score(
 ) -> Score:
     """The objective's score on one batch of frames."""
     batch, target = objective.prepare(store.batch(frames), generator)
-    prediction = potential(*batch.graph.inputs(), marks=batch.marks, outputs=objective.outputs)
+    asked = {"outputs": objective.outputs} if objective.outputs else {}  # some heads have one output
+    prediction = potential(*batch.graph.inputs(), marks=batch.marks, **asked)
     return objective.score(prediction, target)
+
+
+def _parameters(network: torch.nn.Module, rates: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The parameters in groups of one rate each; those of a rate of zero are frozen."""
+    groups: dict[float, list[torch.nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        rate = rates.get(name.split(".")[0], 1.0)
+        parameter.requires_grad_(rate > 0)
+        if rate > 0:
+            groups.setdefault(rate, []).append(parameter)
+    return [{"params": part} | ({} if rate == 1.0 else {"rate": rate}) for rate, part in groups.items()]
 
 
 def _plan_epoch(store: Store, stage: Stage, seed: int, epoch: int) -> list[torch.Tensor]:
@@ -236,7 +254,7 @@ def _plan_epoch(store: Store, stage: Stage, seed: int, epoch: int) -> list[torch
     return batches(store, stage.batch_atoms, stage.batch_frames, generator)
 
 
-def _moving_average(potential: Potential, decay: float | None) -> AveragedModel | None:
+def _moving_average(potential: torch.nn.Module, decay: float | None) -> AveragedModel | None:
     """An exponential moving average of the weights whose decay grows to `decay`, so that it forgets the start."""
     if decay is None:
         return None
@@ -249,20 +267,21 @@ def _moving_average(potential: Potential, decay: float | None) -> AveragedModel 
     return AveragedModel(potential, multi_avg_fn=update)
 
 
-def _keep_best(progress: Progress, loss: float | None, potential: torch.nn.Module, folder: Path) -> None:
+def _keep_best(progress: Progress, loss: float | None, potential: torch.nn.Module, folder: Path, write: bool) -> None:
     """Saves the weights if this validation is the best so far, or if it cannot tell: no molecule in it was masked."""
     if loss is None or loss < progress.best_loss:
         progress.best_loss = progress.best_loss if loss is None else loss
         progress.best_step, progress.stale = progress.step, 0
-        _save(folder / BEST, potential.state_dict())
-        progress.best_digest = _digest(folder / BEST)
+        if write:
+            _save(folder / BEST, potential.state_dict())
+            progress.best_digest = _digest(folder / BEST)
     else:
         progress.stale += 1
 
 
 def _save_state(
     folder: Path,
-    potential: Potential,
+    potential: torch.nn.Module,
     average: AveragedModel | None,
     optimizer: torch.optim.Optimizer,
     progress: Progress,
@@ -296,7 +315,7 @@ def _load(path: Path, device: torch.device) -> dict[str, Any]:
 
 def _resume(
     folder: Path,
-    potential: Potential,
+    potential: torch.nn.Module,
     average: AveragedModel | None,
     optimizer: torch.optim.Optimizer,
     run: dict[str, Any],

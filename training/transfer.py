@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mdpot.errors import MdpotError
-from mdpot.heads import Potential
+from mdpot.heads import Potential, PropertyModel
 from mdpot.modelfile import load_potential, read_metadata
 from mdpot.models.hyperparameters import MEASURED, complete
 
@@ -17,19 +17,19 @@ NETWORK = ("embedding", "backbone")
 """The modules that every head stands on, and that are transferred."""
 
 
-def network_weights(potential: Potential) -> dict[str, Tensor]:
+def network_weights(potential: Potential | PropertyModel) -> dict[str, Tensor]:
     """The weights of embedding and backbone, by their names in the state dict of the potential."""
     return {name: value for name, value in potential.state_dict().items() if name.split(".")[0] in NETWORK}
 
 
-def per_element_weights(potential: Potential) -> set[str]:
+def per_element_weights(potential: Potential | PropertyModel) -> set[str]:
     """Those of them that have one row per element, as the modules declare."""
     return {f"{part}.{name}" for part in NETWORK for name in getattr(potential, part).per_element}
 
 
 def transfer_backbone(
     source: Potential,
-    target: Potential,
+    target: Potential | PropertyModel,
     name: str = "the pretrained potential",
     with_readout: bool = False,
     offset: float = 0.0,
@@ -82,7 +82,7 @@ def transfer_backbone(
         else:
             fresh[key] = value
     target.load_state_dict(fresh, strict=False)
-    if with_readout:
+    if with_readout and isinstance(target, Potential):
         target.readout.load_state_dict(source.readout.state_dict())
         for kind, weight in target.readout[-1].named_parameters():
             weight.data *= source.scale / target.scale

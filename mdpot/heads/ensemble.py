@@ -98,6 +98,9 @@ class PotentialEnsemble(nn.Module):
         return mean
 
 
+AnyPotential = Potential | PotentialEnsemble
+
+
 class PropertyEnsemble(nn.Module):
     """The mean of several models of the same property.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -39,25 +40,28 @@ def describe(potential: Potential) -> Description:
     tide = getattr(potential, "backbone", potential)  # an ensemble has none of its own
     if not isinstance(tide, Tide):
         raise NoKernel(f"only Tide has fused kernels; this potential is {type(tide).__name__}.")
-    layer = tide.layers[0]
+    layers: list[Any] = list(tide.layers)
+    readout: Any = potential.readout
     first, second, table = product_table(tide.order)
     n = (tide.order + 1) ** 2 - 1
     products = np.zeros((table.shape[0], n, n))
     products[:, first, second] = table.numpy()
     messages = np.ascontiguousarray(message_table(tide.order).numpy())
-    parts: list[Tensor] = [potential.embedding.element.weight, potential.embedding.mark, tide.radial]
-    for layer in tide.layers:
+    embedding: Any = potential.embedding
+    parts: list[Tensor] = [embedding.element.weight, embedding.mark, tide.radial]
+    for layer in layers:
         parts += [layer.send.weight, layer.send.bias, layer.send_vector, layer.mix]
         for linear in (layer.mlp[0], layer.mlp[2]):
             parts += [linear.weight, linear.bias]
-    for linear in (potential.readout[0], potential.readout[2]):
+    for linear in (readout[0], readout[2]):
         parts += [linear.weight, linear.bias]
     parts += [potential.wall * potential.has_wall, potential.pair * potential.has_pair, potential.shift]
     weights = np.concatenate([part.detach().cpu().double().numpy().ravel() for part in parts])
+    layer = layers[0]
     sizes = {
         "n_elements": len(potential.elements),
         "order": tide.order,
-        "layers": len(tide.layers),
+        "layers": len(layers),
         "width": layer.width,
         "channels": layer.channels,
         "n_radial": tide.n_radial,

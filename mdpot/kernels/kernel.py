@@ -67,7 +67,8 @@ class Kernel:
         lib: ctypes.CDLL | None = None,
     ) -> None:
         description = describe(potential)
-        self.dtype = potential.readout[0].weight.dtype if dtype is None else dtype
+        of_weights: Any = potential.readout[0].weight
+        self.dtype: torch.dtype = of_weights.dtype if dtype is None else dtype
         if self.dtype not in (torch.float32, torch.float64):
             raise MdpotError(f"dtype must be torch.float32 or torch.float64; got {self.dtype}.")
         if threads is not None and threads < 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -43,7 +45,9 @@ def self_test(kernel: Kernel, potential: Potential) -> None:
             torch.tensor(shifts, dtype=torch.float64, device=device),
             outputs=usual_outputs(True),
         )
-    dtype = max(kernel.dtype, potential.readout[0].weight.dtype, key=lambda t: TOLERANCE[t])  # type: ignore[arg-type]
+    of_weights: Any = potential.readout[0].weight
+    dtypes: list[torch.dtype] = [kernel.dtype, of_weights.dtype]
+    dtype = max(dtypes, key=lambda t: TOLERANCE[t])
     shift = potential.shift.cpu().numpy()[potential.lookup.cpu().numpy()[numbers]]
     pairs = {
         "energies": (found.energies - shift, wanted["energies"].cpu().numpy() - shift),

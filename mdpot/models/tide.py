@@ -259,7 +259,7 @@ class TideLayer(nn.Module):
         mixed: list[Tensor] = []
         weights = self.mix.split(self.paths)
         for n, weight in enumerate(weights):
-            by_path = moments[n].view(weight.shape[0], -1, weight.shape[1])
+            by_path = moments[n].reshape(weight.shape[0], -1, weight.shape[1])  # with sizes of 1, strides may be odd
             mixed.append(torch.bmm(by_path, weight).sum(0).view(-1, n_atoms, width))
         y = torch.cat(mixed[1:])
         if not self.is_first:

@@ -13,7 +13,7 @@ import torch
 from mdpot.errors import MdpotError, unknown
 from mdpot.evaluator import Particles
 from mdpot.export import SKIN, require_elements, save_module, write_torchscript
-from mdpot.heads.potential import Potential
+from mdpot.heads import AnyPotential
 from mdpot.modelfile import ModelFile, open_model
 from mdpot.modelformat import DTYPES
 from mdpot.openmm.backends import choose_backend, crash_warning, import_openmm, import_openmmtorch, logger
@@ -28,7 +28,7 @@ BONDS = "mdpot bonds without strength"
 
 
 def create_force(
-    ckpt: Path | str | ModelFile | Potential,
+    ckpt: Path | str | ModelFile | AnyPotential,
     topology_or_numbers: openmm.app.Topology | Sequence[int],
     backend: str = "auto",
     *,
@@ -102,7 +102,7 @@ def create_force(
 
 def create_system(
     topology: openmm.app.Topology,
-    ckpt: Path | str | ModelFile | Potential,
+    ckpt: Path | str | ModelFile | AnyPotential,
     backend: str = "auto",
     *,
     remove_cm_motion: bool = True,

@@ -11,12 +11,15 @@ from ase import Atoms
 from ase.cell import Cell
 from ase.data import covalent_radii
 
+from mdpot import molecules
 from mdpot.errors import MdpotError
+from mdpot.molecules import is_bond
 from mdpot.neighbors import neighbor_list, pair_vectors
 from mdpot.simulate.barostat import Barostat, Structure
 from mdpot.simulate.engine import Dynamics, State, kinetic_energy, rest
 from mdpot.units import AMU_A2_PER_FS2, KJ_PER_MOL, NM
 
+BOND_FACTOR = 1.2  # of the covalent radii: tighter than for masking, for the run must not part what is bonded
 BAROSTAT_INTERVAL = 25  # steps between trial moves of the volume
 DRIFT = "CMMotionRemover"
 NONMETALS = (1, 6, 7, 8, 9, 15, 16, 17, 35, 53)  # H, C, N, O, F, P, S, Cl, Br, I
@@ -64,7 +67,7 @@ def molecule_bonds(atoms: Atoms) -> np.ndarray:
 def find_molecules(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The finite molecules; the atoms of what is bonded to its own image are each on their own.
 
-    Two nonmetal atoms are bonded that are closer than 1.2 times the sum of their covalent radii: what holds
+    Two nonmetal atoms are bonded that are closer than `BOND_FACTOR` times the sum of their covalent radii: what holds
     together for the length of a run. A barostat that moves as a whole what falls apart would give a wrong
     pressure.
 
@@ -72,34 +75,21 @@ def find_molecules(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         The molecule of each atom [n_atoms], from 0 on; the image of the cell [n_atoms, 3] in which it is next to the
         others of its molecule; and the bonds [n_bonds, 2].
     """
-    n_atoms = len(atoms)
-    image = np.zeros((n_atoms, 3), dtype=np.int64)  # each molecule laid out in space, along its bonds
-    radii = 1.2 * np.where(np.isin(atoms.numbers, NONMETALS), covalent_radii[atoms.numbers], 0.0)
-    if not radii.any():
-        return np.arange(n_atoms), image, np.zeros((0, 2), dtype=np.int64)
-    pairs, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, 2.0 * radii.max())
-    distances = np.linalg.norm(pair_vectors(atoms.positions, atoms.cell.array, pairs, shifts), axis=1)
+    numbers, n_atoms = atoms.numbers, len(atoms)
+    nonmetal = np.isin(numbers, NONMETALS)
+    reach = 2.0 * BOND_FACTOR * covalent_radii[numbers[nonmetal]].max(initial=0.0)
+    pairs, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, reach or BOND_FACTOR)
+    squared = np.square(pair_vectors(atoms.positions, atoms.cell.array, pairs, shifts)).sum(axis=1)
     i, j = pairs
-    bonded = (distances < radii[i] + radii[j]) & (radii[i] > 0) & (radii[j] > 0)
-    i, j, shifts = i[bonded], j[bonded], shifts[bonded]
-    first = np.searchsorted(i, np.arange(n_atoms + 1))
-    molecule = np.full(n_atoms, -1)
-    for root in range(n_atoms):
-        if molecule[root] >= 0:
-            continue
-        molecule[root] = root
-        waiting = [root]
-        while waiting:
-            k = waiting.pop()
-            for edge in range(first[k], first[k + 1]):
-                if molecule[j[edge]] < 0:
-                    molecule[j[edge]] = root
-                    image[j[edge]] = image[k] + shifts[edge]
-                    waiting.append(j[edge])
-    endless = np.isin(molecule, molecule[i[(image[i] + shifts != image[j]).any(axis=1)]])
-    keep = (i < j) & ~endless[i]
-    molecule, image = np.where(endless, np.arange(n_atoms), molecule), np.where(endless[:, None], 0, image)
-    return np.unique(molecule, return_inverse=True)[1], image, np.stack([i[keep], j[keep]], axis=1)
+    bonded = is_bond(numbers[i], numbers[j], squared, BOND_FACTOR) & nonmetal[i] & nonmetal[j]
+    pairs, shifts = pairs[:, bonded], shifts[bonded]
+    molecule, images = molecules.find_molecules(numbers, pairs, shifts)
+    # By its first atom each, so that those without a molecule are one each and all are in the order of the atoms.
+    first = np.full(n_atoms, n_atoms)
+    np.minimum.at(first, molecule[molecule >= 0], np.flatnonzero(molecule >= 0))
+    root = np.where(molecule < 0, np.arange(n_atoms), first[molecule])
+    keep = (pairs[0] < pairs[1]) & (molecule[pairs[0]] >= 0)
+    return np.unique(root, return_inverse=True)[1], images, pairs[:, keep].T
 
 
 def make_topology(atoms: Atoms) -> Any:

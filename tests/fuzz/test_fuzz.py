@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mdpot.models import MODELS
 from mdpot.training.config import load_recipe, recipe_to_toml
 
 from .conftest import GARBAGE, TINY, WORDS, Judge, make_frames, mutate_bytes, mutate_json, mutate_text
@@ -252,7 +253,7 @@ KEYS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("model", ["tide", "egnn", "gns", "forcenet"])
+@pytest.mark.parametrize("model", MODELS)
 def test_settings(judge: Judge, model: str) -> None:
     rng = generator(model)
     for _ in range(40 * MORE):

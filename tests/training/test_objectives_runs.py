@@ -27,7 +27,9 @@ from mdpot.training.data import forcefields
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.readers import read_frames
 from mdpot.training.listener import Listener
-from mdpot.training.prepare import new_potential, prepare, with_forcefield_labels
+from mdpot.training.networks import new_potential
+from mdpot.training.prepare import prepare
+from mdpot.training.relabel import with_forcefield_labels
 from mdpot.training.run import run_finetune, run_pretrain, run_train
 from mdpot.training.schema import PretrainConfig
 from mdpot.training.transfer import transfer_backbone
@@ -257,7 +259,7 @@ def test_labels_go_on_where_they_were_stopped(
     assert springs.n_calls == n_calls
 
     # Nor does a crash lose them.
-    monkeypatch.setattr("mdpot.training.prepare.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("mdpot.training.relabel.SAVE_EVERY", 0.0)
 
     def crash(done: int, n_frames: int) -> None:
         if done == 3:

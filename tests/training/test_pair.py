@@ -15,8 +15,9 @@ from mdpot.training.data.catalog import SAMPLE
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.readers.runner import read_runner
 from mdpot.training.data.store import Store
+from mdpot.training.networks import new_potential
 from mdpot.training.pair import PairFit, evaluate_pair_energy, fit_pair_energy, zbl_force
-from mdpot.training.prepare import new_potential, prepare
+from mdpot.training.prepare import prepare
 
 CUTOFF = 4.0
 ELEMENTS = [1, 8]

@@ -190,6 +190,18 @@ def _matbench(name: str) -> Source:
     )
 
 
+def _read_crystals(files: Sequence[Path], request: Request) -> Reading:
+    """Frames of several files; their places count through all of them, and each is a group of its own."""
+    readings = [read_file(file, request.labels, request.need) for file in files]
+    frames = [frame for reading in readings for frame in reading.frames]
+    for place, frame in enumerate(frames):
+        frame.index, frame.group = place, str(place)
+    found = readings[0]
+    found.frames, found.notes = frames, [note for reading in readings for note in reading.notes]
+    found.n_frames = sum(reading.n_frames for reading in readings)
+    return found
+
+
 def _property_list(file: str, name: str, unit: str, what: str) -> Source:
     return Source(
         description=f"{what} ({name}, {unit})",
@@ -260,6 +272,14 @@ SOURCES: dict[str, Source] = {
     "water-tip3p": _water_tip3p(rigid=False),
     "water-tip3p-rigid": _water_tip3p(rigid=True),
     **{f"rmd17-{molecule}": _rmd17(molecule) for molecule in (*MOLECULES, ALL)},
+    "crystals-mattersim": Source(
+        description="5,222 crystals of 89 elements, hot and compressed ones among them: energies, forces and stress",
+        labels=lambda files: "PBE and PBE+U DFT as of the Materials Project (test sets of MatterSim)",
+        folders=("crystals/mattersim", "."),
+        files=("*.extxyz.gz", "*.extxyz"),
+        read=_read_crystals,
+        by_hand="Put the test sets of MatterSim, extended XYZ, into {folder}, or give their folder by --data.",
+    ),
     **{f"matbench-{name.replace('_', '-')}": _matbench(name) for name in matbench.TASKS},
     "2d-workfunction": _property_list("2d_workfunction", "workfunction", "eV", "work functions of 2D crystals, DFT"),
     "qmof-bandgap": _property_list("qmof_bandgap", "bandgap", "eV", "band gaps of metal-organic frameworks, DFT"),

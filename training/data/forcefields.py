@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from mdpot.errors import MdpotError, unknown
+from mdpot.molecules import find_molecules, is_bond
 from mdpot.neighbors import neighbor_list
 from mdpot.training.data.frames import Frame
-from mdpot.training.data.molecules import find_molecules, is_bond
 from mdpot.units import BOHR, HARTREE, KCAL_PER_MOL
 
 #: What a force field gives for a frame: energy, eV, and forces [n_atoms, 3], eV/Å; None where it cannot describe it.

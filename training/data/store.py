@@ -11,9 +11,9 @@ import torch
 
 from mdpot.errors import MdpotError
 from mdpot.graph import Graph
+from mdpot.molecules import find_molecules, is_bond, longest_bond
 from mdpot.neighbors import neighbor_list, pair_vectors
 from mdpot.training.data.frames import MIN_GROUPS, Frame
-from mdpot.training.data.molecules import find_molecules, is_bond, longest_bond
 from mdpot.training.data.targets import TARGETS, target
 
 INTERACTION = "interaction"

@@ -8,19 +8,32 @@ from mdpot.training.objectives.denoising import Denoising
 from mdpot.training.objectives.labels import Labels
 from mdpot.training.objectives.masking import MaskedAtoms
 from mdpot.training.objectives.objective import Objective, Prediction, Score
+from mdpot.training.objectives.property import PropertyTarget
 from mdpot.training.schema import PretrainConfig
 
-__all__ = ["Denoising", "Labels", "MaskedAtoms", "Objective", "Prediction", "Score", "pretraining_objective"]
+__all__ = [
+    "Denoising",
+    "Labels",
+    "MaskedAtoms",
+    "Objective",
+    "Prediction",
+    "PropertyTarget",
+    "Score",
+    "pretraining_objective",
+]
 
 
-def pretraining_objective(config: PretrainConfig, cutoff: float, known: Collection[str] = ()) -> Objective:
+def pretraining_objective(
+    config: PretrainConfig, cutoff: float, known: Collection[str] = (), scale: float = 1.0
+) -> Objective:
     """The objective of a pretraining stage.
 
     Args:
         config: the recipe's pretraining stage; not "none".
         cutoff: of the network, Å.
         known: names of the labels that any training frame has.
+        scale: of the network, eV.
     """
-    if config.objective == "forcefield":
-        return Labels(config, known)
+    if config.objective in ("forcefield", "labels"):
+        return Labels(config, known, scale if config.vector == "direct" else None)
     return Denoising(config, cutoff) if config.objective == "denoise" else MaskedAtoms(config)

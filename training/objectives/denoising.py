@@ -49,15 +49,16 @@ class Denoising:
     E = -log p, of which the best prediction is the gradient, is -ξ/σ² (Vincent, Neural Computation 23, 1661, 2011); and
     so does the vector of a network that predicts forces directly. In these units the target has unit variance whatever
     σ is, and a prediction of zero costs 1: the loss is the mean squared error over all components, in σ². The mean of
-    the noise over a structure, which no network can see, stays in it.
+    the noise over a structure, which no network can see, stays in it. `gamma` is the γ of eq. 5 of the paper on
+    derivative-based pretraining, -γ ∂U/∂x, whose public code has the sign of the noise the other way.
 
     Args:
-        config: sigma and vector of the recipe's pretraining stage.
+        config: sigma, gamma and vector of the recipe's pretraining stage.
         cutoff: of the network, Å.
     """
 
     def __init__(self, config: PretrainConfig, cutoff: float) -> None:
-        self.sigma, self.cutoff = config.sigma, cutoff
+        self.sigma, self.gamma, self.cutoff = config.sigma, config.gamma, cutoff
         self.vector = VECTORS[config.vector]
         self.outputs = ["interaction", self.vector]
 
@@ -69,8 +70,9 @@ class Denoising:
         return noisy, -noise
 
     def score(self, prediction: Prediction, target: Tensor) -> Score:
-        vector = prediction[self.vector]
+        vector = self.gamma * prediction[self.vector]
         total, count = sum_of((vector - target).square())
-        # eq. 8; the second term gives it a gradient where no atom has a neighbor.
+        # Eq. 8 of the masked-pretraining paper, eq. 5 of the derivative-based one; the second term gives it a gradient
+        # where no atom has a neighbor.
         terms = {"noise": (total + 0.0 * prediction["interaction"].sum(), count)}
         return Score(terms, {"cosine": sum_of(cosine_similarity(vector, target).detach().double())})

@@ -9,7 +9,7 @@ import torch
 from ase.data import atomic_numbers, covalent_radii
 from torch import Tensor
 
-from mdpot.training.data.molecules import BOND_FACTOR
+from mdpot.molecules import BOND_FACTOR
 from mdpot.training.data.store import Batch, Store
 from mdpot.training.data.targets import target as label_of
 from mdpot.training.objectives.objective import VECTORS, Prediction, Score, cosine_similarity, sum_of

@@ -30,13 +30,18 @@ class Score:
     numbers: dict[str, Sum]
     weights: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def counts(self) -> dict[str, Tensor]:
+        """The numbers of penalties, by term."""
+        return {name: count for name, (_, count) in self.terms.items()}
+
     def loss(self, counts: dict[str, Tensor] | None = None) -> Tensor:
         """The loss [], to be differentiated; a term without a penalty counts zero.
 
         Args:
             counts: by term, if the batch is a part of a larger one: the number of penalties in all of it.
         """
-        known = counts or {name: count for name, (_, count) in self.terms.items()}
+        known = counts or self.counts
         means = {name: total / known[name].clamp(min=1).to(total.dtype) for name, (total, _) in self.terms.items()}
         return torch.stack([self.weights.get(name, 1.0) * mean for name, mean in means.items()]).sum()
 
@@ -45,7 +50,7 @@ class Objective(Protocol):
     """A training objective: any of them works with any model.
 
     Attributes:
-        outputs: what the loss reads of the prediction, by the names of `Potential.forward`.
+        outputs: what the loss reads of the prediction, by the names of `Potential.forward`; empty for a head with one.
     """
 
     outputs: list[str]

@@ -125,7 +125,7 @@ template <class T, int ORDER> class Evaluation : public Engine {
     }
     // An array that is not in order, or names atoms that are not there, has entries that nobody came by.
     if (at != stop) throw std::invalid_argument("candidates");
-    return padded<T>(int(most));
+    return padded<T>(int(std::max<int64_t>(most, 1)));  // room for one, so that there are arrays to point to
   }
 
   void forward(Sweep<T>& w, int layer, size_t block) {

@@ -18,25 +18,24 @@ template <class T> MDPOT_INLINE Vector<T> reduced(Vector<T> distance, T cutoff) 
   return x > T(1) ? all<T>(1) : x;
 }
 
-// sin(k π d / cutoff) envelope norm / d for k = 1 … n_basis into values[k - 1][n] and, where slopes is not null, their
-// derivatives by d into slopes[k - 1][n]. n is a multiple of LANES.
+// sin(k frequency d) envelope norm / d for k = 1 … n_basis, with frequency = π / cutoff, into values[k - 1][n]; where
+// slopes is not null, their derivatives by d into slopes[k - 1][n]. n is a multiple of LANES.
 template <class T>
-void bessel_functions(const T* distance, int n, int n_basis, T cutoff, T norm, T* values, T* slopes) {
+void bessel_functions(const T* distance, int n, int n_basis, double frequency, T cutoff, T norm, T* values,
+                      T* slopes) {
   using V = Vector<T>;
   constexpr int STRETCH = 8;
-  const T pi = T(3.14159265358979323846);
   for (int k = 0; k < n; k += LANES<T>) {
     const V d = load<T>(distance + k), x = reduced<T>(d, cutoff), inverse = T(1) / d;
     V fade, fade_slope, s[STRETCH], c[STRETCH];
     envelope<T>(x, cutoff, fade, fade_slope);
     const V weight = fade * norm * inverse, weight_slope = (fade_slope * norm - weight) * inverse;
-    sincos<T>(x * pi, s[0], c[0]);
-    // sin((b + 1) θ) = 2 cos θ sin(b θ) - sin((b - 1) θ). Its rounding grows with b²: for many functions one stretch
-    // is turned by the angle of those before it.
-    const V twice = c[0] + c[0];
+    sincos<T>(d, frequency, s[0], c[0]);
+    // By the sine and cosine of a sum: rounding grows with the number of steps. With 2 cos θ sin(b θ) - sin((b - 1) θ),
+    // half the work, it would grow with the square. For many functions whole stretches are turned.
     for (int b = 1; b < STRETCH; b++) {
-      s[b] = twice * s[b - 1] - (b > 1 ? s[b - 2] : all<T>(0));
-      c[b] = twice * c[b - 1] - (b > 1 ? c[b - 2] : all<T>(1));
+      s[b] = s[b - 1] * c[0] + c[b - 1] * s[0];
+      c[b] = c[b - 1] * c[0] - s[b - 1] * s[0];
     }
     V turn_s = all<T>(0), turn_c = all<T>(1);
     for (int start = 0; start < n_basis; start += STRETCH) {
@@ -46,8 +45,7 @@ void bessel_functions(const T* distance, int n, int n_basis, T cutoff, T norm, T
         store<T>(values + (start + b) * n + k, sine * weight);
         if (!slopes) continue;
         const V cosine = start ? turn_c * c[b] - turn_s * s[b] : c[b];
-        const T frequency = pi * T(start + b + 1) / cutoff;
-        store<T>(slopes + (start + b) * n + k, frequency * cosine * weight + sine * weight_slope);
+        store<T>(slopes + (start + b) * n + k, T(frequency * (start + b + 1)) * cosine * weight + sine * weight_slope);
       }
       const V turned = turn_s * c[STRETCH - 1] + turn_c * s[STRETCH - 1];
       turn_c = turn_c * c[STRETCH - 1] - turn_s * s[STRETCH - 1];

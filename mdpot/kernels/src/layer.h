@@ -61,7 +61,8 @@ template <class T> void mix(Sweep<T>& s, const Layer<T>& layer, T* y, bool back)
   const int W = s.model.sizes.width;
   const bool folds = layer.first && s.folds();
   for (int l = 0; l <= s.model.sizes.order; l++) {
-    const int depth = folds ? s.model.start.depth : layer.depth[l], stride = folds ? s.model.start.stride : layer.stride[l];
+    const int depth = folds ? s.model.start.depth : layer.depth[l];
+    const int stride = folds ? s.model.start.stride : layer.stride[l];
     const Array<T>& weights = folds ? (back ? s.model.start.mix_back[l] : s.model.start.mix[l])
                                     : (back ? layer.mix_back[l] : layer.mix[l]);
     T *moments = s.scratch.moments_of[l], *of_degree = y + l * l * s.features();

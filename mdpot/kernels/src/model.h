@@ -77,7 +77,7 @@ template <class T> struct Model {
   Products<T> products;
   Couplings<T> couplings;
   T cutoff, norm, scale, decay, strength;
-  double cutoff_squared;
+  double cutoff_squared, frequency;  // frequency: π / cutoff, of the first radial function
   Array<T> embedding, mark, radial;
   FirstLayer<T> start;
   std::vector<Layer<T>> layers;

@@ -124,6 +124,7 @@ template <class T> class ModelMaker {
     model_.products = make_products<T>(tide_);
     model_.couplings = make_couplings<T>(tide_);
     model_.cutoff = T(tide_.cutoff);
+    model_.frequency = 3.14159265358979323846 / tide_.cutoff;
     model_.cutoff_squared = tide_.cutoff * tide_.cutoff;
     model_.norm = T(tide_.norm);
     model_.scale = T(tide_.scale);

@@ -153,7 +153,7 @@ void sum_sent_back(const Model<T>& model, const Structure& s, const Layer<T>& la
   else
     couple_back(model, layer, a, scratch);
   if (fresh) {
-    bessel_functions<T>(edges.distance, n, z.basis, model.cutoff, model.norm, scratch.bessel.data(),
+    bessel_functions<T>(edges.distance, n, z.basis, model.frequency, model.cutoff, model.norm, scratch.bessel.data(),
                         scratch.slope.data());
   } else {
     edge_functions<T, ORDER>(model, edges, scratch, at.radial, at.angular, true);

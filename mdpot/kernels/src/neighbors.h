@@ -82,7 +82,7 @@ void edge_functions(const Model<T>& model, const Neighbors<T>& edges, Scratch<T>
                     bool slope) {
   const Sizes& z = model.sizes;
   const int n = edges.n, rows = (ORDER + 1) * z.radial;
-  bessel_functions<T>(edges.distance, n, z.basis, model.cutoff, model.norm, scratch.bessel.data(),
+  bessel_functions<T>(edges.distance, n, z.basis, model.frequency, model.cutoff, model.norm, scratch.bessel.data(),
                       slope ? scratch.slope.data() : nullptr);
   multiply<T>(rows, n, z.basis, {model.radial.data(), z.basis}, scratch.bessel.data(), n, radial, n);
   for (int k = 0; k < n; k += LANES<T>) {

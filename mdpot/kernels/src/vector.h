@@ -138,10 +138,12 @@ MDPOT_INLINE Vector<double> exp(Vector<double> x) {
   return p * power;
 }
 
-// Sine and cosine of an angle from 0 to π: the series around π/2.
-template <class T> MDPOT_INLINE void sincos(Vector<T> angle, Vector<T>& sine, Vector<T>& cosine) {
-  Vector<T> f = angle - T(1.5707963267948966);
-  if constexpr (sizeof(T) == 4) f += T(4.371139e-8);  // π/2 is not a float
+// Sine and cosine of frequency x, an angle from 0 to π: the series around π/2. What T leaves of the constants is added
+// where it is not lost.
+template <class T> MDPOT_INLINE void sincos(Vector<T> x, double frequency, Vector<T>& sine, Vector<T>& cosine) {
+  constexpr double right = 1.5707963267948966;
+  const Vector<T> f =
+      (x * T(frequency) - T(right)) + (x * T(frequency - double(T(frequency))) + T(double(T(right)) - right));
   const Vector<T> square = f * f;
   constexpr int terms = sizeof(T) == 4 ? 6 : 11;
   Vector<T> even = all<T>(1), odd = all<T>(1);

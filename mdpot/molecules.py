@@ -20,9 +20,11 @@ def longest_bond(numbers: np.ndarray) -> float:
     return 2 * BOND_FACTOR * float(covalent_radii[np.unique(numbers)].max())
 
 
-def is_bond(numbers_i: np.ndarray, numbers_j: np.ndarray, squared_distance: np.ndarray) -> np.ndarray:
-    """Whether pairs [n_edges] of atoms at these squared distances, Å^2, are bonded."""
-    reach = BOND_FACTOR * (covalent_radii[numbers_i] + covalent_radii[numbers_j])
+def is_bond(
+    numbers_i: np.ndarray, numbers_j: np.ndarray, squared_distance: np.ndarray, factor: float = BOND_FACTOR
+) -> np.ndarray:
+    """Whether pairs [n_edges] of atoms at these squared distances, Å^2, are within `factor` of touching."""
+    reach = factor * (covalent_radii[numbers_i] + covalent_radii[numbers_j])
     return squared_distance < reach * reach
 
 

@@ -9,8 +9,8 @@ from ase.build import bulk, molecule
 from ase.geometry import find_mic
 
 from mdpot.errors import MdpotError
+from mdpot.molecules import find_molecules, is_bond, longest_bond
 from mdpot.neighbors import neighbor_list
-from mdpot.training.data.molecules import find_molecules, is_bond, longest_bond
 
 
 def _find(atoms: Atoms, formula: str | None = None) -> tuple[np.ndarray, np.ndarray]:

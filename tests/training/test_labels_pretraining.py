@@ -1,0 +1,173 @@
+"""Pretraining on labels of data of its own, by the derivative or by the vector head, and what finetuning takes over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.io import write
+
+from mdpot import MdpotError, load_potential
+from mdpot.training.config import FinetuneConfig, PretrainConfig, load_recipe, recipe_to_toml
+from mdpot.training.data.frames import Frame
+from mdpot.training.data.store import Store
+from mdpot.training.networks import new_potential
+from mdpot.training.objectives import Labels, pretraining_objective
+from mdpot.training.prepare import data_to_pretrain, prepare
+from mdpot.training.process import Process
+from mdpot.training.run import run_finetune, run_pretrain, run_train
+from mdpot.training.trainer import Means, validate
+
+from .conftest import CPU, Notes, read_log, weights_of
+
+RATIOS = [(1, 0, 0), (0, 1, 0), (0, 1, 1), (1, 1, 1), (1, 500, 500)]
+OWN = ("pretrain.objective=labels", "pretrain.data.source=custom", "pretrain.data.split_by=frame")
+
+
+def metals(n: int = 24) -> list:
+    """Strained cells of copper, gold and both, with energies, forces and stress of ASE's effective-medium theory."""
+    rng, out = np.random.default_rng(3), []
+    for k in range(n):
+        atoms = bulk(("Cu", "Au")[k % 2], "fcc", 3.8, cubic=True)
+        if k % 3 == 0:
+            atoms.numbers[0] = 29 if k % 2 else 79
+        atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.04 * rng.normal(size=(3, 3))), scale_atoms=True)
+        atoms.rattle(0.08, seed=k)
+        atoms.calc = EMT()
+        atoms.get_potential_energy()
+        atoms.get_stress()
+        out.append(atoms)
+    return out
+
+
+@pytest.fixture(scope="module")
+def metal_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("metals") / "metals.extxyz"
+    write(path, metals())
+    return path
+
+
+@pytest.fixture
+def recipe(tiny_recipe: Callable, metal_file: Path) -> Callable:
+    def make(*overrides: str, **keywords):
+        return tiny_recipe(*OWN, f"pretrain.data.path={metal_file}", *overrides, **keywords)
+
+    return make
+
+
+def test_the_network_knows_the_elements_of_both_sets(recipe, small_file: Path, tmp_path: Path) -> None:
+    listener = Notes()
+    metrics = run_train(recipe("pretrain.stress_weight=1"), data=small_file, out=tmp_path, listener=listener, **CPU)
+    assert metrics["pretrained"] == "labels"
+    pretrained, _ = load_potential(tmp_path / "pretrained.safetensors")
+    finetuned, _ = load_potential(tmp_path / "potential.safetensors")
+    assert pretrained.elements == [1, 8, 29, 79]
+    assert finetuned.elements == [1, 8]
+    assert any("data to pretrain on: 24 frames" in note for note in listener.notes)
+    log = read_log(tmp_path / "pretrain")
+    assert {"train/energy_mae", "train/force_mae", "train/stress_mae"} <= log[-1].keys()
+
+
+def test_stages_by_themselves_are_the_same_as_training(recipe, small_file: Path, tmp_path: Path) -> None:
+    whole = recipe("pretrain.vector=direct")
+    together = run_train(whole, data=small_file, out=tmp_path / "train", **CPU)
+    file = run_pretrain(whole, data=small_file, out=tmp_path / "pretrain", **CPU)
+    apart = run_finetune(whole, from_file=file, data=small_file, out=tmp_path / "finetune", **CPU)
+    assert apart["errors"] == together["errors"]
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize("vector", ["derivative", "direct"])
+def test_the_five_ratios(recipe, small_file: Path, ratio: tuple[int, int, int], vector: str) -> None:
+    """The loss is the weighted sum of the mean absolute errors, and nothing else is computed."""
+    energy, force, stress = ratio
+    weights = (f"pretrain.energy_weight={energy}", f"pretrain.force_weight={force}", f"pretrain.stress_weight={stress}")
+    made = recipe(*weights, f"pretrain.vector={vector}", "pretrain.loss=l1", model="egnn")
+    main = prepare(made, small_file, 0, torch.device("cpu"))
+    data = data_to_pretrain(made, main, 0, torch.device("cpu"))
+    assert data is not None
+    network = new_potential(made.model, data, 0)
+    objective = pretraining_objective(made.pretrain, made.model.cutoff, data.train.labels, network.scale)
+    asked = {"forces" if vector == "derivative" else "vector"} if force else set()
+    assert set(objective.outputs) == {"interaction"} | asked | ({"stress"} if stress else set())
+    found = validate(network, objective, data.train, made.pretrain)
+    terms = zip(ratio, ("energy_mae", "force_mae", "stress_mae"), strict=True)
+    assert found["loss"] == pytest.approx(sum(w * found[key] / 1e3 for w, key in terms if w), rel=1e-5)
+
+
+def test_forces_by_the_vector_head_are_in_its_scale(frames: list[Frame]) -> None:
+    """A network whose vector is the label over its scale predicts the label."""
+    config = PretrainConfig(objective="labels", max_steps=1, batch_frames=1, vector="direct")
+    batch = Store(frames[:3], 3.4).batch(torch.arange(3))
+    objective = pretraining_objective(config, 3.4, {"energy", "forces"}, scale=0.25)
+    prediction = {"vector": batch.labels["forces"] / 0.25, "interaction": batch.labels["interaction"].float()}
+    assert float(objective.score(prediction, batch).loss()) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_the_readout_comes_along_where_asked(recipe, small_file: Path, tmp_path: Path) -> None:
+    for asked in ("new", "pretrained"):
+        run_train(
+            recipe(f"finetune.readout={asked}", "finetune.transferred_rate=0.0"),
+            data=small_file, out=tmp_path / asked, **CPU,
+        )  # fmt: skip
+        before, after = (weights_of(tmp_path / asked / f"{n}.safetensors") for n in ("pretrained", "potential"))
+        frozen = [key for key in before if key.startswith("backbone.")]
+        assert frozen
+        assert all(torch.equal(before[key], after[key]) for key in frozen)
+    one, other = (weights_of(tmp_path / asked / "potential.safetensors") for asked in ("new", "pretrained"))
+    assert any(not torch.equal(one[key], other[key]) for key in one if key.startswith("readout."))
+
+
+def test_only_frames_at_rest(recipe, small_file: Path, metal_file: Path) -> None:
+    made = recipe("pretrain.data.max_force=1.0")
+    main = prepare(made, small_file, 0, torch.device("cpu"))
+    data = data_to_pretrain(made, main, 0, torch.device("cpu"))
+    assert data is not None
+    largest = [float(np.linalg.norm(f.forces, axis=1).max()) for f in data.frames("train") + data.frames("validation")]
+    everything = [float(np.linalg.norm(a.get_forces(), axis=1).max()) for a in metals()]
+    assert max(largest) <= 1.0 < max(everything)
+    assert len(largest) <= sum(x <= 1.0 for x in everything)
+
+
+def test_a_recipe_with_its_own_data_is_written_and_read(recipe, tmp_path: Path) -> None:
+    made = recipe("pretrain.data.max_force=0.05")
+    file = tmp_path / "recipe.toml"
+    file.write_text(recipe_to_toml(made))
+    assert load_recipe(file, "plain").pretrain == made.pretrain
+    with pytest.raises(MdpotError, match=r"unknown key of \[pretrain.data\] 'sorce'. Did you mean 'source'"):
+        recipe("pretrain.data.sorce=custom")
+
+
+def test_shares_of_a_batch_add_up_to_all_of_it(frames: list[Frame]) -> None:
+    """Gradients of several processes, over batches of which some lack labels, are those of one with everything."""
+    some = [Frame(f.numbers, f.positions, f.cell, f.pbc, None if k % 2 else f.energy, None if k % 3 == 1 else f.forces)
+            for k, f in enumerate(frames[:7])]  # fmt: skip
+    store = Store(some, 3.4)
+    objective = Labels(FinetuneConfig(max_steps=1, batch_frames=1, force_weight=3.0))
+    values = torch.randn(100, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def score(indices: torch.Tensor, weight: torch.Tensor):
+        batch = store.batch(indices, torch.float64)
+        return objective.score(
+            {"interaction": weight * values[indices], "forces": weight * batch.graph.positions}, batch
+        )
+
+    weight = torch.ones([], dtype=torch.float64, requires_grad=True)
+    every = torch.arange(len(some))
+    whole = score(every, weight)
+    expected = torch.autograd.grad(whole.loss(), weight)[0]
+    found = torch.zeros([], dtype=torch.float64)
+    means = Means()
+    for rank in range(3):
+        part = score(Process(rank, 3).share(every), weight)
+        found += torch.autograd.grad(part.loss(whole.counts), weight)[0]
+        means.add(part)
+    assert float(found) == pytest.approx(float(expected), rel=1e-12)
+    assert means.take()["loss"] == pytest.approx(float(whole.loss().detach()), rel=1e-12)
+    assert len({Process(rank, 3).seed(7, 11) for rank in range(3)}) == 3
+    assert Process(0).seed(7, 11) == 7 * 1_000_003 + 11

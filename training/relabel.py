@@ -1,0 +1,108 @@
+"""Labels of a cheap force field in place of those of the data; they are kept, and a run that was stopped goes on."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from mdpot.errors import MdpotError
+from mdpot.files import sealed, sealed_content, write_bytes
+from mdpot.stopping import Stopped, StopSignal
+from mdpot.training.data.frames import Frame
+from mdpot.training.data.store import Store
+from mdpot.training.prepared import Prepared
+from mdpot.training.schema import Recipe
+
+LABELS = "labels.npz"
+SAVE_EVERY = 30.0  # seconds between two savings of the labels of a force field
+
+
+def with_forcefield_labels(
+    recipe: Recipe, prepared: Prepared, file: Path, tell: Callable[[int, int], None] = lambda done, n: None
+) -> Prepared:
+    """The training and validation frames that the force field of the recipe describes, with its labels.
+
+    Pair energy, reference energies and scale are fitted to these labels as they are to those of the data.
+
+    Args:
+        recipe: the force field and the cutoff.
+        prepared: the frames.
+        file: keeps the labels, those that are there when it is stopped too, for a run that goes on.
+        tell: called with the number of frames labelled, and of all.
+
+    Raises:
+        Stopped: on SIGINT or SIGTERM; the labels so far are kept.
+    """
+    frames = prepared.frames("train") + prepared.frames("validation")
+    energies, forces = _forcefield_labels(frames, recipe.pretrain.forcefield, file, tell)
+    parts: dict[str, list[Frame]] = {"train": [], "validation": []}
+    for n, (frame, energy, force) in enumerate(zip(frames, energies, forces, strict=True)):
+        if np.isfinite(energy):
+            split = "train" if n < len(prepared.splits["train"]) else "validation"
+            parts[split].append(replace(frame, energy=float(energy), forces=force, stress=None))
+    stores = {split: Store(part, recipe.model.cutoff, molecules=False) for split, part in parts.items()}
+    # The isolated atoms of the data have energies of another method.
+    dataset = replace(prepared.dataset, isolated={})
+    labelled = replace(prepared, dataset=dataset, stores=stores, pair=None, means=None, offset=0.0, notes=[])
+    labelled.refer(recipe.model, parts["train"])
+    for store in stores.values():
+        store.to(prepared.train.device)
+    return labelled
+
+
+def describes(forcefield: str, frames: Sequence[Frame]) -> bool:
+    """Whether a force field describes any of the frames."""
+    return any(len(_relabel(frame, forcefield)) > 0 for frame in frames)
+
+
+def _forcefield_labels(
+    frames: Sequence[Frame], forcefield: str, file: Path, tell: Callable[[int, int], None]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Energies, NaN where a frame is not described, and forces of each frame; see `with_forcefield_labels`."""
+    energies, forces, done = np.full(len(frames), np.nan), [np.full((len(frame), 3), np.nan) for frame in frames], 0
+    if file.is_file():
+        energies, forces, done = _kept_labels(file, [len(frame) for frame in frames])
+    saved = time.monotonic()
+    with StopSignal() as stop:
+        while done < len(frames) and not stop.requested:
+            for labelled in _relabel(frames[done], forcefield):
+                energies[done], forces[done] = labelled.energy, np.asarray(labelled.forces)
+            done += 1
+            tell(done, len(frames))
+            if done == len(frames) or stop.requested or time.monotonic() - saved > SAVE_EVERY:
+                buffer = io.BytesIO()
+                np.savez(buffer, energies=energies, forces=np.concatenate(forces), done=done)
+                write_bytes(file, sealed(buffer.getvalue()))
+                saved = time.monotonic()
+    if stop.requested:
+        raise Stopped(f"stopped after {done} of {len(frames)} labels of the force field, which are kept.")
+    return energies, forces
+
+
+def _kept_labels(file: Path, sizes: Sequence[int]) -> tuple[np.ndarray, list[np.ndarray], int]:
+    """Energies, forces and the number of frames done, of a file that `_forcefield_labels` left.
+
+    Raises:
+        MdpotError: it was changed since, or is of other frames.
+    """
+    try:
+        with np.load(io.BytesIO(sealed_content(file))) as kept:
+            energies, forces, done = kept["energies"], kept["forces"], int(kept["done"])
+        if energies.shape != (len(sizes),) or forces.shape != (sum(sizes), 3):
+            raise ValueError("it is of other frames")
+    except Exception as error:  # what numpy raises depends on what it meets
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise MdpotError(f"{str(file)!r} is damaged: {reason}. Remove it to label the frames again.") from None
+    return energies, np.split(forces, np.cumsum(sizes)[:-1]), done
+
+
+def _relabel(frame: Frame, name: str) -> list[Frame]:
+    """The frame with the labels of a force field, in a list; an empty one where it cannot be described."""
+    from mdpot.training.data.forcefields import relabel
+
+    return relabel([frame], name)
