@@ -197,7 +197,7 @@ class Unscriptable(torch.nn.Module):
 
 def test_model_that_cannot_be_scripted_is_refused_by_name():
     potential = make()
-    potential.backbone = Unscriptable()
+    potential.backbone = Unscriptable()  # type: ignore[assignment]
     with pytest.raises(MdpotError, match="model 'egnn' can't be exported: TorchScript does not take Unscriptable"):
         export.make_module(potential, "ase", {}, 0.5)
 

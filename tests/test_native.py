@@ -24,7 +24,7 @@ from mdpot.simulate import Settings, run_md, water_box
 from mdpot.simulate.bench import PARTS
 from mdpot.simulate.log import read_log
 
-NO_LIBRARY = "no compiled kernels here: python -m mdpot.kernels.build"
+NO_LIBRARY = "no compiled kernels here: python -m mdpot.kernels"
 compiled = pytest.mark.skipif(not library.supported(), reason=NO_LIBRARY)
 
 
@@ -143,7 +143,7 @@ def test_without_the_library_torch_computes_and_says_so_once(
             assert calculator(file, "auto").engine == "torch"
         warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
         assert len(warnings) == 1
-        assert "python -m mdpot.kernels.build" in warnings[0].getMessage()
+        assert "python -m mdpot.kernels" in warnings[0].getMessage()
         with pytest.raises(NoKernel, match="not compiled"):
             calculator(file, "native")
     finally:

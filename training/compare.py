@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,15 @@ from mdpot.files import write_text
 from mdpot.training import folder as files
 from mdpot.training.data.frames import Dataset
 from mdpot.training.listener import Listener
-from mdpot.training.metrics import METRICS
+from mdpot.training.metrics import CURVES, METRICS
 from mdpot.training.opening import SILENT
 from mdpot.training.report import new_figure, read_log, readable_log, save
 from mdpot.training.run import run_train
 from mdpot.training.schema import Recipe
 
 ARMS = ("pretrained", "scratch")
-COMPARISON, CURVES, REPORT = "comparison.json", "comparison.png", "report.md"
-QUANTITIES = ("force_rmse", "force_mae", "energy_rmse", "energy_mae")
+COMPARISON, PICTURE, REPORT = "comparison.json", "comparison.png", "report.md"
+QUANTITIES = ("force_rmse", "force_mae", "energy_rmse", "energy_mae", "property_rmse", "property_mae")
 
 
 def run_compare(
@@ -66,18 +67,14 @@ def run_compare(
         files.open_folder(out, recipe, seed, "compare", resume)
         tables: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
         labels = ""
-        for number in chosen:
-            for arm, variant in arms.items():
-                folder = out / f"seed{number}" / arm
-                listener.note(f"seed {number}, {arm}")
-                metrics = run_train(
-                    variant, data=data, out=folder, seed=number, device=device, resume=True, listener=listener
-                )
-                errors = metrics["errors"]
-                tables[arm].append(errors.get("test", errors["validation"]))
-                labels = metrics["labels"]
+        for number, arm in product(chosen, ARMS):
+            listener.note(f"seed {number}, {arm}")
+            where: dict[str, Any] = {"out": out / f"seed{number}" / arm, "seed": number, "device": device}
+            metrics = run_train(arms[arm], data=data, resume=True, listener=listener, **where)
+            tables[arm].append(metrics["errors"].get("test", metrics["errors"]["validation"]))
+            labels = metrics["labels"]
         # A label that frames do not have is not scored.
-        scored = [key for key in QUANTITIES if all(key in table for arm in ARMS for table in tables[arm])]
+        scored = [key for key in QUANTITIES if all(key in table for some in tables.values() for table in some)]
         result = {
             "recipe": recipe.name,
             "preset": recipe.preset,
@@ -87,7 +84,7 @@ def run_compare(
             "test": {key: compare(*([t[key] for t in tables[arm]] for arm in ARMS)) for key in scored},
         }
         files.write_json(out / COMPARISON, result)
-        draw(out / CURVES, out, chosen)
+        draw(out / PICTURE, out, chosen)
         write_text(out / REPORT, _report(result))
         return result
 
@@ -113,9 +110,7 @@ def standard_error(values: np.ndarray) -> float | None:
 def draw(path: Path, out: Path, seeds: Sequence[int]) -> None:
     """The validation curves of both arms, a thin line a seed and a thick one for their mean."""
     every = {arm: [read_log(out / f"seed{number}" / arm / "finetune") for number in seeds] for arm in ARMS}
-    shown = [
-        key for key in ("force_rmse", "energy_mae") if all(f"val/{key}" in x for logs in every.values() for x in logs)
-    ]
+    shown = [key for key in CURVES if all(f"val/{key}" in x for logs in every.values() for x in logs)]
     figure, axes = new_figure(len(shown))
     for axis, key in zip(axes, shown, strict=True):
         for (arm, logs), color in zip(every.items(), ("C0", "C1"), strict=True):
@@ -153,7 +148,7 @@ A negative difference means that pretraining helped.
 |---|---:|---:|---:|
 {chr(10).join(rows)}
 
-![learning curves]({CURVES})
+![learning curves]({PICTURE})
 """
 
 

@@ -160,8 +160,9 @@ def _toml_lines(section: Section, path: str, comments: bool) -> list[str]:
         if isinstance(value, Section):
             tables += ["", *note, f"[{name}]", *_toml_lines(value, name, comments)]
         elif isinstance(value, dict):
-            explained = comments and isinstance(section, ModelConfig)
-            entries = _explained(section) if explained else [f"{k} = {_toml_value(v)}" for k, v in value.items()]
+            entries = [f"{k} = {_toml_value(v)}" for k, v in value.items()]
+            if comments and isinstance(section, ModelConfig):
+                entries = _explained(section)
             tables += ["", *note, f"[{name}]", *entries]
         else:
             lines += [*note, f"{key} = {_toml_value(value)}"]

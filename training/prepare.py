@@ -215,7 +215,7 @@ def _split(dataset: Dataset, config: DataConfig, seed: int) -> dict[str, np.ndar
     return {**splits, "train": few, **every}
 
 
-def _fold(dataset: Dataset, config: DataConfig, names: Sequence[str], seed: int) -> dict[str, np.ndarray]:
+def _fold(dataset: Dataset, config: DataConfig, names: list[str], seed: int) -> dict[str, np.ndarray]:
     """An official fold to test on, the other frames divided as the fractions of training and validation are."""
     assert config.fold is not None
     if config.fold > len(dataset.folds):
@@ -226,7 +226,7 @@ def _fold(dataset: Dataset, config: DataConfig, names: Sequence[str], seed: int)
     rest = np.setdiff1d(np.arange(len(dataset)), test)
     train, validation, _ = config.fractions
     shares = (train / (train + validation), validation / (train + validation), 0.0)
-    parts = split_by_group([names[i] for i in rest], shares, seed)
+    parts = split_by_group([names[i] for i in rest.tolist()], shares, seed)
     return {"train": rest[parts["train"]], "validation": rest[parts["validation"]], "test": test}
 
 

@@ -214,7 +214,7 @@ def _labelling(listener: Listener) -> Callable[[int, int], None]:
 def _finetune(run: Run, prepared: Prepared, source: _Source | None) -> dict[str, Any]:
     stage = run.recipe.finetune
     network, objective = _new_head(run, prepared, source)
-    rates = {}
+    rates: dict[str, float] = {}
     if source is not None:
         _transfer(source, network, run, prepared)
         rates = dict.fromkeys(NETWORK, stage.transferred_rate)

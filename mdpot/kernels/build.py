@@ -1,4 +1,4 @@
-"""Compiles the kernels: when mdpot is installed, and by `python -m mdpot.kernels.build` where that could not be done.
+"""Compiles the kernels: when mdpot is installed, and by `python -m mdpot.kernels` where that could not be done.
 
 One library for each instruction set of the machine, beside this file, with a plain C interface: it knows neither torch
 nor Python. A name holds a digest of what the library is made of, so that an old one is never taken for a new one. Needs

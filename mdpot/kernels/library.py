@@ -16,7 +16,7 @@ from mdpot.kernels.errors import NoKernel
 ABI = 1
 VARIABLE = "MDPOT_KERNELS"
 """Environment variable that forces an instruction set, or with "off" has torch do all the work."""
-REMEDY = "Install a C++ compiler and run: python -m mdpot.kernels.build"
+REMEDY = "Install a C++ compiler and run: python -m mdpot.kernels"
 
 
 class Tide(ctypes.Structure):

@@ -164,7 +164,7 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
     if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
         raise MdpotError(f"hyperparameter {name} must be {noun}; got {_short(value)}.")
     # Compared as they are: a whole number of many digits has no float.
-    if limits is not None and not limits.low <= value <= limits.high:
+    if limits is not None and not limits.low <= value <= limits.high:  # type: ignore[operator]
         raise MdpotError(f"hyperparameter {name} must be from {limits.low:g} to {limits.high:g}; got {_short(value)}.")
     return float(value) if kind is float else value  # type: ignore[arg-type]
 

@@ -61,7 +61,7 @@ def test_rows_without_the_property_are_left_out_and_counted(tmp_path: Path) -> N
 
 def test_a_list_of_structures(tmp_path: Path) -> None:
     entries = [
-        {"structure_id": f"s{n}", "positions": a.positions.tolist(), "cell": a.cell.tolist(), "y": [float(n)]}
+        {"structure_id": f"s{n}", "positions": a.positions.tolist(), "cell": a.cell.array.tolist(), "y": [float(n)]}
         | {"atomic_numbers": a.numbers.tolist()}
         for n, a in enumerate(CRYSTALS)
     ]

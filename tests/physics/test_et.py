@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -40,7 +41,8 @@ def features(potential: Potential, atoms: Atoms) -> tuple[torch.Tensor, torch.Te
 
 def by_the_equations(potential: Potential, atoms: Atoms) -> tuple[torch.Tensor, torch.Tensor]:
     """Pair by pair, head by head (Thölke and De Fabritiis, eqs. 1 to 12)."""
-    net, n = potential.backbone, len(atoms)
+    net: Any = potential.backbone
+    n = len(atoms)
     x = torch.tensor(atoms.positions)
     species = [ELEMENTS.index(z) for z in atoms.numbers]
     pairs = {}
@@ -59,7 +61,7 @@ def by_the_equations(potential: Potential, atoms: Atoms) -> tuple[torch.Tensor, 
     h = net.combine(torch.cat([embedded, around], 1))
     v = torch.zeros(n, 3, WIDTH, dtype=torch.float64)
     size = WIDTH // HEADS
-    for layer in net.layers:  # type: ignore[union-attr]
+    for layer in net.layers:
         normed = layer_norm(h, [WIDTH], layer.norm.weight, layer.norm.bias)
         q, k, value = layer.query(normed), layer.key(normed), layer.value(normed)
         total, moved = torch.zeros_like(h), torch.zeros_like(v)
@@ -92,7 +94,7 @@ def test_the_published_network_is_that_of_torchmd_net() -> None:
         warnings.simplefilter("ignore")
         torchmd_et = pytest.importorskip("torchmdnet.models.torchmd_et")
     potential, atoms = published(), molecule("CH3CHO")
-    net = potential.backbone
+    net: Any = potential.backbone
     other = torchmd_et.TorchMD_ET(WIDTH, 3, N_BASIS, num_heads=HEADS, cutoff_upper=CUTOFF, max_z=3, dtype=torch.float64)
     state = {
         "embedding.weight": potential.embedding.element.weight,
@@ -105,7 +107,7 @@ def test_the_published_network_is_that_of_torchmd_net() -> None:
     }
     names = {"layernorm": "norm", "q_proj": "query", "k_proj": "key", "v_proj": "value", "o_proj": "out"}
     names |= {"dk_proj": "key_filter", "dv_proj": "value_filter", "vec_proj": "vectors"}
-    for n, layer in enumerate(net.layers):  # type: ignore[arg-type]
+    for n, layer in enumerate(net.layers):
         for theirs, ours in names.items():
             # Theirs multiplies vectors of zero in the first layer.
             state[f"attention_layers.{n}.{theirs}"] = getattr(layer, ours) or torch.nn.Linear(WIDTH, 3 * WIDTH, False)

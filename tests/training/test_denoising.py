@@ -142,6 +142,23 @@ def test_the_force_of_a_spring_to_the_old_place_is_the_perfect_prediction(store:
     assert score(0 * force)[0] == pytest.approx(1.0, rel=0.1)
 
 
+@pytest.mark.parametrize("vector", ["derivative", "direct"])
+def test_gamma_multiplies_what_is_predicted(store: Store, vector: str) -> None:
+    """Eq. 5 of the paper on derivative-based pretraining: -γ ∂U/∂x fits the way back."""
+    batch = whole_batch(store)
+    key = "vector" if vector == "direct" else "derivative"
+    predicted = torch.randn(batch.graph.positions.shape, dtype=torch.float64, generator=generator())
+    interaction = torch.zeros(len(store))
+    losses = []
+    for gamma, factor in ((4.0, 1.0), (1.0, 4.0)):
+        task = Denoising(config(vector=vector, gamma=gamma), CUTOFF)
+        target = task.prepare(batch, generator())[1]
+        found = task.score({key: factor * predicted, "interaction": interaction}, target)
+        losses.append(float(found.loss()))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+    assert losses[0] == pytest.approx(float((4.0 * predicted - target).square().mean()))
+
+
 @pytest.mark.parametrize(("model", "vector"), [("egnn", "derivative"), ("egnn", "direct"), ("tide", "derivative")])
 def test_a_network_learns_it(small_frames: list[Frame], tmp_path: Path, model: str, vector: str) -> None:
     train, held_out = Store(small_frames[2:20], CUTOFF), Store(small_frames[20:], CUTOFF)

@@ -128,7 +128,8 @@ def test_only_frames_at_rest(recipe, small_file: Path, metal_file: Path) -> None
     main = prepare(made, small_file, 0, torch.device("cpu"))
     data = data_to_pretrain(made, main, 0, torch.device("cpu"))
     assert data is not None
-    largest = [float(np.linalg.norm(f.forces, axis=1).max()) for f in data.frames("train") + data.frames("validation")]
+    forces = [frame.labels["forces"] for frame in data.frames("train") + data.frames("validation")]
+    largest = [float(np.linalg.norm(part, axis=1).max()) for part in forces]
     everything = [float(np.linalg.norm(a.get_forces(), axis=1).max()) for a in metals()]
     assert max(largest) <= 1.0 < max(everything)
     assert len(largest) <= sum(x <= 1.0 for x in everything)

@@ -200,3 +200,18 @@ def test_metrics_without_a_stress(potential: Potential, frames: list[Frame]) -> 
     assert {key for key in set(METRICS) - set(found) if "stress" not in key and "property" not in key} == set()
     assert not [key for key in found if "stress" in key]
     assert all(np.isfinite(value) for value in found.values())
+
+
+@pytest.mark.parametrize(
+    ("weights", "needed"),
+    [
+        ({}, {"energy", "forces"}),
+        ({"force_weight": 0.0}, {"energy"}),
+        ({"energy_weight": 0.0}, {"forces"}),
+        ({"energy_weight": 0.0, "second_energy_weight": 2.0}, {"energy", "forces"}),
+        ({"energy_weight": 0.0, "force_weight": 0.0, "stress_weight": 1.0}, {"stress"}),
+    ],
+)
+def test_labels_of_no_weight_are_not_needed(tiny_recipe, weights: dict[str, float], needed: set[str]) -> None:
+    recipe = tiny_recipe("finetune.second_energy_weight=none", *(f"finetune.{k}={v}" for k, v in weights.items()))
+    assert recipe.finetune.needed_labels == needed

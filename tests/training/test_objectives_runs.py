@@ -390,18 +390,3 @@ def test_compared_with_scratch(name: str, recipe_of, springs, small_file: Path, 
     for arm, pretrained in (("pretrained", recipe.pretrain.objective), ("scratch", False)):
         metrics = json.loads((tmp_path / "run" / "seed0" / arm / "metrics.json").read_text())
         assert metrics["pretrained"] == pretrained
-
-
-@pytest.mark.parametrize(
-    ("weights", "needed"),
-    [
-        ({}, {"energy", "forces"}),
-        ({"force_weight": 0.0}, {"energy"}),
-        ({"energy_weight": 0.0}, {"forces"}),
-        ({"energy_weight": 0.0, "second_energy_weight": 2.0}, {"energy", "forces"}),
-        ({"energy_weight": 0.0, "force_weight": 0.0, "stress_weight": 1.0}, {"stress"}),
-    ],
-)
-def test_labels_of_no_weight_are_not_needed(tiny_recipe, weights: dict[str, float], needed: set[str]) -> None:
-    recipe = tiny_recipe("finetune.second_energy_weight=none", *(f"finetune.{k}={v}" for k, v in weights.items()))
-    assert recipe.finetune.needed_labels == needed

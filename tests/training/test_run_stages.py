@@ -63,7 +63,7 @@ def test_resuming_from_another_pretrained_file(trained, small_file: Path, tmp_pa
     other = tmp_path / "other.safetensors"
     potential, header = load_potential(file)
     with torch.no_grad():
-        potential.embedding.mark += 1.0
+        potential.embedding.mark.add_(1.0)
     save_potential(other, potential, {"provenance": header["provenance"]})
     with pytest.raises(MdpotError, match="other pretrained weights"):
         run_finetune(recipe, from_file=other, data=small_file, out=tmp_path / "run", resume=True, **CPU)

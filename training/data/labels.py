@@ -203,7 +203,8 @@ def choose_keys(values: Sequence[Values], asked: Asked, where: str) -> Keys:
                 chosen[kind] = _one_of_family(values, kind, keys, where)
     taken = {key for key in chosen.values() if key is not None}
     others = tuple(key for kind in KINDS for key in seen[kind] if key not in taken)
-    return Keys(**chosen, others=others, notes=tuple(_notes(values, chosen, seen, asked.stress_key == IGNORE)))
+    notes = tuple(_notes(values, chosen, seen, asked.stress_key == IGNORE))
+    return Keys(chosen["energy"], chosen["forces"], chosen["stress"], others, notes)
 
 
 def _family(key: str) -> str:
