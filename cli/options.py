@@ -125,6 +125,16 @@ class TrainingRequest:
                 yield listener
 
 
+class RecipeCommand(click.Command):
+    """A command on a RECIPE, whose help ends with the names of the shipped ones."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from mdpot.training.config import list_recipes  # only where the help is shown: it takes a while
+
+        with formatter.section("Shipped recipes"):
+            formatter.write_text(", ".join(list_recipes()))
+
+
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """RECIPE and all that says which run of it, which the command gets as one `TrainingRequest`; the rest by name."""
 

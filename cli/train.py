@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from mdpot.cli.options import PATH, TrainingRequest, recipe_options
+from mdpot.cli.options import PATH, RecipeCommand, TrainingRequest, recipe_options
 from mdpot.cli.tables import print_comparison, print_errors
 from mdpot.errors import MdpotError
 
 
-@click.command()
+@click.command(cls=RecipeCommand)
 @recipe_options
 @click.option(
     "--compare-scratch",
@@ -29,9 +29,7 @@ from mdpot.errors import MdpotError
 def train(request: TrainingRequest, compare_scratch: bool, seeds: int | None) -> None:
     """Pretrain, finetune and test: from frames to a potential.
 
-    RECIPE is a TOML file or the name of a shipped recipe: custom, rmd17-MOLECULE, water-blypd3, water-rpbe,
-    water-scan, water-tip3p. The folder of the run receives
-    the recipe as it ran, the splits, the logs, the potential (potential.safetensors), pictures, metrics.json
+    RECIPE is a TOML file or the name of a shipped recipe, see below. The folder of the run receives the recipe as it ran, the splits, the logs, the potential (potential.safetensors), pictures, metrics.json
     and report.md.
     """
     if compare_scratch:
@@ -56,13 +54,12 @@ def _compare(request: TrainingRequest, seeds: int) -> None:
     _print_result(request.out("-compare"), result)
 
 
-@click.command()
+@click.command(cls=RecipeCommand)
 @recipe_options
 def pretrain(request: TrainingRequest) -> None:
     """Pretrain only; the labels of the frames are not used.
 
-    RECIPE is a TOML file or the name of a shipped recipe: custom, rmd17-MOLECULE, water-blypd3, water-rpbe,
-    water-scan, water-tip3p. The file it leaves is what
+    RECIPE is a TOML file or the name of a shipped recipe, see below. The file it leaves is what
     `mdpot finetune --from` takes.
     """
     if request.recipe.pretrain.objective == "none":
@@ -74,7 +71,7 @@ def pretrain(request: TrainingRequest) -> None:
     click.echo(f"weights: {file}")
 
 
-@click.command()
+@click.command(cls=RecipeCommand)
 @recipe_options
 @click.option(
     "--from",
@@ -87,9 +84,7 @@ def pretrain(request: TrainingRequest) -> None:
 def finetune(request: TrainingRequest, from_file: Path) -> None:
     """Finetune a pretrained network on labeled frames, and test it.
 
-    RECIPE is a TOML file or the name of a shipped recipe: custom, rmd17-MOLECULE, water-blypd3, water-rpbe,
-    water-scan, water-tip3p; its network must be that of
-    the file.
+    RECIPE is a TOML file or the name of a shipped recipe, see below; its network must be that of the file.
     """
     from mdpot.training.run import run_finetune
 
@@ -99,7 +94,7 @@ def finetune(request: TrainingRequest, from_file: Path) -> None:
     _print_result(request.out(suffix), result)
 
 
-@click.command("finetune-property")
+@click.command("finetune-property", cls=RecipeCommand)
 @recipe_options
 @click.option(
     "--from",
