@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -129,10 +130,11 @@ class RecipeCommand(click.Command):
     """A command on a RECIPE, whose help ends with the names of the shipped ones."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from mdpot.training.config import list_recipes  # only where the help is shown: it takes a while
+        from mdpot.training.recipes import shipped_recipes
 
         with formatter.section("Shipped recipes"):
-            formatter.write_text(", ".join(list_recipes()))
+            names = wrap(", ".join(shipped_recipes()), formatter.width - 2, break_on_hyphens=False)
+            formatter.write("".join(f"  {line}\n" for line in names))
 
 
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -29,8 +29,8 @@ from mdpot.errors import MdpotError
 def train(request: TrainingRequest, compare_scratch: bool, seeds: int | None) -> None:
     """Pretrain, finetune and test: from frames to a potential.
 
-    RECIPE is a TOML file or the name of a shipped recipe, see below. The folder of the run receives the recipe as it ran, the splits, the logs, the potential (potential.safetensors), pictures, metrics.json
-    and report.md.
+    RECIPE is a TOML file or the name of a shipped recipe, see below. The folder of the run receives the recipe as it
+    ran, the splits, the logs, the potential (potential.safetensors), pictures, metrics.json and report.md.
     """
     if compare_scratch:
         _compare(request, seeds or 3)

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mdpot.errors import MdpotError, unknown
+from mdpot.training.recipes import shipped_recipes
 from mdpot.training.schema import (
     EXCLUSIVE,
     DataConfig,
@@ -47,14 +48,13 @@ __all__ = [
     "recipe_to_toml",
 ]
 
-RECIPES = Path(__file__).resolve().parent / "recipes"
 DEFAULT_PRESET = "quick"
 _STAGES = ("pretrain", "finetune")
 
 
 def list_recipes() -> dict[str, str]:
     """The shipped recipes: name to the line that describes it."""
-    return {name: _read_recipe(name).get("description", "") for name in sorted(_shipped())}
+    return {name: _read_recipe(name).get("description", "") for name in sorted(shipped_recipes())}
 
 
 def list_presets(name_or_path: str | Path) -> list[str]:
@@ -194,18 +194,9 @@ def _toml_value(value: Any) -> str:
     return json.dumps(value)
 
 
-def _shipped() -> dict[str, Path]:
-    """The files of the shipped recipes by name. One that lists `members` is a recipe for each of them."""
-    found = {}
-    for path in RECIPES.glob("*.toml"):
-        members = _read(path).get("members")
-        found |= {path.stem: path} if members is None else {f"{path.stem}-{member}": path for member in members}
-    return found
-
-
 def _read_recipe(name_or_path: str | Path) -> dict[str, Any]:
     """The tables of a recipe. That of a member takes the data source of the same name."""
-    shipped, path = _shipped(), Path(name_or_path)
+    shipped, path = shipped_recipes(), Path(name_or_path)
     name = str(name_or_path)
     if name in shipped:
         values = _read(shipped[name])

@@ -239,7 +239,8 @@ def _nothing_left(reading: Reading, frames: Sequence[Frame], need: Collection[st
     if asked := sorted(set(need or ()) - set(LABELS)):
         known = sorted({name for frame in frames for name in frame.properties})
         held = f"has the properties {', '.join(known)}" if known else "has none that was found"
-        return f"{reading.path}: no frame has the property {asked[0]!r}; it {held}. Name another: --property KEY."
+        other = "Name another: --set data.property_key=KEY."
+        return f"{reading.path}: no frame has the property {asked[0]!r}; it {held}. {other}"
     missing = [kind for kind in LABELS if need is None or kind in need]
     missing = [kind for kind in missing if all(getattr(frame, kind) is None for frame in frames)] or list(missing)
     seen = [*reading.keys.others, *reading.ignored]
