@@ -10,7 +10,6 @@ import pytest
 from mdpot import MODELS, MdpotError
 from mdpot.heads.build import build_network
 from mdpot.training.config import (
-    RECIPES,
     Recipe,
     list_presets,
     list_recipes,
@@ -19,6 +18,7 @@ from mdpot.training.config import (
     recipe_to_toml,
 )
 from mdpot.training.data.rmd17 import MOLECULES
+from mdpot.training.recipes import RECIPES
 from mdpot.training.schema import Section
 
 SHIPPED = [(name, preset) for name in list_recipes() for preset in [*list_presets(name), "plain", None]]
