@@ -48,7 +48,7 @@ def main() -> None:
         atoms = crystals["Si"].copy()
         atoms.set_cell(atoms.cell.array * (1 + 0.01 * step), scale_atoms=True)
         strained.append(atoms)
-    print("Si, stretched by 1 % each:", predictor.predict(strained).round(3))
+    print("Si, stretched by 1 % each:", predictor.predict(strained).round(6))
 
 
 if __name__ == "__main__":
