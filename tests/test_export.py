@@ -22,7 +22,7 @@ from mdpot.heads import Potential, build_potential
 from mdpot.modelfile import open_model, save_potential
 from mdpot.models import MODELS
 
-SMALL = {name: {"width": 16, "layers": 2} for name in ("egnn", "gns", "forcenet")}
+SMALL = {name: {"width": 16, "layers": 2} for name in MODELS if name != "tide"}
 WATER = [1, 8]
 
 
@@ -67,7 +67,9 @@ def test_file_for_ase(tmp_path, model, dtype, tolerance):
             out = module(*arguments(atoms), bool(atoms.pbc.all()))
             for name in ("energy", "energies", "forces"):
                 assert out[name].dtype == torch.float64
-                torch.testing.assert_close(out[name], reference[name], rtol=tolerance, atol=tolerance)
+                # Rounding goes with the largest: a fresh network may have a force of hundreds beside one of tens.
+                largest = max(1.0, float(reference[name].abs().max()))
+                torch.testing.assert_close(out[name], reference[name], rtol=0.0, atol=tolerance * largest)
             if potential.conservative and atoms.pbc.all():
                 torch.testing.assert_close(out["stress"], reference["stress"], rtol=tolerance, atol=tolerance)
 

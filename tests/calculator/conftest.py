@@ -20,7 +20,7 @@ def save(
     path: Path, model: str = "egnn", seed: int = 0, elements: tuple[int, ...] = (1, 6, 8), **metadata: Any
 ) -> Path:
     torch.manual_seed(seed)
-    sizes = {"width": 16, "layers": 2} if model != "tide" else {}
+    sizes = {} if model in ("tide", "direct") else {"width": 16, "layers": 2}
     shift = [-100.0 * z for z in elements]
     potential = build_potential(model, {"cutoff": CUTOFF, **sizes}, elements, shift, 1.0)
     save_potential(path, potential, {"provenance": {"seed": seed}, **metadata})

@@ -245,7 +245,7 @@ def test_force_centric_potentials_warn_once_and_have_no_stress(
     with pytest.warns(UserWarning, match=r"predicted directly.*not conserved") as seen:
         atoms = attach(liquid, file, dtype="float64")
     assert len(seen) == 1
-    assert seen[0].filename == __file__
+    assert Path(seen[0].filename).name == "conftest.py"  # where `attach` makes it: the line of the caller
     graph = Graph.from_atoms(liquid, CUTOFF, torch.float64)
     assert np.abs(atoms.get_forces()).max() > 0
     with pytest.raises(PropertyNotImplementedError, match="force-centric"):
