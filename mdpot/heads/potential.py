@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mdpot.errors import MdpotError
 from mdpot.models.activation import SiLU
-from mdpot.models.backbone import AtomEmbedding, Backbone
+from mdpot.models.backbone import AtomEmbedding, Backbone, places_of
 from mdpot.radial import pair_energy, repulsive_wall
 
 OUTPUTS = ("energy", "energies", "interaction", "forces", "stress", "vector", "derivative")
@@ -66,9 +66,7 @@ class Potential(nn.Module):
         self.scale = float(scale)
         width = backbone.n_features
         self.readout = nn.Sequential(nn.Linear(width, width), SiLU(), nn.Linear(width, 1))
-        lookup = torch.full([120], -1, dtype=torch.int64)
-        lookup[torch.tensor(self.elements)] = torch.arange(len(self.elements))
-        self.register_buffer("lookup", lookup, persistent=False)
+        self.register_buffer("lookup", places_of(self.elements), persistent=False)
         self.register_buffer("shift", torch.tensor(list(shift), dtype=torch.float64))
         n = len(self.elements)
         starts = torch.zeros([n, n]) if wall is None else torch.tensor(wall, dtype=torch.get_default_dtype())

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mdpot.errors import MdpotError, unknown
 from mdpot.heads.potential import edge_vectors
 from mdpot.models.activation import SiLU
-from mdpot.models.backbone import AtomEmbedding, Backbone
+from mdpot.models.backbone import AtomEmbedding, Backbone, places_of
 
 POOLINGS = ("sum", "mean")
 
@@ -65,9 +65,7 @@ class PropertyModel(nn.Module):
         self.mean, self.scale = float(mean), float(scale)
         width = backbone.n_features
         self.readout = nn.Sequential(nn.Linear(width, width), SiLU(), nn.Linear(width, 1))
-        lookup = torch.full([120], -1, dtype=torch.int64)
-        lookup[torch.tensor(self.elements)] = torch.arange(len(self.elements))
-        self.register_buffer("lookup", lookup, persistent=False)
+        self.register_buffer("lookup", places_of(self.elements), persistent=False)
 
     def forward(
         self,

@@ -1,7 +1,7 @@
 """The contract of every architecture, and the embedding that all of them start from."""
 
 # Not `from __future__ import annotations`: TorchScript reads the types of attributes, and only as types.
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -69,3 +69,10 @@ class AtomEmbedding(nn.Module):
             marks: [n_atoms], 1 for atoms whose molecule lost an atom to the mask, else 0.
         """
         return self.element(species) + marks.to(self.mark.dtype).unsqueeze(-1) * self.mark
+
+
+def places_of(elements: Sequence[int]) -> Tensor:
+    """[120] int64, from an atomic number to its place among the elements; -1 for those that are not among them."""
+    places = torch.full([120], -1, dtype=torch.int64)
+    places[torch.tensor(elements)] = torch.arange(len(elements))
+    return places

@@ -63,10 +63,7 @@ class Compute:
             self.module = self._load()
         box = None
         if self.periodic:
-            vectors = state.getPeriodicBoxVectors(asNumpy=True)
-            if vectors is None:
-                raise MdpotError("the force is periodic, but OpenMM passes no box.")
-            box = torch.from_numpy(np.asarray(vectors._value, dtype=np.float64))
+            box = torch.from_numpy(_box(state))
         # Whatever the thread that OpenMM calls from was doing with gradients or precision.
         with exact_gradients():
             energy, forces = self.module(positions, box)
@@ -124,10 +121,7 @@ class NativeCompute:
             positions = positions[self.atoms]
         cell, pbc = NO_BOX, APERIODIC
         if self.periodic:
-            vectors = state.getPeriodicBoxVectors(asNumpy=True)
-            if vectors is None:
-                raise MdpotError("the force is periodic, but OpenMM passes no box.")
-            cell, pbc = vectors._value * NM, PERIODIC
+            cell, pbc = _box(state) * NM, PERIODIC
         found = self.native(self.numbers, positions, cell, pbc)
         forces = found.forces * (NM / KJ_PER_MOL)
         if self.atoms is not None:
@@ -155,3 +149,11 @@ class NativeCompute:
         else:
             self.torch = Compute(self.content, self.particles, self.periodic, self.dtype, "cpu", self.skin)
         return kernel is not None
+
+
+def _box(state: Any) -> np.ndarray:
+    """The box vectors [3, 3] of a State, nm."""
+    vectors = state.getPeriodicBoxVectors(asNumpy=True)
+    if vectors is None:
+        raise MdpotError("the force is periodic, but OpenMM passes no box.")
+    return np.asarray(vectors._value, dtype=np.float64)

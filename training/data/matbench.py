@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from mdpot.errors import MdpotError
-from mdpot.files import atomic
 from mdpot.training.data.download import Download
 from mdpot.training.data.frames import Frame
 
@@ -143,7 +142,4 @@ def _address(archive: str, sha256: str) -> tuple[str, str]:
 
 
 def _as_it_is(archive: Path, folder: Path) -> None:
-    """The file is what is downloaded."""
-    if archive.parent != folder:
-        with atomic(folder / archive.name) as partial_file:
-            partial_file.write_bytes(archive.read_bytes())
+    """The archive is the file, and was fetched to its place."""
