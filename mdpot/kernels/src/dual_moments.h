@@ -1,0 +1,201 @@
+// Sums over the neighbors of an atom, of duals: forward, and back to the radial weights and what neighbors sent.
+//
+// The radial functions are a linear map of the Bessel functions, and are applied to sums instead of edges: an atom's
+// sums are those of Bessel functions times harmonics, [(l, k, m)][columns], from which follow the sums of radial
+// functions times harmonics, [(l, b, m)][columns]. Derivatives then never reach an edge, save for what was sent.
+#pragma once
+
+#include "gradient_workspace.h"
+#include "moments.h"
+#include "neighbors.h"
+#include "products.h"
+
+namespace mdpot {
+
+// The direction in which an atom's vectors to its neighbors go, along which all is differentiated, for that in which
+// atoms go [n_atoms][3] and a strain [3][3] of their structure; either may be null.
+template <class T>
+void set_directions(const Neighbors<T>& edges, size_t i, const double* moved, const double* strain) {
+  for (int k = 0; k < edges.n; k++) {
+    T* const to[3] = {edges.gx + k, edges.gy + k, edges.gz + k};
+    const T r[3] = {edges.x[k], edges.y[k], edges.z[k]};
+    const size_t j = edges.atom[k];
+    for (int c = 0; c < 3; c++) {
+      double along = 0;
+      if (k < edges.count && moved) along = moved[3 * j + c] - moved[3 * i + c];
+      if (k < edges.count && strain)
+        for (int d = 0; d < 3; d++) along += strain[3 * c + d] * double(r[d]) * double(edges.distance[k]);
+      *to[c] = T(along);
+    }
+  }
+}
+
+// Bessel functions times harmonics of one atom's neighbors into scratch.basis [2][(l, k, m)][n].
+template <class T, int ORDER> void dual_basis(const Model<T>& model, const Neighbors<T>& edges, DualScratch<T>& scratch) {
+  using V = Vector<T>;
+  constexpr int M = (ORDER + 1) * (ORDER + 1);
+  const int n = edges.n, K = model.sizes.basis;
+  const size_t half = size_t(M) * K * n;
+  bessel_functions<T>(edges.distance, n, K, model.frequency, model.cutoff, model.norm, scratch.bessel.data(),
+                      scratch.slope.data());
+  for (int e = 0; e < n; e += LANES<T>) {
+    const V x = load<T>(edges.x + e), y = load<T>(edges.y + e), z = load<T>(edges.z + e);
+    const V tx = load<T>(edges.gx + e), ty = load<T>(edges.gy + e), tz = load<T>(edges.gz + e);
+    const V inverse = T(1) / load<T>(edges.distance + e), stretch = tx * x + ty * y + tz * z;
+    Dual<T> Y[M];
+    harmonics<T, ORDER>(Dual<T>{x, (tx - x * stretch) * inverse}, Dual<T>{y, (ty - y * stretch) * inverse},
+                        Dual<T>{z, (tz - z * stretch) * inverse}, Y);
+    T* to = scratch.basis.data() + e;
+    for (int l = 0; l <= ORDER; l++)
+      for (int k = 0; k < K; k++) {
+        const Dual<T> radial{load<T>(&scratch.bessel[k * n + e]), load<T>(&scratch.slope[k * n + e]) * stretch};
+        for (int m = l * l; m < (l + 1) * (l + 1); m++, to += n) store_dual<T>(to, half, radial * Y[m]);
+      }
+  }
+}
+
+// Rows of what the neighbors send into scratch.gathered: [2][count][columns]; of the first layer, which does not depend
+// on positions, the values alone. `sent` is [atoms][2][columns], null for the first layer.
+template <class T>
+void dual_gather(const Model<T>& model, const Structure& s, const T* sent, const Neighbors<T>& edges, int columns,
+                 DualScratch<T>& scratch) {
+  T *to = scratch.gathered.data(), *slopes = to + edges.count * columns;
+  for (int k = 0; k < edges.count; k++, to += columns, slopes += columns) {
+    const size_t j = edges.atom[k];
+    if (sent) {
+      memcpy(to, sent + 2 * j * columns, sizeof(T) * columns);
+      memcpy(slopes, sent + (2 * j + 1) * columns, sizeof(T) * columns);
+      continue;
+    }
+    const T* of_element = &model.start.sent[size_t(s.species[j]) * columns];
+    const T mark = s.marks ? T(s.marks[j]) : T(0);
+    for (int c = 0; c < columns; c++) to[c] = of_element[c] + mark * model.start.sent_mark[c];
+  }
+}
+
+// Sums of radial functions, found [2][(l, b, m)][columns], to the moments of each degree that the mixing weights take,
+// or back.
+template <class T>
+void dual_couple(const Model<T>& model, const Layer<T>& layer, int a, const Kept<T>& kept, T* found, bool back) {
+  const int B = model.sizes.radial, M = model.sizes.components, C = layer.channels, columns = layer.columns;
+  // Where the sums of a component begin, and how far apart those of two radial functions are.
+  int start[MOST_COMPONENTS], apart[MOST_COMPONENTS];
+  for (int l = 0; l <= model.sizes.order; l++)
+    for (int m = 0; m <= 2 * l; m++) {
+      start[l * l + m] = (l * l * B + m) * columns;
+      apart[l * l + m] = (2 * l + 1) * columns;
+    }
+  const auto moments = [&](int l, int m, int half) {
+    return kept.moments[l] + ((2 * m + half) * BLOCK + a) * layer.stride[l];
+  };
+  for (int half = 0; half < 2; half++, found += M * B * columns)
+    for (int l = 0; l <= model.sizes.order; l++)
+      for (int m = 0; m <= 2 * l; m++) {
+        const int component = l * l + m;
+        if (layer.first) {
+          for (int b = 0; b < B; b++) {
+            T *one = found + start[component] + b * apart[component], *other = moments(l, m, half) + b * C;
+            memcpy(back ? one : other, back ? other : one, sizeof(T) * C);
+          }
+        } else if (back) {
+          for (int part = 0; part < 4; part++)
+            add_terms<T>(
+                B, C, model.couplings.back[component * 4 + part],
+                [&](const auto& source) {
+                  const T* from = moments(source.degree, source.m, half) + source.path * B * C;
+                  return std::pair(from, C);
+                },
+                found + start[component] + part * C, apart[component]);
+        } else {
+          const int paths = model.couplings.paths[l];
+          for (int path = 0; path < paths; path++)
+            add_terms<T>(
+                B, C, model.couplings.forward[l][m * paths + path],
+                [&](const Term<T>& term) {
+                  const T* from = found + start[term.first] + term.second * C;
+                  return std::pair(from, apart[term.first]);
+                },
+                moments(l, m, half) + path * B * C, C);
+        }
+      }
+}
+
+// Moments of one atom of a block, and the sums that they are made of.
+template <class T, int ORDER>
+void sum_neighbors(const Model<T>& model, const Structure& s, const Layer<T>& layer, const T* sent,
+                   const Neighbors<T>& edges, int a, const Kept<T>& kept, DualScratch<T>& scratch) {
+  const Sizes& z = model.sizes;
+  const int n = edges.n, columns = layer.columns, rows = z.components * z.basis;
+  T *sums = kept.sums + size_t(a) * 2 * rows * columns, *found = scratch.found.data();
+  dual_basis<T, ORDER>(model, edges, scratch);
+  dual_gather(model, s, sent, edges, columns, scratch);
+  const T *basis = scratch.basis.data(), *from = scratch.gathered.data(), *slopes = basis + rows * n;
+  // The derivative of a product: basis' sent + basis sent'.
+  multiply<T>(rows, columns, edges.count, {basis, n}, from, columns, sums, columns);
+  multiply<T>(rows, columns, edges.count, {slopes, n, 1, sent ? 2 : 1, -rows * n}, from, columns,
+              sums + rows * columns, columns);
+  for (int half = 0; half < 2; half++)
+    for (int l = 0; l <= z.order; l++) {
+      const int wide = (2 * l + 1) * columns;
+      multiply<T>(z.radial, wide, z.basis, {&model.radial[l * z.radial * z.basis], z.basis},
+                  sums + (half * z.components + l * l) * z.basis * columns, wide,
+                  found + (half * z.components + l * l) * z.radial * columns, wide);
+    }
+  dual_couple(model, layer, a, kept, found, false);
+}
+
+// radial [(l, b, k)][LANES] += dfound(l, b)' · sums(l, k) + dfound(l, b) · sums(l, k)', for one atom.
+template <class T>
+void add_radial(const Sizes& z, int columns, const T* dfound, const T* sums, T* radial) {
+  for (int half = 0; half < 2; half++)
+    for (int l = 0; l <= z.order; l++) {
+      const int wide = (2 * l + 1) * columns;
+      const T* d = dfound + ((1 - half) * z.components + l * l) * z.radial * columns;
+      const T* of = sums + (half * z.components + l * l) * z.basis * columns;
+      for (int b = 0; b < z.radial; b++)
+        for (int k = 0; k < z.basis; k++) {
+          T* to = radial + ((l * z.radial + b) * z.basis + k) * LANES<T>;
+          Vector<T> sum = load<T>(to);
+          for (int c = 0; c < wide; c += LANES<T>) sum += load<T>(d + b * wide + c) * load<T>(of + k * wide + c);
+          store<T>(to, sum);
+        }
+    }
+}
+
+// From derivatives by an atom's moments, which are in `kept`, to those by the radial weights and by what neighbors
+// sent: of the first layer the tables of elements and mark, else into dsent [atoms][2][columns].
+template <class T, int ORDER>
+void sum_neighbors_back(const Model<T>& model, const Structure& s, const Layer<T>& layer, const Neighbors<T>& edges,
+                        int a, const Kept<T>& kept, DualScratch<T>& scratch, Scattered<T>* dsent) {
+  const Sizes& z = model.sizes;
+  const int n = edges.n, columns = layer.columns, rows = z.components * z.basis;
+  const T* sums = kept.sums + size_t(a) * 2 * rows * columns;
+  T *dfound = scratch.found.data(), *dsums = scratch.dsums.data(), *from = scratch.dsent.data();
+  dual_couple(model, layer, a, kept, dfound, true);
+  add_radial(z, columns, dfound, sums, scratch.gradient.radial);
+  for (int half = 0; half < 2; half++)
+    for (int l = 0; l <= z.order; l++) {
+      const int wide = (2 * l + 1) * columns;
+      multiply<T>(z.basis, wide, z.radial, {&model.radial[l * z.radial * z.basis], 1, z.basis},
+                  dfound + (half * z.components + l * l) * z.radial * columns, wide,
+                  dsums + (half * z.components + l * l) * z.basis * columns, wide);
+    }
+  dual_basis<T, ORDER>(model, edges, scratch);
+  const T *basis = scratch.basis.data(), *slopes = basis + rows * n;
+  T* rates = from + edges.count * columns;
+  if (dsent) multiply<T>(edges.count, columns, rows, {basis, 1, n}, dsums, columns, from, columns);
+  multiply<T>(edges.count, columns, rows, {slopes, 1, n, 2, -rows * n}, dsums, columns, rates, columns);
+  for (int k = 0; k < edges.count; k++) {
+    const size_t j = edges.atom[k];
+    if (dsent) {
+      dsent->touched[j / Scattered<T>::PAGE] = 1;
+      add_to(columns, from + k * columns, T(1), &dsent->values[2 * j * columns]);
+      add_to(columns, rates + k * columns, T(1), &dsent->values[(2 * j + 1) * columns]);
+    } else {
+      add_to(columns, rates + k * columns, T(1), scratch.gradient.sent + size_t(s.species[j]) * columns);
+      if (s.marks) add_to(columns, rates + k * columns, T(s.marks[j]), scratch.gradient.sent_mark);
+    }
+  }
+}
+
+}  // namespace mdpot
