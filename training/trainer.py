@@ -22,6 +22,7 @@ from mdpot.errors import MdpotError
 from mdpot.files import sealed, sealed_content, write_bytes, write_text
 from mdpot.stopping import Stopped, StopSignal
 from mdpot.training.data.store import Store, batches
+from mdpot.training.engine import Engine, choose_engine
 from mdpot.training.metrics import LOGGED
 from mdpot.training.objectives import Objective, Score
 from mdpot.training.process import ALONE, Process
@@ -112,6 +113,7 @@ def fit(
     best = average.module if average is not None else potential
     device = next(potential.parameters()).device
     generator = torch.Generator(device=device)
+    engine = choose_engine(potential, objective.outputs, stage.engine)
     plan = _plan_epoch(train, stage, seed, progress.epoch)
     n_steps = stage.max_steps or stage.epochs * len(plan)  # type: ignore[operator]
     eval_every = stage.eval_every or len(plan)
@@ -130,7 +132,7 @@ def fit(
 
             generator.manual_seed(process.seed(seed, progress.step))
             current = objective.at(progress.step / n_steps)
-            score = _score(potential, current, train, process.share(plan[progress.batch]), generator)
+            score = _score(engine, current, train, process.share(plan[progress.batch]), generator)
             optimizer.zero_grad(set_to_none=True)
             score.loss().backward()
             norm = torch.nn.utils.clip_grad_norm_(potential.parameters(), stage.clip_norm or math.inf)
@@ -179,8 +181,9 @@ def validate(potential: torch.nn.Module, objective: Objective, store: Store, sta
     potential.eval()
     generator = torch.Generator(device=next(potential.parameters()).device).manual_seed(EVALUATION_SEED)
     means = Means()
+    engine = choose_engine(potential, objective.outputs, stage.engine)
     for frames in batches(store, stage.batch_atoms, stage.batch_frames):
-        means.add(_score(potential, objective, store, frames, generator))
+        means.add(_score(engine, objective, store, frames, generator))
     potential.train(training)
     return means.take()
 
@@ -224,7 +227,7 @@ class Means:
 
 
 def _score(
-    potential: torch.nn.Module,
+    engine: Engine,
     objective: Objective,
     store: Store,
     frames: torch.Tensor,
@@ -233,7 +236,7 @@ def _score(
     """The objective's score on one batch of frames."""
     batch, target = objective.prepare(store.batch(frames), generator)
     asked = {"outputs": objective.outputs} if objective.outputs else {}  # some heads have one output
-    prediction = potential(*batch.graph.inputs(), marks=batch.marks, **asked)
+    prediction = engine(*batch.graph.inputs(), marks=batch.marks, **asked)
     return objective.score(prediction, target)
 
 
