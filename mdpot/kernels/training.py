@@ -161,7 +161,7 @@ class _Batch:
 
     def per_system(self, values: np.ndarray) -> np.ndarray:
         """Sums [n_systems] of values [n_atoms]."""
-        return np.bincount(self.system, values, len(self.cell))
+        return np.bincount(self.system, values, len(self.cell)).astype(np.float64)  # without atoms it counts in integers
 
 
 class _Evaluation(torch.autograd.Function):
