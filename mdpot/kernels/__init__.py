@@ -6,4 +6,14 @@ from mdpot.kernels.native import Native, engine_on_cpu, find_kernel, make_kernel
 from mdpot.kernels.selftest import self_test
 from mdpot.kernels.training import TrainingKernel
 
-__all__ = ["Kernel", "Native", "NoKernel", "Result", "TrainingKernel", "engine_on_cpu", "find_kernel", "make_kernel", "self_test"]
+__all__ = [
+    "Kernel",
+    "Native",
+    "NoKernel",
+    "Result",
+    "TrainingKernel",
+    "engine_on_cpu",
+    "find_kernel",
+    "make_kernel",
+    "self_test",
+]

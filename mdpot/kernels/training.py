@@ -1,4 +1,4 @@
-"""A Tide that is trained, computed by the fused kernels: energies, forces and stress, and their gradients by the weights.
+"""A Tide in training, computed by the fused kernels: energies, forces, stress, and their gradients by the weights.
 
 The gradients are exact and need no second derivative, see `gradient.h` and docs/engine.md.
 """
@@ -161,7 +161,9 @@ class _Batch:
 
     def per_system(self, values: np.ndarray) -> np.ndarray:
         """Sums [n_systems] of values [n_atoms]."""
-        return np.bincount(self.system, values, len(self.cell)).astype(np.float64)  # without atoms it counts in integers
+        return np.bincount(self.system, values, len(self.cell)).astype(
+            np.float64
+        )  # without atoms it counts in integers
 
 
 class _Evaluation(torch.autograd.Function):
@@ -186,7 +188,8 @@ class _Evaluation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *by: Tensor | None) -> tuple[Any, ...]:
-        weights, batch = ctx.saved_tensors, ctx.batch
+        _ = ctx.saved_tensors  # raises where the weights have changed since
+        batch = ctx.batch
         energies, energy, interaction, forces, stress = (None if d is None else d.double().numpy() for d in by)
         by_energies = np.zeros(len(batch.species)) if energies is None else energies.copy()
         for of_system in (energy, interaction):
