@@ -71,7 +71,7 @@ class TrainingKernel:
                 raise unknown("output of the kernels", name, OUTPUTS)
         batch = self._batch(numbers, positions, cell, system, edge_index, shifts, marks)
         found: Any = _Evaluation.apply(self, batch, "stress" in wanted, *self.weights)
-        out = dict(zip(("energies", "energy", "interaction", "forces", "stress"), found, strict=True))
+        out: dict[str, Tensor] = dict(zip(("energies", "energy", "interaction", "forces", "stress"), found, strict=True))
         out["derivative"] = out["forces"]
         always = ("energies", "energy", "interaction")
         return {name: value for name, value in out.items() if name in always or name in wanted}
@@ -102,7 +102,7 @@ class TrainingKernel:
         versions = [weight._version for weight in self.weights]
         if versions != self._versions:
             with torch.no_grad():
-                torch._foreach_copy_(self._views, self.weights)
+                torch._foreach_copy_(self._views, self.weights)  # pyright: ignore[reportPrivateImportUsage]
             self.kernel.call("update", self._flat_array)
             self._versions = versions
 

@@ -144,22 +144,44 @@ void sum_neighbors(const Model<T>& model, const Structure& s, const Layer<T>& la
   dual_couple(model, layer, a, kept, found, false);
 }
 
+// to[b K + k] += the sums of d[b]' · of[k] + d[b] · of[k]' over `wide` numbers, lane by lane, for B rows d and K rows of;
+// d_half and of_half lie between values and derivatives.
+template <class T, int B, int K>
+MDPOT_INLINE void add_overlaps(int wide, const T* d, int d_half, const T* of, int of_half, T* to, int to_row) {
+  Vector<T> sum[B][K];
+  for (int b = 0; b < B; b++)
+    for (int k = 0; k < K; k++) sum[b][k] = load<T>(to + (b * to_row + k) * LANES<T>);
+  for (int half = 0; half < 2; half++)
+    for (int c = 0; c < wide; c += LANES<T>) {
+      Vector<T> left[B];
+      for (int b = 0; b < B; b++) left[b] = load<T>(d + (1 - half) * d_half + b * wide + c);
+      for (int k = 0; k < K; k++) {
+        const Vector<T> right = load<T>(of + half * of_half + k * wide + c);
+        for (int b = 0; b < B; b++) sum[b][k] += left[b] * right;
+      }
+    }
+  for (int b = 0; b < B; b++)
+    for (int k = 0; k < K; k++) store<T>(to + (b * to_row + k) * LANES<T>, sum[b][k]);
+}
+
 // radial [(l, b, k)][LANES] += dfound(l, b)' · sums(l, k) + dfound(l, b) · sums(l, k)', for one atom.
 template <class T>
 void add_radial(const Sizes& z, int columns, const T* dfound, const T* sums, T* radial) {
-  for (int half = 0; half < 2; half++)
-    for (int l = 0; l <= z.order; l++) {
-      const int wide = (2 * l + 1) * columns;
-      const T* d = dfound + ((1 - half) * z.components + l * l) * z.radial * columns;
-      const T* of = sums + (half * z.components + l * l) * z.basis * columns;
-      for (int b = 0; b < z.radial; b++)
-        for (int k = 0; k < z.basis; k++) {
-          T* to = radial + ((l * z.radial + b) * z.basis + k) * LANES<T>;
-          Vector<T> sum = load<T>(to);
-          for (int c = 0; c < wide; c += LANES<T>) sum += load<T>(d + b * wide + c) * load<T>(of + k * wide + c);
-          store<T>(to, sum);
-        }
+  const int B = z.radial, K = z.basis, d_half = z.components * B * columns, of_half = z.components * K * columns;
+  for (int l = 0; l <= z.order; l++) {
+    const int wide = (2 * l + 1) * columns;
+    const T *d = dfound + l * l * B * columns, *of = sums + l * l * K * columns;
+    T* to = radial + l * B * K * LANES<T>;
+    int b = 0;
+    for (; b + 2 <= B; b += 2, d += 2 * wide, to += 2 * K * LANES<T>) {
+      int k = 0;
+      for (; k + 4 <= K; k += 4)
+        add_overlaps<T, 2, 4>(wide, d, d_half, of + k * wide, of_half, to + k * LANES<T>, K);
+      for (; k < K; k++) add_overlaps<T, 2, 1>(wide, d, d_half, of + k * wide, of_half, to + k * LANES<T>, K);
     }
+    for (int k = 0; b < B && k < K; k++)
+      add_overlaps<T, 1, 1>(wide, d, d_half, of + k * wide, of_half, to + k * LANES<T>, K);
+  }
 }
 
 // From derivatives by an atom's moments, which are in `kept`, to those by the radial weights and by what neighbors
