@@ -2,6 +2,7 @@
 // back. In the scratch, moments_of[degree] is [2 degree + 1][BLOCK][stride].
 #pragma once
 
+#include "angular_tables.h"
 #include "neighbors.h"
 
 namespace mdpot {
@@ -41,13 +42,13 @@ void gather(const Model<T>& model, const Structure& s, const T* sent, const Neig
     }
 }
 
-// Vectors of 16, 32 or 64 bytes: `channels` may be fewer than the lanes of the widest.
+// each(c) for the channels, as many at a time as a vector of 16, 32 or 64 bytes holds: `channels` may be fewer than the
+// lanes of the widest.
 template <class T, int BYTES, class F> void couple_wide(int channels, F&& each) {
-  constexpr int L = BYTES / sizeof(T);
-  for (int c = 0; c < channels; c += L) each(c, typename Register<T, BYTES>::Float{});
+  for (int c = 0; c < channels; c += BYTES / int(sizeof(T))) each(c, typename Register<T, BYTES>::Float{});
 }
 
-template <class T, class F> void couple(int channels, F&& each) {
+template <class T, class F> MDPOT_INLINE void couple(int channels, F&& each) {
   const int bytes = channels * sizeof(T);
 #if MDPOT_VECTOR_BYTES >= 64
   if (bytes % 64 == 0) return couple_wide<T, 64>(channels, each);
@@ -59,56 +60,56 @@ template <class T, class F> void couple(int channels, F&& each) {
   couple_wide<T, 16>(channels, each);
 }
 
-// Sums of terms, each of them [n_radial][channels] numbers: from(term) points to what it multiplies, `row` apart for
-// each radial function, and the sums go `to_row` apart. Two radial functions at a time, for the sake of the overhead;
-// of an odd number the last is computed twice.
-template <class T, class Terms, class From>
-void add_terms(int n_radial, int channels, const Terms& terms, From&& from, T* to, int to_row) {
-  for (int b = 0; b < n_radial; b += 2) {
-    const int other = b + 1 < n_radial ? b + 1 : b;
-    couple<T>(channels, [&](int c, auto sum) {
-      decltype(sum) second = sum, value;
-      for (const auto& term : terms) {
-        const auto [at, row] = from(term);
-        memcpy(&value, at + b * row + c, sizeof value);
-        sum += term.coefficient * value;
-        memcpy(&value, at + other * row + c, sizeof value);
-        second += term.coefficient * value;
-      }
-      memcpy(to + b * to_row + c, &sum, sizeof sum);
-      memcpy(to + other * to_row + c, &second, sizeof second);
-    });
-  }
+// Where the moments of an atom that one row of the messages gives begin, [n_radial][channels].
+template <class T, int ORDER>
+void message_places(const Model<T>& model, const Layer<T>& layer, int a, const Scratch<T>& scratch, T** places) {
+  constexpr auto rows = Angular<ORDER>::message_rows;
+  for (size_t r = 0; r < rows.size(); r++)
+    places[r] = scratch.moments_of[rows[r].degree] + (rows[r].m * BLOCK + a) * layer.stride[rows[r].degree] +
+                rows[r].path * model.sizes.radial * layer.channels;
 }
 
 // Moments of harmonics and channels, found [(m, b)][(s, c)], as those of each degree that the mixing weights take.
-template <class T> void couple_moments(const Model<T>& model, const Layer<T>& layer, int a, Scratch<T>& scratch) {
+template <class T, int ORDER>
+void couple_moments(const Model<T>& model, const Layer<T>& layer, int a, Scratch<T>& scratch) {
+  constexpr auto terms = Angular<ORDER>::messages;
+  constexpr int ROWS = Angular<ORDER>::message_rows.size();
   const int B = model.sizes.radial, C = layer.channels, columns = layer.columns;
-  const T* found = scratch.found.data();
-  for (int l = 0; l <= model.sizes.order; l++) {
-    const int paths = model.couplings.paths[l];
-    for (int m = 0; m <= 2 * l; m++)
-      for (int path = 0; path < paths; path++)
-        add_terms<T>(
-            B, C, model.couplings.forward[l][m * paths + path],
-            [&](const Term<T>& term) { return std::pair(found + term.first * B * columns + term.second * C, columns); },
-            scratch.moments_of[l] + (m * BLOCK + a) * layer.stride[l] + path * B * C, C);
-  }
+  T* to[ROWS];
+  message_places<T, ORDER>(model, layer, a, scratch, to);
+  for (int b = 0; b < B; b++)
+    couple<T>(C, [&](int c, auto zero) MDPOT_INLINE_LAMBDA {
+      const T* found = scratch.found.data() + b * columns + c;
+      decltype(zero) sums[ROWS], value;
+      for (auto& sum : sums) sum = zero;
+      unrolled<terms.size()>([&](auto t) MDPOT_INLINE_LAMBDA {
+        constexpr AngularTerm term = terms[t];
+        memcpy(&value, found + term.first * B * columns + term.second * C, sizeof value);
+        sums[term.row] += T(term.coefficient) * value;
+      });
+      for (int r = 0; r < ROWS; r++) memcpy(to[r] + b * C + c, &sums[r], sizeof zero);
+    });
 }
 
-template <class T> void couple_back(const Model<T>& model, const Layer<T>& layer, int a, Scratch<T>& scratch) {
+template <class T, int ORDER>
+void couple_back(const Model<T>& model, const Layer<T>& layer, int a, Scratch<T>& scratch) {
+  constexpr auto terms = Angular<ORDER>::messages;
+  constexpr int ROWS = Angular<ORDER>::message_rows.size(), M = (ORDER + 1) * (ORDER + 1);
   const int B = model.sizes.radial, C = layer.channels, columns = layer.columns;
-  T* const* moments_of = scratch.moments_of.data();
-  const int* stride = layer.stride.data();
-  for (int k = 0; k < model.sizes.components * 4; k++)
-    add_terms<T>(
-        B, C, model.couplings.back[k],
-        [&](const auto& source) {
-          return std::pair(static_cast<const T*>(moments_of[source.degree]) +
-                               (source.m * BLOCK + a) * stride[source.degree] + source.path * B * C,
-                           C);
-        },
-        scratch.found.data() + k / 4 * B * columns + k % 4 * C, columns);
+  T* from[ROWS];
+  message_places<T, ORDER>(model, layer, a, scratch, from);
+  for (int b = 0; b < B; b++)
+    couple<T>(C, [&](int c, auto zero) MDPOT_INLINE_LAMBDA {
+      T* found = scratch.found.data() + b * columns + c;
+      decltype(zero) sums[4 * M], rows[ROWS];
+      for (auto& sum : sums) sum = zero;
+      for (int r = 0; r < ROWS; r++) memcpy(&rows[r], from[r] + b * C + c, sizeof zero);
+      unrolled<terms.size()>([&](auto t) MDPOT_INLINE_LAMBDA {
+        constexpr AngularTerm term = terms[t];
+        sums[4 * term.first + term.second] += T(term.coefficient) * rows[term.row];
+      });
+      for (int k = 0; k < 4 * M; k++) memcpy(found + k / 4 * B * columns + k % 4 * C, &sums[k], sizeof zero);
+    });
 }
 
 // The first layer's moments have no couplings: a copy between found [(m, b)][columns] and those of each degree.
@@ -132,11 +133,12 @@ void sum_sent(const Model<T>& model, const Structure& s, const Layer<T>& layer, 
   edge_functions<T, ORDER>(model, edges, scratch, at.radial, at.angular, false);
   edge_basis<T, ORDER>(z.radial, n, at.radial, at.angular, at.basis);
   gather(model, s, sent, edges, columns, scratch, at.sent_back);
-  multiply<T>(z.rows(), columns, n, {at.basis, n}, scratch.gathered.data(), columns, scratch.found.data(), columns);
+  multiply<T>(z.rows(), columns, edges.count, {at.basis, n}, scratch.gathered.data(), columns, scratch.found.data(),
+              columns);
   if (layer.first)
     copy_moments(model, layer, a, scratch, false);
   else
-    couple_moments(model, layer, a, scratch);
+    couple_moments<T, ORDER>(model, layer, a, scratch);
 }
 
 // From derivatives by an atom's moments, in moments_of, to those by its neighbors' vectors and, into dsent, by what
@@ -151,7 +153,7 @@ void sum_sent_back(const Model<T>& model, const Structure& s, const Layer<T>& la
   if (layer.first)
     copy_moments(model, layer, a, scratch, true);
   else
-    couple_back(model, layer, a, scratch);
+    couple_back<T, ORDER>(model, layer, a, scratch);
   if (fresh) {
     bessel_functions<T>(edges.distance, n, z.basis, model.frequency, model.cutoff, model.norm, scratch.bessel.data(),
                         scratch.slope.data());
