@@ -57,6 +57,14 @@ def messages(order: int) -> list[tuple[int, int, int, float]]:
     return [(int(r), int(c) // 4, int(c) % 4, _number(float(table[r, c]))) for r, c in zip(*np.nonzero(table), strict=True)]
 
 
+def messages_by_source(order: int) -> list[tuple[int, int, int, float]]:
+    """The same in the order of the components; those that are in no sum with the coefficient zero."""
+    found = {(m, s): [] for m in range((order + 1) ** 2) for s in range(4)}
+    for term in messages(order):
+        found[term[1:3]].append(term)
+    return [term for source, terms in found.items() for term in terms or [(0, *source, 0.0)]]
+
+
 def message_rows(order: int) -> list[tuple[int, int, int]]:
     """(degree, path, m) of the messages' rows."""
     degrees = range(order + 1)
@@ -81,6 +89,7 @@ def written() -> str:
             "AngularTerm products": products(order),
             "MessageRow message_rows": message_rows(order),
             "AngularTerm messages": messages(order),
+            "AngularTerm messages_by_source": messages_by_source(order),
         }
         rows = 1 + max(row for row, *_ in tables["AngularTerm products"])
         text += f"\ntemplate <> struct Angular<{order}> {{\n  static constexpr int product_row_count = {rows};\n"

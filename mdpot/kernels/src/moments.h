@@ -80,35 +80,39 @@ void couple_moments(const Model<T>& model, const Layer<T>& layer, int a, Scratch
   for (int b = 0; b < B; b++)
     couple<T>(C, [&](int c, auto zero) MDPOT_INLINE_LAMBDA {
       const T* found = scratch.found.data() + b * columns + c;
-      decltype(zero) sums[ROWS], value;
-      for (auto& sum : sums) sum = zero;
+      decltype(zero) sum = zero, value;
       unrolled<terms.size()>([&](auto t) MDPOT_INLINE_LAMBDA {
         constexpr AngularTerm term = terms[t];
         memcpy(&value, found + term.first * B * columns + term.second * C, sizeof value);
-        sums[term.row] += T(term.coefficient) * value;
+        sum += T(term.coefficient) * value;
+        if constexpr (t + 1 < terms.size())
+          if constexpr (terms[t + 1].row == term.row) return;
+        memcpy(to[term.row] + b * C + c, &sum, sizeof sum);
+        sum = zero;
       });
-      for (int r = 0; r < ROWS; r++) memcpy(to[r] + b * C + c, &sums[r], sizeof zero);
     });
 }
 
 template <class T, int ORDER>
 void couple_back(const Model<T>& model, const Layer<T>& layer, int a, Scratch<T>& scratch) {
-  constexpr auto terms = Angular<ORDER>::messages;
-  constexpr int ROWS = Angular<ORDER>::message_rows.size(), M = (ORDER + 1) * (ORDER + 1);
+  constexpr auto terms = Angular<ORDER>::messages_by_source;
+  constexpr int ROWS = Angular<ORDER>::message_rows.size();
   const int B = model.sizes.radial, C = layer.channels, columns = layer.columns;
   T* from[ROWS];
   message_places<T, ORDER>(model, layer, a, scratch, from);
   for (int b = 0; b < B; b++)
     couple<T>(C, [&](int c, auto zero) MDPOT_INLINE_LAMBDA {
       T* found = scratch.found.data() + b * columns + c;
-      decltype(zero) sums[4 * M], rows[ROWS];
-      for (auto& sum : sums) sum = zero;
+      decltype(zero) rows[ROWS], sum = zero;
       for (int r = 0; r < ROWS; r++) memcpy(&rows[r], from[r] + b * C + c, sizeof zero);
       unrolled<terms.size()>([&](auto t) MDPOT_INLINE_LAMBDA {
         constexpr AngularTerm term = terms[t];
-        sums[4 * term.first + term.second] += T(term.coefficient) * rows[term.row];
+        if constexpr (term.coefficient != 0) sum += T(term.coefficient) * rows[term.row];
+        if constexpr (t + 1 < terms.size())
+          if constexpr (terms[t + 1].first == term.first && terms[t + 1].second == term.second) return;
+        memcpy(found + term.first * B * columns + term.second * C, &sum, sizeof sum);
+        sum = zero;
       });
-      for (int k = 0; k < 4 * M; k++) memcpy(found + k / 4 * B * columns + k % 4 * C, &sums[k], sizeof zero);
     });
 }
 
