@@ -54,7 +54,8 @@ def products(order: int) -> list[tuple[int, int, int, float]]:
 def messages(order: int) -> list[tuple[int, int, int, float]]:
     """(row, component of the harmonics, component of what is sent, coefficient)."""
     table = message_table(order).numpy()
-    return [(int(r), int(c) // 4, int(c) % 4, _number(float(table[r, c]))) for r, c in zip(*np.nonzero(table), strict=True)]
+    places = zip(*np.nonzero(table), strict=True)
+    return [(int(r), int(c) // 4, int(c) % 4, _number(float(table[r, c]))) for r, c in places]
 
 
 def messages_by_source(order: int) -> list[tuple[int, int, int, float]]:
