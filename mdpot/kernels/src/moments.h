@@ -179,26 +179,7 @@ void sum_sent_back(const Model<T>& model, const Structure& s, const Layer<T>& la
       for (int c = 0; c < columns; c += LANES<T>) store<T>(to + c, load<T>(to + c) + load<T>(from + c));
     }
   }
-  for (int k = 0; k < n; k += LANES<T>)
-    for (int l = 0, m = 0; l <= ORDER; l++) {
-      Vector<T> Y[2 * ORDER + 1], dY[2 * ORDER + 1];
-      for (int i = 0; i <= 2 * l; i++) {
-        Y[i] = load<T>(at.angular + (m + i) * n + k);
-        dY[i] = all<T>(0);
-      }
-      for (int b = 0; b < z.radial; b++) {
-        const Vector<T> R = load<T>(at.radial + (l * z.radial + b) * n + k);
-        Vector<T> dR = all<T>(0);
-        for (int i = 0; i <= 2 * l; i++) {
-          const Vector<T> d = load<T>(dbasis + ((m + i) * z.radial + b) * n + k);
-          dR += d * Y[i];
-          dY[i] += d * R;
-        }
-        store<T>(scratch.dradial.data() + (l * z.radial + b) * n + k, dR);
-      }
-      for (int i = 0; i <= 2 * l; i++) store<T>(scratch.dangular.data() + (m + i) * n + k, dY[i]);
-      m += 2 * l + 1;
-    }
+  basis_back<T, ORDER>(z.radial, n, at.radial, at.angular, dbasis, scratch.dradial.data(), scratch.dangular.data());
   edge_gradient<T, ORDER>(model, edges, scratch, scratch.dradial.data(), scratch.dangular.data(), add);
 }
 

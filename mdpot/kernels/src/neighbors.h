@@ -101,6 +101,31 @@ template <class T, int ORDER> void edge_basis(int n_radial, int n, const T* radi
           store<T>(basis + k, load<T>(radial + (l * n_radial + b) * n + k) * load<T>(angular + m * n + k));
 }
 
+// From derivatives by the basis to those by R and Y.
+template <class T, int ORDER>
+void basis_back(int n_radial, int n, const T* radial, const T* angular, const T* dbasis, T* dradial, T* dangular) {
+  for (int k = 0; k < n; k += LANES<T>)
+    unrolled<ORDER + 1>([&](auto l) MDPOT_INLINE_LAMBDA {
+      constexpr int first = l * l, M = 2 * l + 1;
+      Vector<T> Y[M], dY[M];
+      for (int m = 0; m < M; m++) {
+        Y[m] = load<T>(angular + (first + m) * n + k);
+        dY[m] = all<T>(0);
+      }
+      for (int b = 0; b < n_radial; b++) {
+        const Vector<T> R = load<T>(radial + (l * n_radial + b) * n + k);
+        Vector<T> dR = all<T>(0);
+        for (int m = 0; m < M; m++) {
+          const Vector<T> d = load<T>(dbasis + ((first + m) * n_radial + b) * n + k);
+          dR += d * Y[m];
+          dY[m] += d * R;
+        }
+        store<T>(dradial + (l * n_radial + b) * n + k, dR);
+      }
+      for (int m = 0; m < M; m++) store<T>(dangular + (first + m) * n + k, dY[m]);
+    });
+}
+
 // From derivatives by R and Y to those by the neighbors' vectors, added to what the edges hold, or instead of it.
 // scratch.slope must be of these edges.
 template <class T, int ORDER>
