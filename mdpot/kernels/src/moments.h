@@ -179,18 +179,26 @@ void sum_sent_back(const Model<T>& model, const Structure& s, const Layer<T>& la
       for (int c = 0; c < columns; c += LANES<T>) store<T>(to + c, load<T>(to + c) + load<T>(from + c));
     }
   }
-  basis_back<T, ORDER>(z.radial, n, at.radial, at.angular, dbasis, scratch.dradial.data(), scratch.dangular.data());
+  const auto by_basis = [&](int k, int l, int m, int b) MDPOT_INLINE_LAMBDA {
+    return load<T>(dbasis + ((l * l + m) * z.radial + b) * n + k);
+  };
+  basis_back<T, ORDER>(z.radial, n, at.radial, at.angular, by_basis, scratch.dradial.data(), scratch.dangular.data());
   edge_gradient<T, ORDER>(model, edges, scratch, scratch.dradial.data(), scratch.dangular.data(), add);
+}
+
+// masks [element][n]: one at the neighbors of the element, zero at the others.
+template <class T> void find_masks(const Model<T>& model, const Neighbors<T>& edges, T* masks) {
+  for (int e = 0; e < model.sizes.elements; e++, masks += edges.n)
+    for (int k = 0; k < edges.n; k += LANES<T>)
+      store<T>(masks + k, load<T>(edges.kind + k) == T(e) ? all<T>(1) : all<T>(0));
 }
 
 // masked [(l, b, element)][n]: the radial functions of the neighbors of each element, zero at the others.
 template <class T>
-void mask_radial(const Model<T>& model, const Structure& s, const Neighbors<T>& edges, const T* radial,
-                 Scratch<T>& scratch) {
+void mask_radial(const Model<T>& model, const Neighbors<T>& edges, const T* radial, Scratch<T>& scratch) {
   const Sizes& z = model.sizes;
   const int n = edges.n;
-  memset(scratch.masks.data(), 0, sizeof(T) * z.elements * n);
-  for (int k = 0; k < edges.count; k++) scratch.masks[s.species[edges.atom[k]] * n + k] = 1;
+  find_masks(model, edges, scratch.masks.data());
   T* to = scratch.masked.data();
   for (int row = 0; row < (z.order + 1) * z.radial; row++)
     for (int e = 0; e < z.elements; e++, to += n)
@@ -200,40 +208,31 @@ void mask_radial(const Model<T>& model, const Structure& s, const Neighbors<T>& 
 
 // Moments of one atom for each element, which the folded weights of the first layer take.
 template <class T, int ORDER>
-void sum_elements(const Model<T>& model, const Structure& s, const Neighbors<T>& edges, int a, size_t most,
-                  Scratch<T>& scratch) {
+void sum_elements(const Model<T>& model, const Neighbors<T>& edges, int a, size_t most, Scratch<T>& scratch) {
   const int n = edges.n, depth = model.start.depth, stride = model.start.stride;
   const EdgePlaces<T> at = places(model, scratch, a, most, 0);
   edge_functions<T, ORDER>(model, edges, scratch, at.radial, at.angular, false);
-  mask_radial(model, s, edges, at.radial, scratch);
+  mask_radial(model, edges, at.radial, scratch);
   for (int l = 0; l <= ORDER; l++)
     inner_products<T>(2 * l + 1, depth, n, at.angular + l * l * n, scratch.masked.data() + l * depth * n,
                       scratch.moments_of[l] + a * stride, BLOCK * stride);
 }
 
 template <class T, int ORDER>
-void sum_elements_back(const Model<T>& model, const Structure& s, const Neighbors<T>& edges, int a, size_t most,
-                       Scratch<T>& scratch, bool add) {
+void sum_elements_back(const Model<T>& model, const Neighbors<T>& edges, int a, size_t most, Scratch<T>& scratch,
+                       bool add) {
   const Sizes& z = model.sizes;
-  const int n = edges.n, depth = model.start.depth, stride = model.start.stride;
+  const int n = edges.n, stride = model.start.stride;
   const EdgePlaces<T> at = places(model, scratch, a, most, 0);
   edge_functions<T, ORDER>(model, edges, scratch, at.radial, at.angular, true);
-  mask_radial(model, s, edges, at.radial, scratch);
-  for (int l = 0; l <= ORDER; l++) {
-    const Left<T> by_moment{scratch.moments_of[l] + a * stride, BLOCK * stride};
-    const T* angular = at.angular + l * l * n;
-    T* dmasked = scratch.dbasis.data();
-    multiply<T>(2 * l + 1, n, depth, by_moment, scratch.masked.data() + l * depth * n, n,
-                scratch.dangular.data() + l * l * n, n);
-    multiply<T>(depth, n, 2 * l + 1, {by_moment.data, 1, BLOCK * stride}, angular, n, dmasked, n);
-    for (int b = 0; b < z.radial; b++)
-      for (int k = 0; k < n; k += LANES<T>) {
-        Vector<T> d = all<T>(0);
-        for (int e = 0; e < z.elements; e++)
-          d += load<T>(dmasked + (b * z.elements + e) * n + k) * load<T>(&scratch.masks[e * n + k]);
-        store<T>(scratch.dradial.data() + (l * z.radial + b) * n + k, d);
-      }
-  }
+  find_masks(model, edges, scratch.masks.data());
+  const auto by_basis = [&](int k, int l, int m, int b) MDPOT_INLINE_LAMBDA {
+    const T* by_moment = scratch.moments_of[l] + (m * BLOCK + a) * stride + b * z.elements;
+    Vector<T> found = by_moment[0] * load<T>(&scratch.masks[k]);
+    for (int e = 1; e < z.elements; e++) found += by_moment[e] * load<T>(&scratch.masks[e * n + k]);
+    return found;
+  };
+  basis_back<T, ORDER>(z.radial, n, at.radial, at.angular, by_basis, scratch.dradial.data(), scratch.dangular.data());
   edge_gradient<T, ORDER>(model, edges, scratch, scratch.dradial.data(), scratch.dangular.data(), add);
 }
 

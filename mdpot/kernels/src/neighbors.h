@@ -56,6 +56,7 @@ bool select_neighbors(const Structure& s, const Translations& translations, cons
     to.y[count] = T(y);
     to.z[count] = T(z);
     to.distance[count] = T(square);
+    to.kind[count] = T(s.species[j]);
     count += square < limit;
   }
   state.count[atom] = count;
@@ -65,6 +66,7 @@ bool select_neighbors(const Structure& s, const Translations& translations, cons
     to.x[k] = model.cutoff;
     to.y[k] = to.z[k] = 0;
     to.distance[k] = model.cutoff * model.cutoff;
+    to.kind[k] = -1;
   }
   to.n = padded<T>(count);
   for (int k = 0; k < to.n; k += LANES<T>) {
@@ -101,9 +103,9 @@ template <class T, int ORDER> void edge_basis(int n_radial, int n, const T* radi
           store<T>(basis + k, load<T>(radial + (l * n_radial + b) * n + k) * load<T>(angular + m * n + k));
 }
 
-// From derivatives by the basis to those by R and Y.
-template <class T, int ORDER>
-void basis_back(int n_radial, int n, const T* radial, const T* angular, const T* dbasis, T* dradial, T* dangular) {
+// From derivatives by the basis, by_basis(k, l, m, b) of the neighbors from k on, to those by R and Y.
+template <class T, int ORDER, class F>
+void basis_back(int n_radial, int n, const T* radial, const T* angular, F&& by_basis, T* dradial, T* dangular) {
   for (int k = 0; k < n; k += LANES<T>)
     unrolled<ORDER + 1>([&](auto l) MDPOT_INLINE_LAMBDA {
       constexpr int first = l * l, M = 2 * l + 1;
@@ -116,7 +118,7 @@ void basis_back(int n_radial, int n, const T* radial, const T* angular, const T*
         const Vector<T> R = load<T>(radial + (l * n_radial + b) * n + k);
         Vector<T> dR = all<T>(0);
         for (int m = 0; m < M; m++) {
-          const Vector<T> d = load<T>(dbasis + ((first + m) * n_radial + b) * n + k);
+          const Vector<T> d = by_basis(k, l, m, b);
           dR += d * Y[m];
           dY[m] += d * R;
         }
