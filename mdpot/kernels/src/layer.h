@@ -86,7 +86,7 @@ template <class T, int ORDER> void layer_forward(Sweep<T>& s, int index, size_t 
     if (layer.first && s.folds())
       sum_elements<T, ORDER>(s.model, edges, a, s.most, s.scratch);
     else
-      sum_sent<T, ORDER>(s.model, s.structure, layer, s.sent(index), edges, a, s.most, s.scratch);
+      sum_sent<T, ORDER>(s.model, s.structure, layer, s.sent(index), edges, a, s.most, s.scratch, layer.last);
   }
   mix(s, layer, kept.y, false);
   if (!layer.first)

@@ -9,13 +9,14 @@ namespace mdpot {
 
 // Edge functions of one atom of a block, in the scratch's place for it.
 template <class T> struct EdgePlaces {
-  T *radial, *angular, *basis, *sent_back;
+  T *radial, *slope, *angular, *basis, *sent_back;
 };
 
 template <class T> EdgePlaces<T> places(const Model<T>& model, Scratch<T>& scratch, int a, size_t most, int columns) {
   const Sizes& z = model.sizes;
-  return {&scratch.radial[a * (z.order + 1) * z.radial * most], &scratch.angular[a * z.components * most],
-          &scratch.basis[a * z.rows() * most], &scratch.sent_back[a * columns * most]};
+  return {&scratch.radial[a * (z.order + 1) * z.radial * most], &scratch.slope[a * z.basis * most],
+          &scratch.angular[a * z.components * most], &scratch.basis[a * z.rows() * most],
+          &scratch.sent_back[a * columns * most]};
 }
 
 // Rows of what the neighbors send into scratch.gathered [n][columns], and transposed into sent_back [columns][n].
@@ -127,14 +128,15 @@ template <class T> void copy_moments(const Model<T>& model, const Layer<T>& laye
     }
 }
 
-// Moments of one atom whose neighbors send `columns` numbers each (all layers, where nothing is folded).
+// Moments of one atom whose neighbors send `columns` numbers each (all layers, where nothing is folded). `slope`: for
+// `sum_sent_back`, right after, the edge functions are kept with their derivatives.
 template <class T, int ORDER>
 void sum_sent(const Model<T>& model, const Structure& s, const Layer<T>& layer, const T* sent,
-              const Neighbors<T>& edges, int a, size_t most, Scratch<T>& scratch) {
+              const Neighbors<T>& edges, int a, size_t most, Scratch<T>& scratch, bool slope) {
   const Sizes& z = model.sizes;
   const int n = edges.n, columns = layer.columns;
   const EdgePlaces<T> at = places(model, scratch, a, most, columns);
-  edge_functions<T, ORDER>(model, edges, scratch, at.radial, at.angular, false);
+  edge_functions<T, ORDER>(model, edges, scratch, at.radial, at.angular, slope ? at.slope : nullptr);
   edge_basis<T, ORDER>(z.radial, n, at.radial, at.angular, at.basis);
   gather(model, s, sent, edges, columns, scratch, at.sent_back);
   multiply<T>(z.rows(), columns, edges.count, {at.basis, n}, scratch.gathered.data(), columns, scratch.found.data(),
@@ -158,11 +160,8 @@ void sum_sent_back(const Model<T>& model, const Structure& s, const Layer<T>& la
     copy_moments(model, layer, a, scratch, true);
   else
     couple_back<T, ORDER>(model, layer, a, scratch);
-  if (fresh) {
-    bessel_functions<T>(edges.distance, n, z.basis, model.frequency, model.cutoff, model.norm, scratch.bessel.data(),
-                        scratch.slope.data());
-  } else {
-    edge_functions<T, ORDER>(model, edges, scratch, at.radial, at.angular, true);
+  if (!fresh) {
+    edge_functions<T, ORDER>(model, edges, scratch, at.radial, at.angular, at.slope);
     if (dsent) edge_basis<T, ORDER>(z.radial, n, at.radial, at.angular, at.basis);
     gather(model, s, sent, edges, columns, scratch, at.sent_back);
   }
@@ -183,7 +182,7 @@ void sum_sent_back(const Model<T>& model, const Structure& s, const Layer<T>& la
     return load<T>(dbasis + ((l * l + m) * z.radial + b) * n + k);
   };
   basis_back<T, ORDER>(z.radial, n, at.radial, at.angular, by_basis, scratch.dradial.data(), scratch.dangular.data());
-  edge_gradient<T, ORDER>(model, edges, scratch, scratch.dradial.data(), scratch.dangular.data(), add);
+  edge_gradient<T, ORDER>(model, edges, scratch, at.slope, scratch.dradial.data(), scratch.dangular.data(), add);
 }
 
 // masks [element][n]: one at the neighbors of the element, zero at the others.
@@ -211,7 +210,7 @@ template <class T, int ORDER>
 void sum_elements(const Model<T>& model, const Neighbors<T>& edges, int a, size_t most, Scratch<T>& scratch) {
   const int n = edges.n, depth = model.start.depth, stride = model.start.stride;
   const EdgePlaces<T> at = places(model, scratch, a, most, 0);
-  edge_functions<T, ORDER>(model, edges, scratch, at.radial, at.angular, false);
+  edge_functions<T, ORDER>(model, edges, scratch, at.radial, at.angular, nullptr);
   mask_radial(model, edges, at.radial, scratch);
   for (int l = 0; l <= ORDER; l++)
     inner_products<T>(2 * l + 1, depth, n, at.angular + l * l * n, scratch.masked.data() + l * depth * n,
@@ -224,7 +223,7 @@ void sum_elements_back(const Model<T>& model, const Neighbors<T>& edges, int a, 
   const Sizes& z = model.sizes;
   const int n = edges.n, stride = model.start.stride;
   const EdgePlaces<T> at = places(model, scratch, a, most, 0);
-  edge_functions<T, ORDER>(model, edges, scratch, at.radial, at.angular, true);
+  edge_functions<T, ORDER>(model, edges, scratch, at.radial, at.angular, at.slope);
   find_masks(model, edges, scratch.masks.data());
   const auto by_basis = [&](int k, int l, int m, int b) MDPOT_INLINE_LAMBDA {
     const T* by_moment = scratch.moments_of[l] + (m * BLOCK + a) * stride + b * z.elements;
@@ -233,7 +232,7 @@ void sum_elements_back(const Model<T>& model, const Neighbors<T>& edges, int a, 
     return found;
   };
   basis_back<T, ORDER>(z.radial, n, at.radial, at.angular, by_basis, scratch.dradial.data(), scratch.dangular.data());
-  edge_gradient<T, ORDER>(model, edges, scratch, scratch.dradial.data(), scratch.dangular.data(), add);
+  edge_gradient<T, ORDER>(model, edges, scratch, at.slope, scratch.dradial.data(), scratch.dangular.data(), add);
 }
 
 }  // namespace mdpot

@@ -139,7 +139,8 @@ template <class T> struct Scratch {
     angular.grow(BLOCK * M * most);
     basis.grow(BLOCK * MB * most);
     sent_back.grow(BLOCK * columns * most);
-    for (auto* array : {&bessel, &slope, &dbessel}) array->grow(z.basis * most);
+    slope.grow(BLOCK * z.basis * most);
+    for (auto* array : {&bessel, &dbessel}) array->grow(z.basis * most);
     if (model.start.folds) {
       masks.grow(elements * most);
       masked.grow(NR * elements * most);
