@@ -3,7 +3,7 @@
 #pragma once
 
 #include "matrix.h"
-#include "model.h"
+#include "products.h"
 
 namespace mdpot {
 
@@ -27,6 +27,7 @@ template <class T> MDPOT_INLINE void store_dual(T* to, size_t half, Dual<T> x) {
   store<T>(to, x.value);
   store<T>(to + half, x.slope);
 }
+template <class T> MDPOT_INLINE void store_as(T* to, int run, Dual<T> x) { store_dual<T>(to, run, x); }
 
 // Rows of a block: those of the values, and those of the derivatives.
 constexpr int DUAL_ROWS = 2 * BLOCK;

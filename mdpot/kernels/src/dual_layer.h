@@ -94,7 +94,7 @@ template <class T, int ORDER> void dual_forward(DualSweep<T>& s, int index, size
   }
   dual_normalize(z, kept.y, kept.factor);
   memcpy(inputs, kept.y, sizeof(T) * features);
-  dual_multiply_features(s.model, kept.y, s.scratch.blocks.data(), inputs + features);
+  multiply_features<T, ORDER, Dual<T>>(BLOCK * W, kept.y, s.scratch.blocks.data(), inputs + features);
   dual_start_hidden(s, layer, block, kept.hidden);
   multiply<T>(DUAL_ROWS, H, W, {kept.inputs, W, 1, layer.inputs, features}, layer.up.data(), H, kept.hidden, H, true);
   T* active = s.scratch.active.data();
@@ -107,11 +107,12 @@ template <class T, int ORDER> void dual_forward(DualSweep<T>& s, int index, size
 }
 
 // The next layer's h and x, of what `dual_forward` found.
-template <class T> void dual_update(DualSweep<T>& s, int index, size_t block, const Kept<T>& kept) {
+template <class T, int ORDER> void dual_update(DualSweep<T>& s, int index, size_t block, const Kept<T>& kept) {
   T* h = s.h(index + 1, block);
   memcpy(h, s.h(index, block), sizeof(T) * s.features());
   add_to(int(s.features()), kept.gates, T(1), h);
-  dual_apply_gates(s.model, kept.y, s.scratch.blocks.data(), kept.gates, s.x(index + 1, block));
+  const int run = BLOCK * s.model.sizes.width;
+  apply_gates<T, ORDER, Dual<T>>(run, kept.y, s.scratch.blocks.data(), kept.gates, s.x(index + 1, block));
 }
 
 // What atoms send to the next layer's sums, from its h and x.
@@ -173,8 +174,8 @@ template <class T, int ORDER> void dual_backward(DualSweep<T>& s, int index, siz
   T* dgates = s.scratch.dgates.data();
   memcpy(dgates, dh, sizeof(T) * features);
   if (dx) {
-    dual_multiply_features<T>(s.model, kept.y, blocks, nullptr);
-    dual_gates_back(s.model, kept.y, blocks, dx, dgates);
+    multiply_features<T, ORDER, Dual<T>>(BLOCK * W, kept.y, blocks, nullptr);
+    gates_back<T, ORDER, Dual<T>>(BLOCK * W, kept.y, blocks, dx, dgates);
   }
   dual_silu(kept.hidden, active, BLOCK * H);
   for (int g = 0; g < layer.outputs; g++) {
@@ -197,7 +198,10 @@ template <class T, int ORDER> void dual_backward(DualSweep<T>& s, int index, siz
   }
   T* dy = s.scratch.dy.data();
   memcpy(dy, dinputs, sizeof(T) * features);
-  dual_features_back(s.model, kept.y, blocks, dinputs + features, dx, kept.gates, dy);
+  if (dx)
+    features_back<T, ORDER, true, Dual<T>>(BLOCK * W, kept.y, blocks, dinputs + features, dx, kept.gates, dy);
+  else
+    features_back<T, ORDER, false, Dual<T>>(BLOCK * W, kept.y, blocks, dinputs + features, dx, kept.gates, dy);
   dual_normalize_back(z, kept.y, kept.factor, dy);
   if (!layer.first) memcpy(s.dx(block), dy + features, sizeof(T) * features * (z.components - 1));
   for (int l = 0; l <= z.order; l++) {

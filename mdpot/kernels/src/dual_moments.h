@@ -8,7 +8,6 @@
 #include "gradient_workspace.h"
 #include "moments.h"
 #include "neighbors.h"
-#include "products.h"
 
 namespace mdpot {
 
@@ -73,51 +72,81 @@ void dual_gather(const Model<T>& model, const Structure& s, const T* sent, const
   }
 }
 
-// Sums of radial functions, found [2][(l, b, m)][columns], to the moments of each degree that the mixing weights take,
-// or back.
-template <class T>
-void dual_couple(const Model<T>& model, const Layer<T>& layer, int a, const Kept<T>& kept, T* found, bool back) {
-  const int B = model.sizes.radial, M = model.sizes.components, C = layer.channels, columns = layer.columns;
-  // Where the sums of a component begin, and how far apart those of two radial functions are.
-  int start[MOST_COMPONENTS], apart[MOST_COMPONENTS];
-  for (int l = 0; l <= model.sizes.order; l++)
-    for (int m = 0; m <= 2 * l; m++) {
-      start[l * l + m] = (l * l * B + m) * columns;
-      apart[l * l + m] = (2 * l + 1) * columns;
-    }
-  const auto moments = [&](int l, int m, int half) {
-    return kept.moments[l] + ((2 * m + half) * BLOCK + a) * layer.stride[l];
-  };
-  for (int half = 0; half < 2; half++, found += M * B * columns)
-    for (int l = 0; l <= model.sizes.order; l++)
+// Where the sums of each component of the harmonics begin, and how far apart those of two radial functions are, in
+// found [(l, b, m)][columns].
+template <int ORDER> struct Components {
+  int start[(ORDER + 1) * (ORDER + 1)], apart[(ORDER + 1) * (ORDER + 1)];
+
+  Components(int n_radial, int columns) {
+    for (int l = 0; l <= ORDER; l++)
       for (int m = 0; m <= 2 * l; m++) {
-        const int component = l * l + m;
-        if (layer.first) {
-          for (int b = 0; b < B; b++) {
-            T *one = found + start[component] + b * apart[component], *other = moments(l, m, half) + b * C;
-            memcpy(back ? one : other, back ? other : one, sizeof(T) * C);
-          }
-        } else if (back) {
-          for (int part = 0; part < 4; part++)
-            add_terms<T>(
-                B, C, model.couplings.back[component * 4 + part],
-                [&](const auto& source) {
-                  const T* from = moments(source.degree, source.m, half) + source.path * B * C;
-                  return std::pair(from, C);
-                },
-                found + start[component] + part * C, apart[component]);
-        } else {
-          const int paths = model.couplings.paths[l];
-          for (int path = 0; path < paths; path++)
-            add_terms<T>(
-                B, C, model.couplings.forward[l][m * paths + path],
-                [&](const Term<T>& term) {
-                  const T* from = found + start[term.first] + term.second * C;
-                  return std::pair(from, apart[term.first]);
-                },
-                moments(l, m, half) + path * B * C, C);
-        }
+        start[l * l + m] = (l * l * n_radial + m) * columns;
+        apart[l * l + m] = (2 * l + 1) * columns;
       }
+  }
+};
+
+// The first layer's moments have no couplings: a copy between found and those of each degree.
+template <class T, int ORDER>
+void dual_copy(const Model<T>& model, const Layer<T>& layer, int a, int half, const Kept<T>& kept, T* found, bool back) {
+  const int B = model.sizes.radial, C = layer.channels;
+  const Components<ORDER> of(B, layer.columns);
+  for (int l = 0; l <= ORDER; l++)
+    for (int m = 0; m <= 2 * l; m++)
+      for (int b = 0; b < B; b++) {
+        T* one = found + of.start[l * l + m] + b * of.apart[l * l + m];
+        T* other = kept.moments[l] + ((2 * m + half) * BLOCK + a) * layer.stride[l] + b * C;
+        memcpy(back ? one : other, back ? other : one, sizeof(T) * C);
+      }
+}
+
+// Sums of radial functions, found, to the moments of each degree that the mixing weights take, or back.
+template <class T, int ORDER>
+void dual_couple(const Model<T>& model, const Layer<T>& layer, int a, int half, const Kept<T>& kept, T* found,
+                 bool back) {
+  constexpr auto rows = Angular<ORDER>::message_rows;
+  const int B = model.sizes.radial, C = layer.channels;
+  const Components<ORDER> of(B, layer.columns);
+  T* moments[rows.size()];
+  for (size_t r = 0; r < rows.size(); r++)
+    moments[r] = kept.moments[rows[r].degree] +
+                 ((2 * rows[r].m + half) * BLOCK + a) * layer.stride[rows[r].degree] + rows[r].path * B * C;
+  for (int b = 0; b < B; b++)
+    couple<T>(C, [&](int c, auto zero) MDPOT_INLINE_LAMBDA {
+      decltype(zero) sum = zero, value;
+      if (back) {
+        constexpr auto terms = Angular<ORDER>::messages_by_source;
+        unrolled<terms.size()>([&](auto t) MDPOT_INLINE_LAMBDA {
+          constexpr AngularTerm term = terms[t];
+          memcpy(&value, moments[term.row] + b * C + c, sizeof value);
+          if constexpr (term.coefficient != 0) sum += T(term.coefficient) * value;
+          if constexpr (t + 1 < terms.size())
+            if constexpr (terms[t + 1].first == term.first && terms[t + 1].second == term.second) return;
+          memcpy(found + of.start[term.first] + b * of.apart[term.first] + term.second * C + c, &sum, sizeof sum);
+          sum = zero;
+        });
+      } else {
+        constexpr auto terms = Angular<ORDER>::messages;
+        unrolled<terms.size()>([&](auto t) MDPOT_INLINE_LAMBDA {
+          constexpr AngularTerm term = terms[t];
+          memcpy(&value, found + of.start[term.first] + b * of.apart[term.first] + term.second * C + c, sizeof value);
+          sum += T(term.coefficient) * value;
+          if constexpr (t + 1 < terms.size())
+            if constexpr (terms[t + 1].row == term.row) return;
+          memcpy(moments[term.row] + b * C + c, &sum, sizeof sum);
+          sum = zero;
+        });
+      }
+    });
+}
+
+template <class T, int ORDER>
+void dual_exchange(const Model<T>& model, const Layer<T>& layer, int a, const Kept<T>& kept, T* found, bool back) {
+  for (int half = 0; half < 2; half++, found += model.sizes.rows() * layer.columns)
+    if (layer.first)
+      dual_copy<T, ORDER>(model, layer, a, half, kept, found, back);
+    else
+      dual_couple<T, ORDER>(model, layer, a, half, kept, found, back);
 }
 
 // Moments of one atom of a block, and the sums that they are made of.
@@ -141,7 +170,7 @@ void sum_neighbors(const Model<T>& model, const Structure& s, const Layer<T>& la
                   sums + (half * z.components + l * l) * z.basis * columns, wide,
                   found + (half * z.components + l * l) * z.radial * columns, wide);
     }
-  dual_couple(model, layer, a, kept, found, false);
+  dual_exchange<T, ORDER>(model, layer, a, kept, found, false);
 }
 
 // to[b K + k] += the sums of d[b]' · of[k] + d[b] · of[k]' over `wide` numbers, lane by lane, for B rows d and K rows of;
@@ -193,7 +222,7 @@ void sum_neighbors_back(const Model<T>& model, const Structure& s, const Layer<T
   const int n = edges.n, columns = layer.columns, rows = z.components * z.basis;
   const T* sums = kept.sums + size_t(a) * 2 * rows * columns;
   T *dfound = scratch.found.data(), *dsums = scratch.dsums.data(), *from = scratch.dsent.data();
-  dual_couple(model, layer, a, kept, dfound, true);
+  dual_exchange<T, ORDER>(model, layer, a, kept, dfound, true);
   add_radial(z, columns, dfound, sums, scratch.gradient.radial);
   for (int half = 0; half < 2; half++)
     for (int l = 0; l <= z.order; l++) {

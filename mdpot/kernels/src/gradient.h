@@ -72,7 +72,7 @@ template <class T, int ORDER> class GradientPass : public GradientEngine<T> {
   void forward(DualSweep<T>& w, int layer, size_t block) {
     const Kept<T> kept = w.kept(layer, block);
     dual_forward<T, ORDER>(w, layer, block, kept);
-    dual_update(w, layer, block, kept);
+    dual_update<T, ORDER>(w, layer, block, kept);
     dual_send(w, layer + 1, block);
   }
 
