@@ -6,6 +6,8 @@ Small networks trained on forces gain most from it: a step costs little more tha
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,6 +15,9 @@ from torch import Tensor
 
 LARGEST = 1024
 """Sides of a matrix longer than this are not preconditioned."""
+MOST_THREADS = 8
+Work = tuple[Tensor, dict[str, Any]]
+"""A parameter and its group."""
 
 
 class SOAP(torch.optim.Optimizer):
@@ -52,11 +57,30 @@ class SOAP(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One step from the gradients that the parameters hold."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, self.state[parameter], group)
+        """One step from the gradients that the parameters hold.
+
+        The matrices of small networks are too small to be split over threads, which only makes each product slower:
+        on a CPU every thread takes parameters of its own. The result does not depend on how many there are.
+        """
+        work = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        threads = torch.get_num_threads()
+        if threads == 1 or any(p.device.type != "cpu" for p, _ in work):
+            return self._update_all(work)
+        torch.set_num_threads(1)
+        try:
+            first, *others = _shares(work, min(threads, MOST_THREADS))
+            running = [_pool().submit(self._update_all, share) for share in others]
+            self._update_all(first)
+            for each in running:
+                each.result()
+        finally:
+            torch.set_num_threads(threads)
+
+    @torch.no_grad()
+    def _update_all(self, work: list[Work]) -> None:
+        for parameter, group in work:
+            assert parameter.grad is not None
+            self._update(parameter, parameter.grad, self.state[parameter], group)
 
     def _update(self, parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         matrices = parameter.ndim >= 2 and min(parameter.shape[-2:]) > 1
@@ -73,17 +97,40 @@ class SOAP(torch.optim.Optimizer):
             if state["step"] == 1:
                 _find_basis(state)
                 return
-        beta1, beta2 = group["betas"]
+        (beta1, beta2), t = group["betas"], state["step"]
         state["first"].lerp_(gradient, 1 - beta1)
-        rotated, mean = _rotate(gradient, state), _rotate(state["first"], state)
+        rotated, mean = (
+            _rotate(torch.stack([gradient, state["first"]]), state) if matrices else (gradient, state["first"])
+        )
         state["second"].mul_(beta2).addcmul_(rotated, rotated, value=1 - beta2)
-        t = state["step"]
-        root = (state["second"] / (1 - beta2**t)).sqrt_().add_(group["eps"])
-        update = _rotate_back(mean / (1 - beta1**t) / root, state)
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"])
+        root = state["second"].sqrt().mul_((1 - beta2**t) ** -0.5).add_(group["eps"])
+        update = _rotate_back(mean / root, state)
+        if group["weight_decay"]:
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.add_(update.view_as(parameter), alpha=-group["lr"] / (1 - beta1**t))
         if matrices and t % group["refresh"] == 0:
             _refresh_basis(state)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(MOST_THREADS - 1, "soap")
+
+
+def _shares(work: list[Work], n: int) -> list[list[Work]]:
+    """The parameters in n parts that take about the same time."""
+    shares: list[list[Work]] = [[] for _ in range(n)]
+    costs = [0] * n
+    for each in sorted(work, key=lambda each: _cost(each[0]), reverse=True):
+        least = costs.index(min(costs))
+        shares[least].append(each)
+        costs[least] += _cost(each[0])
+    return shares
+
+
+def _cost(parameter: Tensor) -> int:
+    """In proportion to the time that an update of large matrices takes."""
+    return parameter.numel() * sum(parameter.shape[-2:])
 
 
 def _start_basis(state: dict[str, Any], gradient: Tensor) -> None:
@@ -95,9 +142,9 @@ def _start_basis(state: dict[str, Any], gradient: Tensor) -> None:
 
 def _average_outer_products(state: dict[str, Any], gradient: Tensor, beta: float) -> None:
     if "left" in state:
-        state["left"].lerp_(gradient @ gradient.mT, 1 - beta)
+        state["left"].baddbmm_(gradient, gradient.mT, beta=beta, alpha=1 - beta)
     if "right" in state:
-        state["right"].lerp_(gradient.mT @ gradient, 1 - beta)
+        state["right"].baddbmm_(gradient.mT, gradient, beta=beta, alpha=1 - beta)
 
 
 def _find_basis(state: dict[str, Any]) -> None:

@@ -71,7 +71,9 @@ class TrainingKernel:
                 raise unknown("output of the kernels", name, OUTPUTS)
         batch = self._batch(numbers, positions, cell, system, edge_index, shifts, marks)
         found: Any = _Evaluation.apply(self, batch, "stress" in wanted, *self.weights)
-        out: dict[str, Tensor] = dict(zip(("energies", "energy", "interaction", "forces", "stress"), found, strict=True))
+        out: dict[str, Tensor] = dict(
+            zip(("energies", "energy", "interaction", "forces", "stress"), found, strict=True)
+        )
         out["derivative"] = out["forces"]
         always = ("energies", "energy", "interaction")
         return {name: value for name, value in out.items() if name in always or name in wanted}
