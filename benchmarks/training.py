@@ -77,7 +77,10 @@ class Trainer:
 
     def block(self, threads: int, steps: int) -> None:
         """Some steps, of which the first three are not timed."""
-        self.times.setdefault(threads, []).extend([self.step() for _ in range(steps + 3)][3:])
+        from mdpot.training.engine import small_operations
+
+        with small_operations(self.engine):
+            self.times.setdefault(threads, []).extend([self.step() for _ in range(steps + 3)][3:])
 
     def step(self) -> list[float]:
         """The seconds of each of `PARTS`."""

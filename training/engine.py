@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from mdpot.heads import Potential
 from mdpot.kernels import NoKernel, TrainingKernel, library, self_test
 from mdpot.kernels.training import OUTPUTS
 from mdpot.models import Tide
+from mdpot.threads import torch_in_one_thread
 
 logger = logging.getLogger("mdpot.training")
 _told: set[str] = set()
@@ -47,6 +49,11 @@ def choose_engine(network: nn.Module, outputs: Collection[str], asked: str = "au
             expected = isinstance(network, Potential) and isinstance(network.backbone, Tide) and not library.is_off()
             logger.log(logging.WARNING if expected else logging.INFO, "torch trains, not the kernels: %s", error)
         return network
+
+
+def small_operations(engine: Engine) -> AbstractContextManager[None]:
+    """While the block runs, torch in one thread, where an engine of kernels leaves it only small operations."""
+    return torch_in_one_thread() if isinstance(engine, TrainingKernel) else nullcontext()
 
 
 def _kernels(network: nn.Module, outputs: Collection[str]) -> TrainingKernel:

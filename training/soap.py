@@ -6,8 +6,6 @@ Small networks trained on forces gain most from it: a step costs little more tha
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any
 
 import torch
@@ -15,9 +13,6 @@ from torch import Tensor
 
 LARGEST = 1024
 """Sides of a matrix longer than this are not preconditioned."""
-MOST_THREADS = 8
-Work = tuple[Tensor, dict[str, Any]]
-"""A parameter and its group."""
 
 
 class SOAP(torch.optim.Optimizer):
@@ -57,30 +52,11 @@ class SOAP(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One step from the gradients that the parameters hold.
-
-        The matrices of small networks are too small to be split over threads, which only makes each product slower:
-        on a CPU every thread takes parameters of its own. The result does not depend on how many there are.
-        """
-        work = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
-        threads = torch.get_num_threads()
-        if threads == 1 or any(p.device.type != "cpu" for p, _ in work):
-            return self._update_all(work)
-        torch.set_num_threads(1)
-        try:
-            first, *others = _shares(work, min(threads, MOST_THREADS))
-            running = [_pool().submit(self._update_all, share) for share in others]
-            self._update_all(first)
-            for each in running:
-                each.result()
-        finally:
-            torch.set_num_threads(threads)
-
-    @torch.no_grad()
-    def _update_all(self, work: list[Work]) -> None:
-        for parameter, group in work:
-            assert parameter.grad is not None
-            self._update(parameter, parameter.grad, self.state[parameter], group)
+        """One step from the gradients that the parameters hold."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, parameter.grad, self.state[parameter], group)
 
     def _update(self, parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         matrices = parameter.ndim >= 2 and min(parameter.shape[-2:]) > 1
@@ -110,27 +86,6 @@ class SOAP(torch.optim.Optimizer):
         parameter.add_(update.view_as(parameter), alpha=-group["lr"] / (1 - beta1**t))
         if matrices and t % group["refresh"] == 0:
             _refresh_basis(state)
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(MOST_THREADS - 1, "soap")
-
-
-def _shares(work: list[Work], n: int) -> list[list[Work]]:
-    """The parameters in n parts that take about the same time."""
-    shares: list[list[Work]] = [[] for _ in range(n)]
-    costs = [0] * n
-    for each in sorted(work, key=lambda each: _cost(each[0]), reverse=True):
-        least = costs.index(min(costs))
-        shares[least].append(each)
-        costs[least] += _cost(each[0])
-    return shares
-
-
-def _cost(parameter: Tensor) -> int:
-    """In proportion to the time that an update of large matrices takes."""
-    return parameter.numel() * sum(parameter.shape[-2:])
 
 
 def _start_basis(state: dict[str, Any], gradient: Tensor) -> None:

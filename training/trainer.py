@@ -22,7 +22,7 @@ from mdpot.errors import MdpotError
 from mdpot.files import sealed, sealed_content, write_bytes, write_text
 from mdpot.stopping import Stopped, StopSignal
 from mdpot.training.data.store import Store, batches
-from mdpot.training.engine import Engine, choose_engine
+from mdpot.training.engine import Engine, choose_engine, small_operations
 from mdpot.training.metrics import LOGGED
 from mdpot.training.objectives import Objective, Score
 from mdpot.training.process import ALONE, Process
@@ -120,7 +120,7 @@ def fit(
     means = Means()
     began, heard = time.perf_counter() - progress.seconds, 0.0
 
-    with StopSignal() as stop:
+    with StopSignal() as stop, small_operations(engine):
         potential.train()
         while progress.step < n_steps and not progress.finished:
             if progress.batch == len(plan):
@@ -182,8 +182,9 @@ def validate(potential: torch.nn.Module, objective: Objective, store: Store, sta
     generator = torch.Generator(device=next(potential.parameters()).device).manual_seed(EVALUATION_SEED)
     means = Means()
     engine = choose_engine(potential, objective.outputs, stage.engine)
-    for frames in batches(store, stage.batch_atoms, stage.batch_frames):
-        means.add(_score(engine, objective, store, frames, generator))
+    with small_operations(engine):
+        for frames in batches(store, stage.batch_atoms, stage.batch_frames):
+            means.add(_score(engine, objective, store, frames, generator))
     potential.train(training)
     return means.take()
 

@@ -14,6 +14,7 @@ from mdpot.errors import MdpotError
 from mdpot.heads import Potential
 from mdpot.kernels import library
 from mdpot.kernels.describe import describe
+from mdpot.threads import available_threads
 
 NOT_FINITE = 2
 OUT_OF_MEMORY = 3
@@ -80,7 +81,7 @@ class Kernel:
         self.description, dtype, self.threads, self.cutoff, self._lookup = self._state
         self._lib = lib
         self.instructions: str = lib.mdpot_kernels_instructions().decode()
-        self._threads = self.threads or torch.get_num_threads()
+        self._threads = self.threads or available_threads()
         structure = self.description.structure()
         handle = lib.mdpot_kernel_create(ctypes.byref(structure), dtype.itemsize, self._threads)
         if not handle:
@@ -148,8 +149,8 @@ class Kernel:
         Raises:
             MdpotError, MemoryError: it failed.
         """
-        if self.threads is None and self._threads != torch.get_num_threads():
-            self._threads = torch.get_num_threads()
+        if self.threads is None and self._threads != available_threads():
+            self._threads = available_threads()
             self._lib.mdpot_kernel_set_threads(self._handle, self._threads)
         passed = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
         status = getattr(self._lib, f"mdpot_kernel_{function}")(self._handle, *passed)

@@ -10,7 +10,6 @@ import torch
 
 from mdpot.training.config import FinetuneConfig
 from mdpot.training.objectives import Labels
-from mdpot.training.soap import SOAP
 from mdpot.training.trainer import BEST, LAST, fit, learning_rate, validate
 
 from .conftest import STAGE, Hooked, new_potential, read_log, run
@@ -103,23 +102,3 @@ def test_gradients_are_clipped(tmp_path: Path, frames, stores, monkeypatch: pyte
     norms.clear()
     run(tmp_path / "free", frames, stores, clip_norm=None, max_steps=2)
     assert all(before == pytest.approx(after, rel=1e-5) for before, after in norms)
-
-
-def test_soap_does_not_depend_on_threads() -> None:
-    rng = torch.Generator().manual_seed(0)
-    shapes = [(7, 5), (3, 9, 4), (6,), (1, 8), (16, 16)]
-    gradients = [[torch.randn(shape, generator=rng) for shape in shapes] for _ in range(25)]
-    found = []
-    for threads in (1, 3):
-        torch.set_num_threads(threads)
-        parameters = [torch.nn.Parameter(torch.ones(shape)) for shape in shapes]
-        optimizer = SOAP(parameters, lr=1e-2)
-        for step in gradients:
-            for parameter, gradient in zip(parameters, step, strict=True):
-                parameter.grad = gradient
-            optimizer.step()
-        assert torch.get_num_threads() == threads
-        found.append(parameters)
-    torch.set_num_threads(1)
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
-    assert all(float((p - 1).abs().max()) > 0.05 for p in found[0])
