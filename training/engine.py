@@ -47,7 +47,9 @@ def choose_engine(network: nn.Module, outputs: Collection[str], asked: str = "au
         if str(error) not in _told:
             _told.add(str(error))
             expected = isinstance(network, Potential) and isinstance(network.backbone, Tide) and not library.is_off()
-            logger.log(logging.WARNING if expected else logging.INFO, "torch trains, not the kernels: %s", error)
+            logger.log(
+                logging.WARNING if expected else logging.INFO, "torch computes this network, not the kernels: %s", error
+            )
         return network
 
 

@@ -115,4 +115,4 @@ def test_missing_kernels_are_told_once(monkeypatch, caplog, frames) -> None:
             assert choose_engine(tide, FORCES) is tide
     finally:
         library.of.cache_clear()
-    assert caplog.text.count("torch trains, not the kernels: there are no kernels for") == 1
+    assert caplog.text.count("torch computes this network, not the kernels: there are no kernels for") == 1
