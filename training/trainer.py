@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +15,6 @@ from torch.optim.swa_utils import AveragedModel
 
 from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError
-from mdpot.files import sealed, sealed_content, write_bytes, write_text
 from mdpot.stopping import Stopped, StopSignal
 from mdpot.training.data.store import Store, batches
 from mdpot.training.metrics import LOGGED
@@ -27,30 +22,15 @@ from mdpot.training.objectives import Objective, Score
 from mdpot.training.process import ALONE, Process
 from mdpot.training.schema import Stage
 from mdpot.training.soap import SOAP
+from mdpot.training.state import BEST, Progress, State
 
 EVALUATION_SEED = 12345
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "soap": SOAP}
-LAST, BEST, LOG = "last.pt", "best.pt", "metrics.jsonl"
 TERM = "term of the loss: "
 
 
 class Diverged(MdpotError):
     """A loss or a gradient that is not finite."""
-
-
-@dataclass
-class Progress:
-    """Where a stage stands; saved with the weights."""
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    seconds: float = 0.0
-    best_loss: float = math.inf
-    best_step: int = 0
-    stale: int = 0
-    finished: bool = False
-    best_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,14 +84,12 @@ def fit(
         Diverged: the loss is not a number, with what to change.
         MdpotError: a saved state that is damaged.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     optimizer = OPTIMIZERS[stage.optimizer](_parameters(potential, rates), lr=stage.lr, weight_decay=stage.weight_decay)
     average = _moving_average(potential, stage.ema_decay)
     run = {"seed": seed, "frames": train.fingerprint(), **stage.model_dump(mode="json")}
-    progress = _resume(folder, potential, average, optimizer, run)
-    best = average.module if average is not None else potential
-    device = next(potential.parameters()).device
-    generator = torch.Generator(device=device)
+    state = State(folder, potential, average, optimizer, run, process.writes)
+    progress = state.resume()
+    generator = torch.Generator(device=next(potential.parameters()).device)
     plan = _plan_epoch(train, stage, seed, progress.epoch)
     n_steps = stage.max_steps or stage.epochs * len(plan)  # type: ignore[operator]
     eval_every = stage.eval_every or len(plan)
@@ -124,9 +102,7 @@ def fit(
             if progress.batch == len(plan):
                 progress.epoch, progress.batch = progress.epoch + 1, 0
                 plan = _plan_epoch(train, stage, seed, progress.epoch)
-            lr = learning_rate(progress.step, n_steps, stage)
-            for group in optimizer.param_groups:
-                group["lr"] = lr * group.get("rate", 1.0)
+            lr = _set_rate(optimizer, learning_rate(progress.step, n_steps, stage))
 
             generator.manual_seed(process.seed(seed, progress.step))
             current = objective.at(progress.step / n_steps)
@@ -144,18 +120,15 @@ def fit(
             progress.seconds = time.perf_counter() - began
 
             if progress.step % eval_every == 0 or progress.step == n_steps:
-                values = validate(best, objective.at(1.0), validation, stage)
+                values = validate(state.best, objective.at(1.0), validation, stage)
                 if not math.isfinite(values.get("loss", 0.0)):
                     raise Diverged(_diverged("validation loss", progress.step, lr, folder))
-                _keep_best(progress, values.get("loss"), best, folder, process.writes)
-                progress.finished = progress.step == n_steps or (
-                    stage.patience is not None and progress.stale >= stage.patience
-                )
+                state.keep_best(values.get("loss"))
+                progress.finished = progress.step == n_steps or progress.stale >= (stage.patience or math.inf)
                 progress.seconds = time.perf_counter() - began
                 line = _log_line(progress, len(plan), lr, means.take(), values)
-                if process.writes:
-                    _append(folder / LOG, line)
-                    _save_state(folder, potential, average, optimizer, progress, run)
+                state.log(line)
+                state.save()
                 listen(Report(progress.step, n_steps, progress.seconds, line))
             elif time.perf_counter() - heard > 2.0:
                 heard = time.perf_counter()
@@ -164,10 +137,7 @@ def fit(
                 # Steps since the last validation are repeated on resuming, so that nothing depends on the stop.
                 raise Stopped(f"stopped at step {progress.step} of {n_steps}; the last validation's state is kept.")
 
-    with _readable(folder / BEST):
-        potential.load_state_dict(_load(folder / BEST, device))
-        if progress.best_digest not in ("", _digest(folder / BEST)):
-            raise ValueError("it is of another run")
+    state.take_best()
     potential.eval().requires_grad_(True)
     return progress
 
@@ -191,6 +161,13 @@ def learning_rate(step: int, n_steps: int, stage: Stage) -> float:
         return stage.lr * (step + 1) / stage.warmup_steps
     done = (step - stage.warmup_steps) / max(n_steps - stage.warmup_steps, 1)
     return stage.lr_min + 0.5 * (stage.lr - stage.lr_min) * (1.0 + math.cos(math.pi * min(done, 1.0)))
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, lr: float) -> float:
+    """Gives each group of parameters its share of a learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("rate", 1.0)
+    return lr
 
 
 class Means:
@@ -267,101 +244,6 @@ def _moving_average(potential: torch.nn.Module, decay: float | None) -> Averaged
     return AveragedModel(potential, multi_avg_fn=update)
 
 
-def _keep_best(progress: Progress, loss: float | None, potential: torch.nn.Module, folder: Path, write: bool) -> None:
-    """Saves the weights if this validation is the best so far, or if it cannot tell: no molecule in it was masked."""
-    if loss is None or loss < progress.best_loss:
-        progress.best_loss = progress.best_loss if loss is None else loss
-        progress.best_step, progress.stale = progress.step, 0
-        if write:
-            _save(folder / BEST, potential.state_dict())
-            progress.best_digest = _digest(folder / BEST)
-    else:
-        progress.stale += 1
-
-
-def _save_state(
-    folder: Path,
-    potential: torch.nn.Module,
-    average: AveragedModel | None,
-    optimizer: torch.optim.Optimizer,
-    progress: Progress,
-    run: dict[str, Any],
-) -> None:
-    state: dict[str, Any] = {
-        "run": run,
-        "potential": potential.state_dict(),
-        "average": average.state_dict() if average is not None else None,
-        "optimizer": optimizer.state_dict(),
-        "progress": asdict(progress),
-    }
-    _save(folder / LAST, state)
-
-
-def _save(path: Path, state: dict[str, Any]) -> None:
-    """Writes a state with its checksum."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_bytes(path, sealed(buffer.getvalue()))
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _load(path: Path, device: torch.device) -> dict[str, Any]:
-    """What `_save` wrote; raises many things where that is no such state."""
-    return torch.load(io.BytesIO(sealed_content(path)), map_location=device, weights_only=True)
-
-
-def _resume(
-    folder: Path,
-    potential: torch.nn.Module,
-    average: AveragedModel | None,
-    optimizer: torch.optim.Optimizer,
-    run: dict[str, Any],
-) -> Progress:
-    """Takes up the state that is in the folder, if any and of this run, and cuts the log back to it."""
-    log = folder / LOG
-    if not (folder / LAST).exists():
-        log.unlink(missing_ok=True)
-        return Progress()
-    with _readable(folder / LAST):
-        state = _load(folder / LAST, next(potential.parameters()).device)
-        # Keys that came into the schema since are no difference; a state of before there was this has none.
-        there = state.get("run", {})
-        if different := [key for key in there.keys() & run.keys() if there[key] != run[key]]:
-            raise ValueError(f"it is of another run, which differs in {', '.join(sorted(different))}")
-        potential.load_state_dict(state["potential"])
-        if average is not None:
-            average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        progress = Progress(**state["progress"])
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if log.exists() else []
-    write_text(log, "".join(line for line in lines if _step_of(line) <= progress.step))
-    return progress
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turns what torch raises on a state that it cannot read, or that is of another network, into one line."""
-    try:
-        yield
-    except Exception as error:  # what unpickling raises depends on what it meets
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise MdpotError(
-            f"{str(path)!r} is damaged or of another network: {reason}. "
-            f"Remove the folder {str(path.parent)!r} to do this stage again."
-        ) from None
-
-
-def _step_of(line: str) -> float:
-    """The step of a line of the log; a line that was cut off counts as beyond the end."""
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return math.inf
-
-
 def _log_line(
     progress: Progress, steps_per_epoch: int, lr: float, train: dict[str, float], validation: dict[str, float]
 ) -> dict[str, float]:
@@ -378,11 +260,6 @@ def _log_line(
 
 def _prefixed(split: str, numbers: dict[str, float]) -> dict[str, float]:
     return {f"{split}/{key}": value for key, value in numbers.items()}
-
-
-def _append(path: Path, line: dict[str, float]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
 
 
 def _diverged(what: str, step: int, lr: float, folder: Path) -> str:

@@ -25,7 +25,8 @@ from mdpot.training.data.store import Store
 from mdpot.training.listener import Listener
 from mdpot.training.objectives import Labels
 from mdpot.training.run import run_train
-from mdpot.training.trainer import LOG, fit
+from mdpot.training.state import LOG
+from mdpot.training.trainer import fit
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -22,7 +22,8 @@ from mdpot.training.data.reference import fit_reference
 from mdpot.training.data.store import Store
 from mdpot.training.evaluate import evaluate
 from mdpot.training.objectives import Labels, MaskedAtoms, Score
-from mdpot.training.trainer import BEST, LAST, LOG, Diverged, Means, Report, fit, validate
+from mdpot.training.state import BEST, LAST, LOG
+from mdpot.training.trainer import Diverged, Means, Report, fit, validate
 
 from .conftest import CUTOFF, STAGE, new_potential, read_log, run
 
