@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from mdpot.errors import MdpotError
 from mdpot.files import sealed, sealed_content, write_bytes, write_text
+from mdpot.training.process import ALONE, Process
 
 LAST, BEST, LOG = "last.pt", "best.pt", "metrics.jsonl"
 
@@ -46,7 +47,7 @@ class State:
         average: the moving average of its weights, if there is one.
         optimizer: of its weights.
         run: what tells this run from others; the same on resuming.
-        writes: whether this process writes files.
+        process: the first of several reads and writes the files.
         progress: where the stage stands.
     """
 
@@ -55,11 +56,12 @@ class State:
     average: AveragedModel | None
     optimizer: torch.optim.Optimizer
     run: dict[str, Any]
-    writes: bool = True
+    process: Process = ALONE
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.process.writes:
+            self.folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def best(self) -> torch.nn.Module:
@@ -68,24 +70,31 @@ class State:
 
     def resume(self) -> Progress:
         """Takes up the state that is in the folder, if any and of this run, and cuts the log back to it."""
-        log = self.folder / LOG
-        if not (self.folder / LAST).exists():
-            log.unlink(missing_ok=True)
+        state = self.process.from_first(self._saved)
+        if state is None:
             return self.progress
+        with _readable(self.folder / LAST):
+            self.potential.load_state_dict(state["potential"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.progress = Progress(**state["progress"])
+        if self.process.writes:
+            _cut(self.folder / LOG, self.progress.step)
+        return self.progress
+
+    def _saved(self) -> dict[str, Any] | None:
+        """The state that is in the folder; where there is none the log is of no use."""
+        if not (self.folder / LAST).exists():
+            (self.folder / LOG).unlink(missing_ok=True)
+            return None
         with _readable(self.folder / LAST):
             state = _load(self.folder / LAST, self._device)
             # Keys that came into the schema since are no difference; a state of before there was this has none.
             there = state.get("run", {})
             if different := [key for key in there.keys() & self.run.keys() if there[key] != self.run[key]]:
                 raise ValueError(f"it is of another run, which differs in {', '.join(sorted(different))}")
-            self.potential.load_state_dict(state["potential"])
-            if self.average is not None:
-                self.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.progress = Progress(**state["progress"])
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if log.exists() else []
-        write_text(log, "".join(line for line in lines if _step_of(line) <= self.progress.step))
-        return self.progress
+        return state
 
     def keep_best(self, loss: float | None) -> None:
         """Saves the weights if this validation is the best so far, or if it cannot tell: no molecule in it was
@@ -94,7 +103,7 @@ class State:
         if loss is None or loss < progress.best_loss:
             progress.best_loss = progress.best_loss if loss is None else loss
             progress.best_step, progress.stale = progress.step, 0
-            if self.writes:
+            if self.process.writes:
                 save(self.folder / BEST, self.best.state_dict())
                 progress.best_digest = _digest(self.folder / BEST)
         else:
@@ -102,13 +111,13 @@ class State:
 
     def log(self, line: dict[str, float]) -> None:
         """Adds a line to the log."""
-        if self.writes:
+        if self.process.writes:
             with (self.folder / LOG).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
     def save(self) -> None:
         """Writes all that `resume` takes up."""
-        if self.writes:
+        if self.process.writes:
             state: dict[str, Any] = {
                 "run": self.run,
                 "potential": self.potential.state_dict(),
@@ -119,7 +128,9 @@ class State:
             save(self.folder / LAST, state)
 
     def take_best(self) -> None:
-        """Leaves the best weights in the network."""
+        """Leaves the best weights in the network of the process that has the files."""
+        if not self.process.writes:
+            return
         with _readable(self.folder / BEST):
             self.potential.load_state_dict(_load(self.folder / BEST, self._device))
             if self.progress.best_digest not in ("", _digest(self.folder / BEST)):
@@ -157,6 +168,12 @@ def _readable(path: Path) -> Iterator[None]:
             f"{str(path)!r} is damaged or of another network: {reason}. "
             f"Remove the folder {str(path.parent)!r} to do this stage again."
         ) from None
+
+
+def _cut(log: Path, step: int) -> None:
+    """Takes the lines beyond a step out of a log."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if log.exists() else []
+    write_text(log, "".join(line for line in lines if _step_of(line) <= step))
 
 
 def _step_of(line: str) -> float:

@@ -67,6 +67,8 @@ def fit(
     The state is saved at every validation; called again with the same arguments it continues from there, and ends
     with the same numbers as if it had not been stopped. Every step draws its randomness from (seed, step) alone.
 
+    Where several processes train together, each calls this with the same arguments, and all end alike.
+
     Args:
         potential: to train, on its device.
         objective: what it learns.
@@ -87,7 +89,7 @@ def fit(
     optimizer = OPTIMIZERS[stage.optimizer](_parameters(potential, rates), lr=stage.lr, weight_decay=stage.weight_decay)
     average = _moving_average(potential, stage.ema_decay)
     run = {"seed": seed, "frames": train.fingerprint(), **stage.model_dump(mode="json")}
-    state = State(folder, potential, average, optimizer, run, process.writes)
+    state = State(folder, potential, average, optimizer, run, process)
     progress = state.resume()
     generator = torch.Generator(device=next(potential.parameters()).device)
     plan = _plan_epoch(train, stage, seed, progress.epoch)
@@ -106,13 +108,15 @@ def fit(
 
             generator.manual_seed(process.seed(seed, progress.step))
             current = objective.at(progress.step / n_steps)
-            score = _score(potential, current, train, process.share(plan[progress.batch]), generator)
+            score = _score_share(process, potential, current, train, plan[progress.batch], generator)
             optimizer.zero_grad(set_to_none=True)
-            score.loss().backward()
+            score.loss(process.total(score.counts)).backward()
+            process.sum_gradients(potential)
             norm = torch.nn.utils.clip_grad_norm_(potential.parameters(), stage.clip_norm or math.inf)
             if not bool(torch.isfinite(norm)):
                 raise Diverged(_diverged("gradient", progress.step, lr, folder))
             optimizer.step()
+            process.average_statistics(potential)
             if average is not None:
                 average.update_parameters(potential)
             means.add(score)
@@ -120,20 +124,20 @@ def fit(
             progress.seconds = time.perf_counter() - began
 
             if progress.step % eval_every == 0 or progress.step == n_steps:
-                values = validate(state.best, objective.at(1.0), validation, stage)
+                values = validate(state.best, objective.at(1.0), validation, stage, process)
                 if not math.isfinite(values.get("loss", 0.0)):
                     raise Diverged(_diverged("validation loss", progress.step, lr, folder))
                 state.keep_best(values.get("loss"))
                 progress.finished = progress.step == n_steps or progress.stale >= (stage.patience or math.inf)
                 progress.seconds = time.perf_counter() - began
-                line = _log_line(progress, len(plan), lr, means.take(), values)
+                line = _log_line(progress, len(plan), lr, means.take(process), values)
                 state.log(line)
                 state.save()
                 listen(Report(progress.step, n_steps, progress.seconds, line))
             elif time.perf_counter() - heard > 2.0:
                 heard = time.perf_counter()
                 listen(Report(progress.step, n_steps, progress.seconds, _prefixed("train", means.peek())))
-            if stop.requested:
+            if process.any(stop.requested):
                 # Steps since the last validation are repeated on resuming, so that nothing depends on the stop.
                 raise Stopped(f"stopped at step {progress.step} of {n_steps}; the last validation's state is kept.")
 
@@ -143,16 +147,23 @@ def fit(
 
 
 @exact_gradients()
-def validate(potential: torch.nn.Module, objective: Objective, store: Store, stage: Stage) -> dict[str, float]:
-    """Means of the objective's numbers over a store, with masks that are the same in every call."""
+def validate(
+    potential: torch.nn.Module, objective: Objective, store: Store, stage: Stage, process: Process = ALONE
+) -> dict[str, float]:
+    """Means of the objective's numbers over a store, with masks that are the same in every call.
+
+    The batches are divided among the processes; all get the same means.
+    """
     training = potential.training
     potential.eval()
-    generator = torch.Generator(device=next(potential.parameters()).device).manual_seed(EVALUATION_SEED)
+    generator = torch.Generator(device=next(potential.parameters()).device)
     means = Means()
-    for frames in batches(store, stage.batch_atoms, stage.batch_frames):
+    numbered = list(enumerate(batches(store, stage.batch_atoms, stage.batch_frames), EVALUATION_SEED))
+    for seed, frames in numbered[process.rank :: process.size]:
+        generator.manual_seed(seed)
         means.add(_score(potential, objective, store, frames, generator))
     potential.train(training)
-    return means.take()
+    return means.take(process)
 
 
 def learning_rate(step: int, n_steps: int, stage: Stage) -> float:
@@ -193,8 +204,9 @@ class Means:
         loss = {"loss": math.fsum(terms)} if terms else {}
         return loss | {key: LOGGED[key].of_mean(mean) for key, mean in means.items() if not key.startswith(TERM)}
 
-    def take(self) -> dict[str, float]:
-        """The means so far; then starts anew."""
+    def take(self, process: Process = ALONE) -> dict[str, float]:
+        """The means so far, over all processes; then starts anew."""
+        self._sums = process.sums(self._sums)
         out = self.peek()
         self._sums = {}
         return out
@@ -208,10 +220,26 @@ def _score(
     generator: torch.Generator,
 ) -> Score:
     """The objective's score on one batch of frames."""
-    batch, target = objective.prepare(store.batch(frames), generator)
+    dtype = next(potential.parameters()).dtype
+    batch, target = objective.prepare(store.batch(frames, dtype), generator)
     asked = {"outputs": objective.outputs} if objective.outputs else {}  # some heads have one output
     prediction = potential(*batch.graph.inputs(), marks=batch.marks, **asked)
     return objective.score(prediction, target)
+
+
+def _score_share(
+    process: Process,
+    potential: torch.nn.Module,
+    objective: Objective,
+    store: Store,
+    frames: torch.Tensor,
+    generator: torch.Generator,
+) -> Score:
+    """The score on what a process takes of a batch; where nothing is left for it, a score that counts nothing."""
+    share = process.share(frames, store.n_atoms_per_frame[frames] + store.n_edges_per_frame[frames])
+    if len(share):
+        return _score(potential, objective, store, share, generator)
+    return _score(potential, objective, store, frames[:1], generator).nothing()
 
 
 def _parameters(network: torch.nn.Module, rates: Mapping[str, float]) -> list[dict[str, Any]]:

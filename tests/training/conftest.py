@@ -190,6 +190,11 @@ def new_potential(frames: list[Frame], width: int = 8) -> Potential:
     return build_potential("egnn", hyperparameters, elements, shift.tolist(), rms_force(frames))
 
 
+def validates(generator: torch.Generator) -> bool:
+    """Whether a generator is that of a validation."""
+    return 0 <= generator.initial_seed() - trainer.EVALUATION_SEED < 1000
+
+
 class Hooked(Labels):
     """The labels, and something that happens when a batch is prepared for training."""
 
@@ -198,7 +203,7 @@ class Hooked(Labels):
         self.happens, self.n_prepared, self.seen = happens, 0, []
 
     def prepare(self, batch, generator):
-        if generator.initial_seed() != trainer.EVALUATION_SEED:
+        if not validates(generator):
             self.n_prepared += 1
             self.seen.append(batch.graph.positions.sum().item())
             if self.happens is not None:
