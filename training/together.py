@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import torch
@@ -170,13 +171,13 @@ def _started(devices: int, device: str | None) -> Iterator[Team]:
     with ExitStack() as stack:
         stack.callback(_end, others)
 
+        @cache
         def join() -> None:
-            if not dist.is_initialized():
-                _await(store, others)
-                stack.enter_context(_group(process, common["backend"], store))
+            _await(store, others)
+            stack.enter_context(_group(process, common["backend"], store))
 
         yield Team(process, threads, others, join)
-        if dist.is_initialized():
+        if join.cache_info().currsize:
             _dismiss(process)
 
 
@@ -261,11 +262,26 @@ def _group(process: Process, backend: str, store: dist.Store | None = None) -> I
         loops = {"lo", "lo0"} & {name for _, name in socket.if_nameindex()}
         if loops:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", loops.pop())
-    dist.init_process_group(backend, store=store, rank=process.rank, world_size=process.size, timeout=FOREVER)
+    with _quiet():
+        dist.init_process_group(backend, store=store, rank=process.rank, world_size=process.size, timeout=FOREVER)
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps what Gloo says when it connects from the standard output, where the results of the command go."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _follow(process: Process) -> int:
