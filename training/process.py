@@ -134,11 +134,9 @@ class Process:
         return made if self.rank == 0 else self._unpack(box[0])  # type: ignore[return-value]
 
     def _unpack(self, content: bytes) -> object:
-        def place(storage: torch.UntypedStorage, location: str) -> torch.UntypedStorage:
-            return storage if location == "cpu" else storage.to(device=self.device)
-
+        first = {"cuda:0": self.device}  # of the first process, where each has a GPU of its own
         # It comes from a process of the same run, which may as well be trusted with code.
-        return torch.load(io.BytesIO(content), map_location=place, weights_only=False)
+        return torch.load(io.BytesIO(content), map_location=first, weights_only=False)
 
 
 ALONE = Process()

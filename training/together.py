@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import Store, TCPStore  # type: ignore[reportPrivateImportUsage]
 
 from mdpot.errors import MdpotError
 from mdpot.stopping import Stopped, StopSignal
@@ -163,7 +164,7 @@ def _started(devices: int, device: str | None) -> Iterator[Team]:
     """Processes of this one; they join when they are needed, as importing torch takes seconds."""
     process = Process(0, devices, str(_device_of(0, devices, device)))
     threads = max(1, torch.get_num_threads() // devices)
-    store = dist.TCPStore(HERE, 0, is_master=True, wait_for_workers=False)
+    store = TCPStore(HERE, 0, is_master=True, wait_for_workers=False)
     common = {"size": devices, "port": store.port, "backend": _backend(device)}
     others = [
         _start({**common, "rank": n, "device": str(_device_of(n, devices, device))}, threads) for n in range(1, devices)
@@ -181,7 +182,7 @@ def _started(devices: int, device: str | None) -> Iterator[Team]:
             _dismiss(process)
 
 
-def _await(store: dist.Store, others: Sequence[subprocess.Popen[str]]) -> None:
+def _await(store: Store, others: Sequence[subprocess.Popen[str]]) -> None:
     """Waits until the others are ready to train."""
     while not store.check([f"ready {rank}" for rank, _ in enumerate(others, 1)]):
         if any(other.poll() is not None for other in others):
@@ -253,7 +254,7 @@ def _backend(device: str | None) -> str:
 
 
 @contextmanager
-def _group(process: Process, backend: str, store: dist.Store | None = None) -> Iterator[None]:
+def _group(process: Process, backend: str, store: Store | None = None) -> Iterator[None]:
     """While the block runs the processes hear each other."""
     if process.device.startswith("cuda"):
         torch.cuda.set_device(process.device)
@@ -303,7 +304,7 @@ def _main() -> None:
     task = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_the_first, daemon=True).start()
     process = Process(task["rank"], task["size"], task["device"])
-    store = dist.TCPStore(HERE, task["port"], is_master=False)
+    store = TCPStore(HERE, task["port"], is_master=False)
     store.set(f"ready {process.rank}", "")
     with _group(process, task["backend"], store):
         code = _follow(process)

@@ -98,7 +98,7 @@ def test_a_property_is_learned_as_by_one_process(pair: Team, frames, parts, tmp_
 
 
 @pytest.mark.parametrize("objective", ["mask", "denoise"])
-def test_random_objectives_are_validated_alike(pair: Team, frames, stores, tmp_path: Path, objective: str) -> None:
+def test_random_objectives_are_validated_alike(pair: Team, frames, stores, tmp_path: Path, objective: Any) -> None:
     """Masks and noise of the training differ; with steps of nothing those of the validation are seen to be the same."""
     stage = PretrainConfig(objective=objective, max_steps=2, batch_frames=4, eval_every=1, lr=1e-30)
     for team, name in ((SOLO, "a"), (pair, "b")):
