@@ -40,7 +40,8 @@ class Report:
     Attributes:
         step, n_steps: done, and in all.
         seconds: spent in this stage, earlier runs included.
-        numbers: the newest training and validation means, keys as in metrics.jsonl.
+        numbers: the newest training and validation means, keys as in metrics.jsonl; between validations, where several
+            processes train, those of this process's share.
     """
 
     step: int
