@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -127,25 +127,27 @@ class Process:
         """What the first process makes, in all of them: there alone it is made. Tensors go to the process's device."""
         if self.size == 1:
             return make()
-        made = make() if self.rank == 0 else None
-        box = [_pack(made) if self.rank == 0 else b""]
+        buffer = io.BytesIO()
+        made: Any = make() if self.rank == 0 else None
+        if self.rank == 0:
+            torch.save(made, buffer)
+        length = torch.tensor([buffer.getbuffer().nbytes])
         with _answered():
-            dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
-        return made if self.rank == 0 else self._unpack(box[0])  # type: ignore[return-value]
-
-    def _unpack(self, content: bytes) -> object:
+            dist.broadcast(length, src=0)
+        if self.rank == 0:
+            content = torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8)
+        else:
+            content = torch.empty(int(length), dtype=torch.uint8)
+        with _answered():
+            dist.broadcast(content, src=0)
+        if self.rank == 0:
+            return made
         first = {"cuda:0": self.device}  # of the first process, where each has a GPU of its own
         # It comes from a process of the same run, which may as well be trusted with code.
-        return torch.load(io.BytesIO(content), map_location=first, weights_only=False)
+        return torch.load(io.BytesIO(content.numpy().data), map_location=first, weights_only=False)
 
 
 ALONE = Process()
-
-
-def _pack(value: object) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    return buffer.getvalue()
 
 
 @contextmanager

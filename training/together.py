@@ -139,7 +139,7 @@ def together(devices: int | None = None, device: str | None = None) -> Iterator[
         with _by_torchrun(device) as team:
             yield team
     elif devices is None or devices == 1:
-        yield Team()
+        yield SOLO
     else:
         with _started(devices, device) as team:
             yield team
