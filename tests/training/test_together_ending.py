@@ -92,3 +92,29 @@ def test_a_process_that_ends_before_it_trains(frames, stores, tmp_path: Path, nu
         team.others[0].send_signal(number)
         with pytest.raises(kind, match=r"process 1 of .*2 .*was (killed by SIGKILL|stopped)"):
             train(team, new_network(frames), Labels(stage), stores, stage, tmp_path)
+
+
+HANGS = """
+import sys, time
+from mdpot.cli import main
+from mdpot.cli.progress import TerminalListener
+from mdpot.training import together
+
+others, start = [], together._start
+together.GRACE, together._start = 0.5, lambda *task: others.append(start(*task)) or others[-1]
+
+def hang(listener, stage, report):
+    others[0].kill()
+    time.sleep(10_000)
+
+TerminalListener.progress = hang
+main(sys.argv[1:])
+"""
+
+
+def test_a_wait_without_end_is_ended(small_file: Path, tmp_path: Path) -> None:
+    """The first process may wait, as GPUs do, for one that is gone, and never hear of it."""
+    words = command(small_file, tmp_path / "run", "--devices", "2")[2:]
+    done = subprocess.run([sys.executable, "-c", HANGS, *words], capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "error: process 1 of the 2 that train together was killed by SIGKILL" in done.stderr
