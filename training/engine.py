@@ -58,6 +58,12 @@ def small_operations(engine: Engine) -> AbstractContextManager[None]:
     return torch_in_one_thread() if isinstance(engine, TrainingKernel) else nullcontext()
 
 
+def dtype_of(engine: Engine) -> torch.dtype:
+    """That of the weights."""
+    weights: Any = engine.weights if isinstance(engine, TrainingKernel) else engine.parameters()  # type: ignore[attr-defined]
+    return next(iter(weights)).dtype
+
+
 def _kernels(network: nn.Module, outputs: Collection[str]) -> TrainingKernel:
     if not isinstance(network, Potential):
         raise NoKernel(f"{type(network).__name__} has none.")
