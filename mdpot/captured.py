@@ -75,6 +75,7 @@ class FixedSlots:
         # A graph belongs to its process; a copy captures its own.
         return {**self.__dict__, "_inputs": (), "_run": None}
 
+    @exact_gradients()
     def __call__(self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> Found:
         """Energies, forces and virial.
 
@@ -94,10 +95,9 @@ class FixedSlots:
             self._fill(torch.from_numpy(numbers.astype(np.int64)), edges, offsets)
             self._filled_for = self.neighbors.n_builds
         self._inputs[1].copy_(torch.from_numpy(np.ascontiguousarray(positions)))
-        with exact_gradients():
-            if self._run is None:
-                self._run = capture(self.packed, self._inputs)
-            packed = self._run().cpu().numpy()  # the only wait for the GPU
+        if self._run is None:
+            self._run = capture(self.packed, self._inputs)
+        packed = self._run().cpu().numpy()  # here, and nowhere before, the GPU is waited for
         n = len(numbers)
         return Found(packed[:n].copy(), packed[n : 4 * n].reshape(n, 3).copy(), packed[4 * n :].reshape(3, 3).copy())
 
