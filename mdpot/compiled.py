@@ -140,7 +140,7 @@ def _instructions() -> list[str]:
 def _require_fit(export: dict[str, Any], name: str) -> None:
     """Refuses code that was compiled for another torch, system or processor: it would crash, not fail."""
     here = describe_platform()
-    found = {key: export.get(key) for key in here}
+    found: dict[str, Any] = {key: export.get(key) for key in here}
     for what in ("system", "machine"):
         if found[what] != here[what]:
             raise MdpotError(

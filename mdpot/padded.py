@@ -31,6 +31,9 @@ class PaddedPotential(nn.Module):
         potential: in evaluation mode, on any device.
     """
 
+    lookup: Tensor
+    shift: Tensor
+
     def __init__(self, potential: AnyPotential) -> None:
         super().__init__()
         members: Any = potential.members if isinstance(potential, PotentialEnsemble) else [potential]

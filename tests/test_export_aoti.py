@@ -110,8 +110,8 @@ def test_torch_alone_runs_the_package(folder: Path) -> None:
 
 
 def test_the_calculator(folder: Path) -> None:
-    compiled = MaskedGNNCalculator(folder / "m.pt2", device="cpu")
-    eager = MaskedGNNCalculator(folder / "p.safetensors", device="cpu", dtype="float64", backend="torch")
+    compiled: Any = MaskedGNNCalculator(folder / "m.pt2", device="cpu")
+    eager: Any = MaskedGNNCalculator(folder / "p.safetensors", device="cpu", dtype="float64", backend="torch")
     assert compiled.engine == "AOTInductor (exported file)"
     atoms = structures()[2]
     for _ in range(3):

@@ -53,7 +53,7 @@ def check(atoms: Atoms, potential: Any, *rest: Any) -> None:
     graph = Graph.from_atoms(atoms, potential.cutoff, torch.float64)
     stress = potential.conservative and bool(atoms.pbc.all())
     expected = potential(*graph.inputs(), outputs=["forces", *(["stress"] if stress else [])])
-    close = {"rtol": 0.0, "atol": 1e-11 * max(1.0, float(expected["forces"].abs().max()))}
+    close: dict[str, Any] = {"rtol": 0.0, "atol": 1e-11 * max(1.0, float(expected["forces"].abs().max()))}
     torch.testing.assert_close(energies, expected["energies"], rtol=0.0, atol=1e-10)
     torch.testing.assert_close(interaction.sum(0, True), expected["interaction"], rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(forces, expected["forces"], **close)
@@ -160,8 +160,8 @@ def test_slots_keep_their_place_until_a_list_overflows_them() -> None:
 def test_the_calculator(tmp_path, dtype: str) -> None:
     file = tmp_path / "p.safetensors"
     save_potential(file, make())
-    padded = MaskedGNNCalculator(file, device="cpu", backend="padded", dtype=dtype)
-    eager = MaskedGNNCalculator(file, device="cpu", backend="torch", dtype=dtype)
+    padded: Any = MaskedGNNCalculator(file, device="cpu", backend="padded", dtype=dtype)
+    eager: Any = MaskedGNNCalculator(file, device="cpu", backend="torch", dtype=dtype)
     assert padded.engine == "torch (fixed slots)"
     tolerance = 1e-10 if dtype == "float64" else 1e-5
     for atoms in [structures()[1], structures()[4], structures()[2]]:
