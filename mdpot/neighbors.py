@@ -175,7 +175,7 @@ class VerletList:
         self.n_builds = 0
         self._key: tuple[np.ndarray, ...] | None = None
         self._offsets: np.ndarray | None = None  # of the pairs in `_offsets_cell`
-        self._offsets_cell: np.ndarray | None = None
+        self._offsets_cell = np.zeros((3, 3))
 
     def update(
         self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray
