@@ -6,9 +6,12 @@ from dataclasses import replace
 
 from mdpot.errors import MdpotError, unknown
 from mdpot.training.config import PretrainConfig, Recipe, load_recipe
-from mdpot.training.reproduce.experiments import LONGER, SCRATCH, Arm, Cell, Experiment, Selection
+from mdpot.training.reproduce.experiments import LONGER, SCRATCH, Arm, Cell, Experiment, Selection, Variant
 from mdpot.training.reproduce.grid import Run
 from mdpot.training.reproduce.papers import EXPERIMENTS
+
+FINETUNING = ("finetune.", "property.")
+"""Beginnings of the keys that no pretraining depends on."""
 
 
 def find_experiment(name: str) -> Experiment:
@@ -45,32 +48,46 @@ def plan(name: str, selection: Selection) -> list[Cell]:
         frames=selection.frames or experiment.frames,
     )
     return [
-        _cell(experiment, full, dataset, model, arm, frames)
+        _cell(experiment, full, dataset, model, arm, frames, variant)
         for dataset in full.datasets
         for model in full.models
+        for variant in experiment.variants
         for frames in full.frames
         for arm in _arms(experiment, full, dataset)
     ]
 
 
 def _arms(experiment: Experiment, selection: Selection, dataset: str) -> list[Arm]:
-    arms = experiment.arms(dataset)
+    arms = [arm for arm in experiment.arms(dataset) if arm.title in selection.arms or not arm.pretrain]
+    if strange := [title for title in selection.arms if title not in {arm.title for arm in arms}]:
+        raise unknown("way to train", strange[0], [arm.title for arm in experiment.arms(dataset)])
+    if not selection.arms:
+        arms = list(experiment.arms(dataset))
     if selection.equal == "total":
         arms = [LONGER if arm == SCRATCH else arm for arm in arms]
     return list(dict.fromkeys(arms))
 
 
-def _cell(experiment: Experiment, selection: Selection, dataset: str, model: str, arm: Arm, frames: int | None) -> Cell:
+def _cell(
+    experiment: Experiment,
+    selection: Selection,
+    dataset: str,
+    model: str,
+    arm: Arm,
+    frames: int | None,
+    variant: Variant,
+) -> Cell:
     """The runs of a way to train; those with the same pretraining share it, by its folder."""
     paper, seeds = experiment.paper, range(selection.seeds or experiment.seeds)
     budget, source = paper.budget(selection.budget), paper.pretrained_on(dataset)
-    base = [*budget.overrides(dataset, model), *selection.overrides]
-    base += [f"pretrain.{text}" for text in arm.pretrain]
+    asked = [*selection.overrides, *(f"pretrain.{text}" for text in arm.pretrain)]
+    base = [*budget.overrides(dataset, model), *variant.keys, *asked]
     # Where their number is the question, "all" is all, whatever the recipe has.
     labeled = [] if experiment.frames == (None,) else [f"data.max_train_frames={frames or 'none'}"]
     usual = load_recipe(dataset, budget.preset, base, model)
     recipe = load_recipe(dataset, budget.preset, [*base, *labeled], model) if labeled else usual
-    suffix = "" if recipe.data == usual.data else f"-{frames or 'all'}frames"
+    suffix = f"-{variant.name}" if variant.name else ""
+    suffix += "" if recipe.data == usual.data else f"-{frames or 'all'}frames"
     home = f"{dataset}/{model}"
     if not arm.pretrain:
         name = "scratch" + suffix
@@ -82,15 +99,27 @@ def _cell(experiment: Experiment, selection: Selection, dataset: str, model: str
         runs = [Run(f"{home}/{name}/seed{seed}", "train", recipe, seed) for seed in seeds]
     else:
         # The pretraining sees all training structures, and does not depend on the finetuning.
-        first = load_recipe(source, budget.preset, [t for t in base if not t.startswith("finetune.")], model)
+        keys = [*budget.overrides(source, model), *asked]
+        first = load_recipe(source, budget.preset, [t for t in keys if not t.startswith(FINETUNING)], model)
+        first = _scaled(first, arm.length)
         pretraining = paper.pretraining_name(first.pretrain)
         name = pretraining + (f"-on-{source}" if source != dataset else "") + suffix
         runs = []
         for seed in seeds:
-            parent = Run(f"{source}/{model}/pretrain-{pretraining}/seed{seed}", "pretrain", first, seed)
+            from_seed = seeds[0] if paper.one_pretraining else seed
+            folder = f"{source}/{model}/pretrain-{pretraining}/seed{from_seed}"
+            parent = Run(folder, "pretrain", first, from_seed)
             runs.append(Run(f"{home}/{name}/seed{seed}", "finetune", recipe, seed, parent))
     timings = [Run(f"{home}/{name}/dynamics-seed{run.seed}", "dynamics", recipe, run.seed, run) for run in runs]
-    return Cell(dataset, model, arm, frames, tuple(runs), tuple(timings) if experiment.dynamics else ())
+    return Cell(dataset, model, arm, frames, tuple(runs), tuple(timings) if experiment.dynamics else (), variant)
+
+
+def _scaled(recipe: Recipe, share: float) -> Recipe:
+    """A recipe whose pretraining is a share of its length, or longer."""
+    stage = recipe.pretrain
+    key = "max_steps" if stage.max_steps else "epochs"
+    length = max(round(share * getattr(stage, key)), 1)
+    return recipe.model_copy(update={"pretrain": stage.model_copy(update={key: length})})
 
 
 def _lengthened(recipe: Recipe, same_frames: bool) -> tuple[Recipe, str]:
