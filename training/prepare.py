@@ -150,7 +150,8 @@ def _needed(recipe: Recipe, data: Path | Dataset | None) -> set[str]:
 
 
 def _load(config: DataConfig, data: Path | Dataset | None, need: Collection[str]) -> Dataset:
-    """The frames of a table of a recipe, those that it takes."""
+    """The frames of a table of a recipe, with the labels that are needed, those too by which frames are chosen."""
+    need = {*need, "forces"} if config.max_force is not None else need
     dataset = load_dataset(
         config.source, data, allow_download=config.download, need=need, size=config.size, labels=config.labels
     )
