@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MOST = 0.3
+"""A larger change of the paper is written beside its diamond, which stays here."""
+
 
 def changes(results: Sequence[Result]) -> Figure:
     """A panel for each network: by how much each pretraining changed the error of each property."""
@@ -75,7 +78,10 @@ def _change_panel(axis: Axes, part: Sequence[Result]) -> None:
                 axis.bar(x, 100 * found.mean, 0.92 * width, color=result.cell.arm.color, yerr=spread,
                          error_kw={"linewidth": 1.0, "capsize": 2.0})  # fmt: skip
             if known is not None:
-                axis.plot(x, 100 * known, "D", color="k", markerfacecolor="w", markersize=4, zorder=3)
+                axis.plot(x, 100 * min(known, MOST), "D", color="k", markerfacecolor="w", markersize=4, zorder=3)
+            if known is not None and known > MOST:
+                axis.annotate(f"{100 * known:+.0f} %", (x, 100 * MOST), (4, 0), textcoords="offset points",
+                              fontsize="x-small", va="center")  # fmt: skip
     axis.axhline(0.0, color="k", linewidth=0.8)
     axis.set_xticks(range(len(shown)), [column.title for column in shown.values()])
     axis.set_xlim(-0.6, len(shown) - 0.4)
