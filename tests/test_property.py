@@ -357,7 +357,12 @@ def test_the_command_reads_the_tables_that_trainings_read(properties: Path, tmp_
     expected = PropertyPredictor(properties).predict(structures)
     data = [[pymatgen(atoms), value] for atoms, value in zip(structures, (1.5, None), strict=True)]
     entries = [
-        {"positions": a.positions.tolist(), "cell": a.cell.tolist(), "atomic_numbers": a.numbers.tolist(), "y": 1.5}
+        {
+            "positions": a.positions.tolist(),
+            "cell": a.cell.array.tolist(),
+            "atomic_numbers": a.numbers.tolist(),
+            "y": 1.5,
+        }
         for a in structures
     ]
     contents = {
@@ -384,7 +389,7 @@ def pymatgen(atoms: Any) -> dict[str, Any]:
         {"species": [{"element": s, "occu": 1}], "abc": abc.tolist()}
         for s, abc in zip(atoms.symbols, atoms.get_scaled_positions(), strict=True)
     ]
-    return {"lattice": {"matrix": atoms.cell.tolist()}, "sites": sites}
+    return {"lattice": {"matrix": atoms.cell.array.tolist()}, "sites": sites}
 
 
 def test_the_commands_that_join_and_describe(properties: Path, tmp_path: Path) -> None:
