@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from mdpot.errors import MdpotError, unknown
 from mdpot.training.config import PretrainConfig, Recipe, load_recipe
-from mdpot.training.reproduce.experiments import LONGER, SCRATCH, Arm, Cell, Experiment, Selection, Variant
+from mdpot.training.reproduce.experiments import LONGER, SCRATCH, Arm, Cell, Experiment, Paper, Selection, Variant
 from mdpot.training.reproduce.grid import Run
 from mdpot.training.reproduce.papers import EXPERIMENTS
 
@@ -58,11 +59,12 @@ def plan(name: str, selection: Selection) -> list[Cell]:
 
 
 def _arms(experiment: Experiment, selection: Selection, dataset: str) -> list[Arm]:
-    arms = [arm for arm in experiment.arms(dataset) if arm.title in selection.arms or not arm.pretrain]
-    if strange := [title for title in selection.arms if title not in {arm.title for arm in arms}]:
-        raise unknown("way to train", strange[0], [arm.title for arm in experiment.arms(dataset)])
-    if not selection.arms:
-        arms = list(experiment.arms(dataset))
+    arms = list(experiment.arms(dataset))
+    pretrainings = [arm.title for arm in arms if arm.pretrain]
+    if strange := [title for title in selection.arms if title not in pretrainings]:
+        raise unknown("way to train", strange[0], pretrainings)
+    if selection.arms:
+        arms = [arm for arm in arms if arm.title in selection.arms or not arm.pretrain]
     if selection.equal == "total":
         arms = [LONGER if arm == SCRATCH else arm for arm in arms]
     return list(dict.fromkeys(arms))
@@ -80,8 +82,7 @@ def _cell(
     """The runs of a way to train; those with the same pretraining share it, by its folder."""
     paper, seeds = experiment.paper, range(selection.seeds or experiment.seeds)
     budget, source = paper.budget(selection.budget), paper.pretrained_on(dataset)
-    asked = [*selection.overrides, *(f"pretrain.{text}" for text in arm.pretrain)]
-    base = [*budget.overrides(dataset, model), *variant.keys, *asked]
+    base = [*budget.overrides(dataset, model), *variant.keys, *_asked(selection, arm)]
     # Where their number is the question, "all" is all, whatever the recipe has.
     labeled = [] if experiment.frames == (None,) else [f"data.max_train_frames={frames or 'none'}"]
     usual = load_recipe(dataset, budget.preset, base, model)
@@ -98,20 +99,34 @@ def _cell(
         recipe = recipe.model_copy(update={"pretrain": PretrainConfig()})
         runs = [Run(f"{home}/{name}/seed{seed}", "train", recipe, seed) for seed in seeds]
     else:
-        # The pretraining sees all training structures, and does not depend on the finetuning.
-        keys = [*budget.overrides(source, model), *asked]
-        first = load_recipe(source, budget.preset, [t for t in keys if not t.startswith(FINETUNING)], model)
-        first = _scaled(first, arm.length)
-        pretraining = paper.pretraining_name(first.pretrain)
-        name = pretraining + (f"-on-{source}" if source != dataset else "") + suffix
-        runs = []
-        for seed in seeds:
-            from_seed = seeds[0] if paper.one_pretraining else seed
-            folder = f"{source}/{model}/pretrain-{pretraining}/seed{from_seed}"
-            parent = Run(folder, "pretrain", first, from_seed)
-            runs.append(Run(f"{home}/{name}/seed{seed}", "finetune", recipe, seed, parent))
+        title, parents = _pretrainings(paper, selection, source, model, arm, seeds)
+        name = title + (f"-on-{source}" if source != dataset else "") + suffix
+        runs = [Run(f"{home}/{name}/seed{seed}", "finetune", recipe, seed, parents[seed]) for seed in seeds]
     timings = [Run(f"{home}/{name}/dynamics-seed{run.seed}", "dynamics", recipe, run.seed, run) for run in runs]
     return Cell(dataset, model, arm, frames, tuple(runs), tuple(timings) if experiment.dynamics else (), variant)
+
+
+def _asked(selection: Selection, arm: Arm) -> list[str]:
+    """The "key=value" that go over a budget."""
+    return [*selection.overrides, *(f"pretrain.{text}" for text in arm.pretrain)]
+
+
+def _pretrainings(
+    paper: Paper, selection: Selection, source: str, model: str, arm: Arm, seeds: Sequence[int]
+) -> tuple[str, dict[int, Run]]:
+    """The name of a pretraining, and the run that each seed begins from.
+
+    The pretraining sees all training structures, and does not depend on the finetuning.
+    """
+    budget = paper.budget(selection.budget)
+    keys = [*budget.overrides(source, model), *_asked(selection, arm)]
+    recipe = load_recipe(source, budget.preset, [text for text in keys if not text.startswith(FINETUNING)], model)
+    recipe = _scaled(recipe, arm.length)
+    name = paper.pretraining_name(recipe.pretrain)
+    folder = f"{source}/{model}/pretrain-{name}"
+    own = seeds[:1] if paper.one_pretraining else seeds
+    made = {seed: Run(f"{folder}/seed{seed}", "pretrain", recipe, seed) for seed in own}
+    return name, {seed: made.get(seed, made[own[0]]) for seed in seeds}
 
 
 def _scaled(recipe: Recipe, share: float) -> Recipe:
