@@ -21,6 +21,8 @@ BUDGETS: dict[str, Budget] = {
             ("matbench-dielectric", "*", ("data.max_frames=1500",)),
             ("matbench-perovskites", "*", ("data.max_frames=1500",)),
             ("2d-workfunction", "*", ("data.max_frames=1500",)),
+            # After 400 steps its loss is 2.86 at this rate, 3.17 at that of the others.
+            ("*", "cgcnn", ("pretrain.lr=1e-2",)),
             ("*", "cgcnn", ("model.hyperparameters.width=64", "model.hyperparameters.layers=3")),
             ("*", "et", ("model.hyperparameters.width=48", "model.hyperparameters.layers=2")),
             ("*", "et", ("model.hyperparameters.n_basis=24",)),
