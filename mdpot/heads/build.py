@@ -36,10 +36,9 @@ def build_potential(
     Raises:
         MdpotError: an unknown model, or hyperparameters that it does not take.
     """
-    embedding, backbone = build_network(model, hyperparameters, len(elements))
+    embedding, backbone, given = build_network(model, hyperparameters, len(elements))
     potential = Potential(embedding, backbone, elements, shift, scale, wall, pair)
-    potential.model = model
-    potential.hyperparameters = check_hyperparameters(model, MODELS[model], hyperparameters)
+    potential.model, potential.hyperparameters = model, given
     return potential
 
 
@@ -68,15 +67,17 @@ def build_property(
     Raises:
         MdpotError: an unknown model or pooling, or hyperparameters that the model does not take.
     """
-    embedding, backbone = build_network(model, hyperparameters, len(elements))
+    embedding, backbone, given = build_network(model, hyperparameters, len(elements))
     network = PropertyModel(embedding, backbone, elements, name, unit, pooling, mean, scale)
-    network.model = model
-    network.hyperparameters = check_hyperparameters(model, MODELS[model], hyperparameters)
+    network.model, network.hyperparameters = model, given
     return network
 
 
-def build_network(model: str, hyperparameters: Mapping[str, Any], n_elements: int) -> tuple[AtomEmbedding, Backbone]:
-    """What every head stands on: the embedding and the architecture, with fresh weights.
+def build_network(
+    model: str, hyperparameters: Mapping[str, Any], n_elements: int
+) -> tuple[AtomEmbedding, Backbone, dict[str, Any]]:
+    """What every head stands on: the embedding and the architecture, with fresh weights, and the checked
+    hyperparameters.
 
     Args:
         model: a name in `MODELS`.
@@ -92,4 +93,4 @@ def build_network(model: str, hyperparameters: Mapping[str, Any], n_elements: in
     given = check_hyperparameters(model, architecture, hyperparameters)
     embedding = AtomEmbedding(n_elements, architecture.features(complete(architecture, given)))
     sizes = {"n_elements": n_elements} if architecture.per_element else {}
-    return embedding, architecture(**sizes, **given)
+    return embedding, architecture(**sizes, **given), given

@@ -33,8 +33,8 @@ def _tar(path: Path, files: dict[str, str]) -> Path:
 def _download(address: str, checksum: str | None) -> Download:
     return Download(
         page="https://example.org/record",
-        archive="set.tar.gz",
-        resolve=lambda: (address, checksum),
+        archives=("set.tar.gz",),
+        resolve=lambda archive: (address, checksum),
         unpack=partial(unpack_runner, words=("rpbe", "d3"), others=("blyp",)),
         by_hand="put it at {folder}/input.data.",
     )
@@ -82,7 +82,7 @@ def test_a_missing_file_on_the_server(server, tmp_path: Path) -> None:
 
 def test_no_network_costs_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "FIRST_ANSWER", 0.2)
-    silent = Download("page", "set.tar.gz", lambda: time.sleep(3) or ("", None), unpack_runner, "do it.")  # type: ignore
+    silent = Download("page", ("set.tar.gz",), lambda archive: time.sleep(3) or ("", None), unpack_runner, "do it.")  # type: ignore
     start = time.perf_counter()
     with pytest.raises(MdpotError, match="no answer in time"):
         fetch("water", silent, tmp_path)

@@ -55,7 +55,7 @@ def test_every_task_is_a_source_that_can_be_fetched() -> None:
         source = SOURCES[f"matbench-{name.replace('_', '-')}"]
         assert (source.property, source.unit) == (task.column, task.unit)
         assert source.download is not None
-        address, checksum = source.download.resolve()
+        address, checksum = source.download.resolve(*source.download.archives)
         assert address.endswith(f"/matbench_{name}.json.gz")
         assert checksum is not None
         assert len(checksum.removeprefix("sha256:")) == 64

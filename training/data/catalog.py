@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mdpot.training.data import matbench
+from mdpot.training.data import matbench, mpf
 from mdpot.training.data.download import Download, unpack_members, unpack_runner, zenodo_address
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Asked, Keys
@@ -93,8 +93,8 @@ SAMPLE = Path(__file__).parent / "water-rpbe-sample" / "input.data.gz"
 # not as expected ends in the line that says what to do by hand.
 WATER_RPBE_DOWNLOAD = Download(
     page="https://zenodo.org/records/2634098",
-    archive="training-data_H2O.tar.gz",
-    resolve=partial(zenodo_address, "2634098", "training-data_H2O.tar.gz"),
+    archives=("training-data_H2O.tar.gz",),
+    resolve=partial(zenodo_address, "2634098"),
     unpack=partial(unpack_runner, words=("rpbe", "d3"), others=("blyp",)),
     by_hand="unpack it and put its RPBE-D3 set at {folder}/input.data, or give its path by --data.",
 )
@@ -108,8 +108,8 @@ def rmd17_download(molecule: str) -> Download:
     """
     return Download(
         page="https://figshare.com/articles/dataset/Revised_MD17_dataset_rMD17_/12672038",
-        archive="rmd17.tar.bz2",
-        resolve=lambda: ("https://figshare.com/ndownloader/files/23950376", None),
+        archives=("rmd17.tar.bz2",),
+        resolve=lambda archive: ("https://figshare.com/ndownloader/files/23950376", None),
         unpack=partial(unpack_members, wanted=partial(_is_rmd17_file, molecule)),
         by_hand="unpack it to {folder}/npz_data and {folder}/splits, or give its folder by --data.",
     )
@@ -202,6 +202,10 @@ def _read_crystals(files: Sequence[Path], request: Request) -> Reading:
     return found
 
 
+def _read_mpf(files: Sequence[Path], request: Request) -> Reading:
+    return finish(mpf.parse_mpf(files, request.size), request.need, files[0].parent)
+
+
 def _property_list(file: str, name: str, unit: str, what: str) -> Source:
     return Source(
         description=f"{what} ({name}, {unit})",
@@ -279,6 +283,16 @@ SOURCES: dict[str, Source] = {
         files=("*.extxyz.gz", "*.extxyz"),
         read=_read_crystals,
         by_hand="Put the test sets of MatterSim, extended XYZ, into {folder}, or give their folder by --data.",
+    ),
+    "mpf-2021": Source(
+        description="MPF.2021.2.8, relaxations of 62,783 crystals: 187,687 frames with energies, forces and stress",
+        labels=lambda files: "PBE and PBE+U DFT of the Materials Project (MPF.2021.2.8)",
+        folders=("mpf-2021", "."),
+        files=("block_[01].p",),
+        n_files=len(mpf.FILES),
+        read=_read_mpf,
+        download=mpf.DOWNLOAD,
+        sizes=mpf.SIZES,
     ),
     **{f"matbench-{name.replace('_', '-')}": _matbench(name) for name in matbench.TASKS},
     "2d-workfunction": _property_list("2d_workfunction", "workfunction", "eV", "work functions of 2D crystals, DFT"),

@@ -8,6 +8,7 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,19 +23,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Download:
-    """A public archive, and how its files get into the cache.
+    """Public archives, and how their files get into the cache.
 
     Attributes:
-        page: where a person finds it.
-        archive: its file name.
-        resolve: gives (address, checksum or None) of the archive; may ask the network.
+        page: where a person finds them.
+        archives: their file names.
+        resolve: takes one of these, gives its (address, checksum or None); may ask the network.
         unpack: takes (archive, folder of the source in the cache) and writes the files the source looks for.
         by_hand: what to put where, for the message when it fails; `{folder}` is the folder in the cache.
     """
 
     page: str
-    archive: str
-    resolve: Callable[[], tuple[str, str | None]]
+    archives: tuple[str, ...]
+    resolve: Callable[[str], tuple[str, str | None]]
     unpack: Callable[[Path, Path], None]
     by_hand: str
 
@@ -49,7 +50,7 @@ def cache_folder() -> Path | None:
 
 
 def fetch(name: str, download: Download, folder: Path) -> None:
-    """Downloads the archive of a source and unpacks it into its folder in the cache.
+    """Downloads the archives of a source and unpacks them into its folder in the cache.
 
     Args:
         name: of the source, for messages.
@@ -65,24 +66,25 @@ def fetch(name: str, download: Download, folder: Path) -> None:
     import requests
 
     remedy = download.by_hand.format(folder=folder)
-    by_hand = f"Fetch {download.archive} by hand from {download.page}: {remedy}"
+    by_hand = f"Fetch {' and '.join(download.archives)} by hand from {download.page}: {remedy}"
     pooch.get_logger().setLevel("WARNING")  # The bar and the error say what its log would.
     try:
-        address, checksum = _within(FIRST_ANSWER, download.resolve)
         folder.mkdir(parents=True, exist_ok=True)
-        archive = pooch.retrieve(
-            address,
-            known_hash=checksum,
-            fname=download.archive,
-            path=folder,
-            # pooch's annotations leave out bars of one's own, which its manual describes.
-            downloader=pooch.HTTPDownloader(  # type: ignore[arg-type]
-                progressbar=_Bar(f"{name}: {download.archive}"),  # type: ignore[arg-type]
-                chunk_size=1 << 16,
-                timeout=(FIRST_ANSWER, NEXT_PIECE),
-            ),
-        )
-        download.unpack(Path(archive), folder)
+        for name_of_file in download.archives:
+            address, checksum = _within(FIRST_ANSWER, partial(download.resolve, name_of_file))
+            archive = pooch.retrieve(
+                address,
+                known_hash=checksum,
+                fname=name_of_file,
+                path=folder,
+                # pooch's annotations leave out bars of one's own, which its manual describes.
+                downloader=pooch.HTTPDownloader(  # type: ignore[arg-type]
+                    progressbar=_Bar(f"{name}: {name_of_file}"),  # type: ignore[arg-type]
+                    chunk_size=1 << 16,
+                    timeout=(FIRST_ANSWER, NEXT_PIECE),
+                ),
+            )
+            download.unpack(Path(archive), folder)
     except (requests.RequestException, OSError, ValueError, KeyError, tarfile.TarError) as error:
         raise MdpotError(f"{name}: the download failed ({_reason(error)}). {by_hand}") from None
 
@@ -97,6 +99,19 @@ def zenodo_address(record: str, archive: str) -> tuple[str, str | None]:
     if archive not in files:
         raise ValueError(f"record {record} holds {', '.join(sorted(files))}")
     return files[archive]["links"]["self"], files[archive].get("checksum")
+
+
+def figshare_address(article: str, archive: str) -> tuple[str, str | None]:
+    """Address and checksum of a file of a figshare article, both as figshare's own interface states them."""
+    import requests
+
+    answer = requests.get(f"https://api.figshare.com/v2/articles/{article}", timeout=FIRST_ANSWER)
+    answer.raise_for_status()
+    files = {file["name"]: file for file in answer.json()["files"]}
+    if archive not in files:
+        raise ValueError(f"article {article} holds {', '.join(sorted(files))}")
+    checksum = files[archive].get("computed_md5") or files[archive].get("supplied_md5")
+    return files[archive]["download_url"], f"md5:{checksum}" if checksum else None
 
 
 def unpack_runner(archive: Path, folder: Path, words: Iterable[str], others: Iterable[str]) -> None:

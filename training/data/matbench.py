@@ -130,14 +130,14 @@ def download(name: str) -> Download:
     archive = f"matbench_{name}.json.gz"
     return Download(
         page="https://matbench.materialsproject.org",
-        archive=archive,
-        resolve=partial(_address, archive, TASKS[name].sha256),
+        archives=(archive,),
+        resolve=partial(_address, TASKS[name].sha256),
         unpack=_as_it_is,
         by_hand="put it at {folder}/" + archive + ", or give its path by --data.",
     )
 
 
-def _address(archive: str, sha256: str) -> tuple[str, str]:
+def _address(sha256: str, archive: str) -> tuple[str, str]:
     return f"https://ml.materialsproject.org/projects/{archive}", f"sha256:{sha256}"
 
 

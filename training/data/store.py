@@ -14,6 +14,7 @@ from mdpot.graph import Graph
 from mdpot.molecules import find_molecules, is_bond, longest_bond
 from mdpot.neighbors import neighbor_list, pair_vectors
 from mdpot.training.data.frames import MIN_GROUPS, Frame
+from mdpot.training.data.rows import Rows
 from mdpot.training.data.targets import TARGETS, target
 
 INTERACTION = "interaction"
@@ -114,9 +115,10 @@ class Store:
         return self.numbers.device
 
     def to(self, device: torch.device | str) -> Store:
-        """This store, its tensors moved to a device."""
+        """This store, its tensors moved to a device; neighbor lists that lie in a file stay there."""
+        stay = ("_edges", "_shifts") if self._in_files else ()
         for name, value in vars(self).items():
-            if isinstance(value, torch.Tensor) and not name.endswith("_per_frame"):
+            if isinstance(value, torch.Tensor) and not name.endswith("_per_frame") and name not in stay:
                 setattr(self, name, value.to(device))
         for tensors in (self.labels, self.present):
             tensors.update({name: value.to(device) for name, value in tensors.items()})
@@ -135,14 +137,15 @@ class Store:
         edges, edge_system = _ragged(self.n_edges_per_frame, frame, device)
         frame_on_device = frame.to(device)
         first_atom = _starts(self.n_atoms_per_frame[frame]).to(device)
+        rows = edges.to(self._edges.device)
         graph = Graph(
             numbers=self.numbers[atoms],
             positions=self.positions[atoms].to(dtype),
             cell=self.cell[frame_on_device].to(dtype),
             pbc=self.pbc[frame_on_device],
             system=system,
-            edge_index=self._edges[:, edges].long() + first_atom[edge_system],
-            shifts=self._shifts[edges].to(dtype),
+            edge_index=self._edges[rows].to(device).T.long().contiguous() + first_atom[edge_system],
+            shifts=self._shifts[rows].to(device, dtype),
         )
         counts = self.n_molecules_per_frame[frame]
         renumber = (_starts(counts) - _starts(self.n_molecules_per_frame)[frame]).to(device)
@@ -233,7 +236,8 @@ class Store:
         self, frames: Sequence[Frame], starts: np.ndarray, want_bonds: bool
     ) -> tuple[np.ndarray, np.ndarray]:
         """Builds the neighbor lists; returns the bonds [2, n_bonds] in atoms of the store, and their shifts."""
-        edges, shifts = [], []
+        edges, shifts = Rows(2, np.int32), Rows(3, np.int8)
+        counts = []
         bonds, bond_shifts = [np.zeros((2, 0), np.int64)], [np.zeros((0, 3), np.int32)]
         for frame, start in zip(frames, starts, strict=True):
             reach = longest_bond(frame.numbers) if want_bonds else 0.0
@@ -247,13 +251,12 @@ class Store:
                 if reach > self.cutoff:
                     inside = squared < self.cutoff**2
                     pairs, translations = pairs[:, inside], translations[inside]
-            edges.append(pairs.astype(np.int32))
+            counts.append(pairs.shape[1])
+            edges.append(pairs.T)
             shifts.append(translations)
-        self.n_edges_per_frame = torch.tensor([e.shape[1] for e in edges])
-        self._edges = torch.from_numpy(np.concatenate(edges, axis=1))
-        translations = np.concatenate(shifts)
-        compact = np.int8 if np.abs(translations).max(initial=0) < 128 else np.int32
-        self._shifts = torch.from_numpy(translations.astype(compact))
+        self.n_edges_per_frame = torch.tensor(counts)
+        self._edges, self._shifts = edges.take(), shifts.take()
+        self._in_files = edges.in_file or shifts.in_file
         return np.concatenate(bonds, axis=1), np.concatenate(bond_shifts)
 
     def _set_molecules(self, bonds: np.ndarray, shifts: np.ndarray, formula: str | None, starts: np.ndarray) -> None:

@@ -1,0 +1,158 @@
+"""MPF.2021.2.8, the relaxations of the Materials Project that M3GNet was trained on: 187,687 frames of 62,783 crystals.
+
+Chen and Ong, Nature Computational Science 2, 718 (2022). Two pickles of dictionaries, {material: snapshots}, with
+structures of pymatgen, energies in eV, forces in eV/Å, and stress as VASP prints it, in kbar.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import atomic_numbers
+
+from mdpot.errors import MdpotError
+from mdpot.structures import read_bytes
+from mdpot.training.data.download import Download, figshare_address
+from mdpot.training.data.frames import Frame
+from mdpot.training.data.labels import Keys
+from mdpot.training.data.reading import Raw
+from mdpot.training.data.units import VASP
+
+FILES = ("block_0.p", "block_1.p")
+ARTICLE = "19470599"
+ALL, RELAXED = "all", "relaxed"
+SIZES = (ALL, RELAXED)
+"""All frames, or of each crystal the last of its second relaxation, whose forces are small: those to denoise."""
+
+# What these pickles hold besides objects of pymatgen, whose attributes are all that is wanted. Nothing else is called,
+# so that a file cannot run code.
+_HARMLESS = {
+    "builtins": {"dict", "list", "set", "tuple", "float", "int", "complex", "slice", "range"},
+    "collections": {"OrderedDict", "defaultdict"},
+    "numpy": {"ndarray", "dtype"},
+    "numpy.core.multiarray": {"_reconstruct", "scalar"},
+    "numpy._core.multiarray": {"_reconstruct", "scalar"},
+    "_codecs": {"encode"},
+}
+
+DOWNLOAD = Download(
+    page=f"https://figshare.com/articles/dataset/MPF_2021_2_8/{ARTICLE}",
+    archives=FILES,
+    resolve=partial(figshare_address, ARTICLE),
+    unpack=lambda archive, folder: None,  # it is the file, fetched to its place
+    by_hand="put block_0.p and block_1.p into {folder}, or give their folder by --data.",
+)
+
+
+def parse_mpf(files: Sequence[Path], size: str = ALL) -> Raw:
+    """The frames of the data set; pymatgen is not needed.
+
+    Args:
+        files: both pickles, or one of them.
+        size: in `SIZES`.
+
+    Raises:
+        MdpotError: another content, truncated or damaged; a site that several elements share.
+    """
+    frames = [
+        frame
+        for file in files
+        for material, snapshots in _load(file).items()
+        for frame in _frames(file, str(material), snapshots, size)
+    ]
+    for place, frame in enumerate(frames):
+        frame.index = place
+    return Raw(frames, Keys("energy", "force", "stress"), VASP)
+
+
+class _Object:
+    """Stands for an object of pymatgen: the arguments that it was made of, and its attributes."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+
+    def __new__(cls, *arguments: Any) -> _Object:
+        made = super().__new__(cls)
+        made.arguments = arguments
+        return made
+
+    def __setstate__(self, state: Any) -> None:
+        for part in state if isinstance(state, tuple) else (state,):
+            self.__dict__.update(part or {})
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split(".")[0] == "pymatgen":
+            return _Object
+        if name in _HARMLESS.get(module, ()):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"it holds {module}.{name}, which is none of pymatgen's structures")
+
+
+def _load(file: Path) -> Mapping[str, Any]:
+    try:
+        content = _Unpickler(BytesIO(read_bytes(file))).load()
+    except MdpotError:
+        raise
+    except Exception as error:  # what unpickling raises depends on what it meets
+        raise MdpotError(f"{file}: no pickle of MPF.2021.2.8, truncated or damaged ({error}). Copy it again.") from None
+    if not isinstance(content, dict) or not all(
+        isinstance(one, dict) and "structure" in one for one in content.values()
+    ):
+        raise MdpotError(f"{file}: it holds no dictionary of materials, each with structure, energy, force and stress.")
+    return content
+
+
+def _frames(file: Path, material: str, snapshots: Mapping[str, Any], size: str) -> list[Frame]:
+    structures, names = snapshots["structure"], snapshots["id"]
+    chosen = range(len(structures)) if size == ALL else _relaxed(names)
+    frames = []
+    for n in chosen:
+        numbers, positions, cell = _structure(f"{file}, {names[n]}", structures[n])
+        frames.append(
+            Frame(
+                numbers,
+                positions,
+                cell,
+                np.ones(3, bool),
+                energy=float(snapshots["energy"][n]),
+                forces=np.array(snapshots["force"][n], np.float64),
+                stress=np.array(snapshots["stress"][n], np.float64),
+                group=material,
+            )
+        )
+    return frames
+
+
+def _relaxed(names: Sequence[str]) -> list[int]:
+    """The last step of the second relaxation, which the data call 0; names are material-relaxation-step."""
+    steps = {int(name.split("-")[-1]): n for n, name in enumerate(names) if name.split("-")[-2] == "0"}
+    return [steps[max(steps)]] if steps else []
+
+
+def _structure(at: str, structure: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Atomic numbers, positions and cell of what was a structure of pymatgen."""
+    try:
+        cell = np.array(structure._lattice._matrix, np.float64).reshape(3, 3)
+        fractional = np.array([site._frac_coords for site in structure._sites], np.float64)
+        symbols = []
+        for site in structure._sites:
+            ((element, amount),) = site._species._data.items()
+            if amount != 1:
+                raise MdpotError(f"{at}: a site is occupied by {amount:g} {_symbol(element)}, not by one.")
+            symbols.append(_symbol(element))
+        return np.array([atomic_numbers[symbol] for symbol in symbols]), fractional @ cell, cell
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise MdpotError(f"{at}: no structure of one element at each site ({error}).") from None
+
+
+def _symbol(element: Any) -> str:
+    """Of an element, made of its symbol; or of a species with an oxidation state, which has an element."""
+    return str(element.arguments[0]) if element.arguments else _symbol(element._el)
