@@ -30,6 +30,7 @@ class Arm:
         pretrain: keys of the pretraining, without the "pretrain."; () for none.
         note: what pages say of it.
         length: of the pretraining, as a share of what the budget has.
+        data: keys of the data that are pretrained on, without the "data."; they choose frames.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class Arm:
     pretrain: tuple[str, ...] = ()
     note: str = ""
     length: float = 1.0
+    data: tuple[str, ...] = ()
 
 
 SCRATCH = Arm("scratch", "from scratch", "0.6")

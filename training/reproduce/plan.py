@@ -119,7 +119,7 @@ def _pretrainings(
     The pretraining sees all training structures, and does not depend on the finetuning.
     """
     budget = paper.budget(selection.budget)
-    keys = [*budget.overrides(source, model), *_asked(selection, arm)]
+    keys = [*budget.overrides(source, model), *_asked(selection, arm), *(f"data.{text}" for text in arm.data)]
     recipe = load_recipe(source, budget.preset, [text for text in keys if not text.startswith(FINETUNING)], model)
     recipe = _scaled(recipe, arm.length)
     name = paper.pretraining_name(recipe.pretrain)

@@ -63,8 +63,10 @@ def test_one_pretraining_is_behind_all_seeds_and_properties() -> None:
     # What is said of the finetuning and its data does not reach it.
     for run in pretrainings:
         assert (run.recipe.name, run.recipe.property, run.recipe.data.max_frames) == ("crystals", None, None)
-    denoised = [run.recipe.pretrain for run in pretrainings if run.recipe.pretrain.objective == "denoise"]
-    assert {stage.data.max_force for stage in denoised if stage.data} == {0.05}
+    at_rest = {(run.recipe.pretrain.objective, run.recipe.data.max_force) for run in pretrainings}
+    assert at_rest == {("labels", None), ("denoise", 0.05)}
+    large = plan("derivative-table2", Selection("paper", models=("cgcnn",), datasets=TWO.datasets))
+    assert {run.parent.recipe.data.source for cell in large for run in cell.runs if run.parent} == {"mpf-2021"}
 
 
 def test_only_the_asked_pretrainings_run() -> None:
