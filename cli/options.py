@@ -84,7 +84,7 @@ class TrainingRequest:
         data: file or folder with the frames; None searches.
         folder: of the run, as asked for; None takes a name under runs/.
         model: as asked for by --model.
-        seed, device, resume, tensorboard: as given.
+        seed, device, devices, resume, tensorboard: as given.
     """
 
     recipe: Recipe
@@ -93,6 +93,7 @@ class TrainingRequest:
     model: str | None
     seed: int
     device: str | None
+    devices: int | None
     resume: bool
     tensorboard: bool
 
@@ -102,18 +103,26 @@ class TrainingRequest:
         name = f"{self.recipe.name}-{self.recipe.preset}{network}{suffix}-seed{self.seed}"
         return self.folder or Path("runs") / name
 
-    def arguments(self, suffix: str = "") -> dict[str, Any]:
-        """The arguments that the functions of `mdpot.training.run` have in common."""
-        return {
-            "data": self.data,
-            "out": self.out(suffix),
-            "seed": self.seed,
-            "device": self.device,
-            "resume": self.resume,
-        }
+    @contextmanager
+    def running(self, suffix: str = "") -> Iterator[dict[str, Any]]:
+        """The arguments that the functions of `mdpot.training.run` have in common; they hold while the block runs."""
+        from mdpot.training.together import together
+
+        with together(self.devices, self.device) as team, self._listening(suffix) as listener:
+            if team.size > 1:
+                listener.note(f"{team.size} processes train together, {team.threads} CPU threads each")
+            yield {
+                "data": self.data,
+                "out": self.out(suffix),
+                "seed": self.seed,
+                "device": self.device,
+                "resume": self.resume,
+                "listener": listener,
+                "team": team,
+            }
 
     @contextmanager
-    def listening(self, suffix: str = "") -> Iterator[Listener]:
+    def _listening(self, suffix: str) -> Iterator[Listener]:
         """Who hears of the progress while the block runs: the terminal and, where asked, TensorBoard."""
         from mdpot.cli.progress import TerminalListener
 
@@ -149,6 +158,7 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         data: Path | None,
         seed: int,
         device: str | None,
+        devices: int | None,
         out: Path | None,
         resume: bool,
         tensorboard: bool,
@@ -162,7 +172,7 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         )
         loaded = read_recipe(recipe, preset, overrides, model, print_recipe)
         check_device(device)
-        return command(TrainingRequest(loaded, data, out, model, seed, device, resume, tensorboard), **others)
+        return command(TrainingRequest(loaded, data, out, model, seed, device, devices, resume, tensorboard), **others)
 
     options = [
         click.argument("recipe"),
@@ -192,6 +202,13 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Seed of the split, the first weights, the batches and the masks.",
         ),
         device_option,
+        click.option(
+            "--devices",
+            type=THREADS,
+            metavar="N",
+            help="Processes that train together: each batch is divided among N GPUs, or among N shares of the CPU "
+            "threads. For several machines start this command by torchrun.  [default: 1]",
+        ),
         threads_option,
         click.option(
             "--out",

@@ -39,8 +39,8 @@ def train(request: TrainingRequest, compare_scratch: bool, seeds: int | None) ->
         raise MdpotError("--seeds needs --compare-scratch; a single run takes --seed")
     from mdpot.training.run import run_train
 
-    with request.listening() as listener:
-        result = run_train(request.recipe, **request.arguments(), listener=listener)
+    with request.running() as arguments:
+        result = run_train(request.recipe, **arguments)
     _print_result(request.out(), result)
 
 
@@ -49,8 +49,8 @@ def _compare(request: TrainingRequest, seeds: int) -> None:
         raise MdpotError("--tensorboard shows one run; leave it away with --compare-scratch")
     from mdpot.training.compare import run_compare
 
-    with request.listening("-compare") as listener:
-        result = run_compare(request.recipe, **request.arguments("-compare"), seeds=seeds, listener=listener)
+    with request.running("-compare") as arguments:
+        result = run_compare(request.recipe, seeds=seeds, **arguments)
     _print_result(request.out("-compare"), result)
 
 
@@ -66,8 +66,8 @@ def pretrain(request: TrainingRequest) -> None:
         raise MdpotError(f'recipe {request.recipe.name!r} pretrains nothing: pretrain.objective is "none"')
     from mdpot.training.run import run_pretrain
 
-    with request.listening("-pretrain") as listener:
-        file = run_pretrain(request.recipe, **request.arguments("-pretrain"), listener=listener)
+    with request.running("-pretrain") as arguments:
+        file = run_pretrain(request.recipe, **arguments)
     click.echo(f"weights: {file}")
 
 
@@ -89,8 +89,8 @@ def finetune(request: TrainingRequest, from_file: Path) -> None:
     from mdpot.training.run import run_finetune
 
     suffix = "-finetune"
-    with request.listening(suffix) as listener:
-        result = run_finetune(request.recipe, from_file=from_file, **request.arguments(suffix), listener=listener)
+    with request.running(suffix) as arguments:
+        result = run_finetune(request.recipe, from_file=from_file, **arguments)
     _print_result(request.out(suffix), result)
 
 
@@ -112,8 +112,8 @@ def finetune_property(request: TrainingRequest, from_file: Path | None) -> None:
     from mdpot.training.run import run_property
 
     suffix = "-property"
-    with request.listening(suffix) as listener:
-        result = run_property(request.recipe, from_file=from_file, **request.arguments(suffix), listener=listener)
+    with request.running(suffix) as arguments:
+        result = run_property(request.recipe, from_file=from_file, **arguments)
     _print_result(request.out(suffix), result)
 
 

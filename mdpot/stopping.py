@@ -16,7 +16,7 @@ class StopSignal:
     """Inside the block, the first SIGINT or SIGTERM sets `requested`; a second one raises KeyboardInterrupt.
 
     A SIGINT that was ignored before stays so: a shell that starts work in the background (`nohup mdpot … &`) keeps
-    the terminal's Ctrl-C from it. SIGTERM is always heard.
+    the terminal's Ctrl-C from it. SIGTERM is always heard. What a block around this one was asked counts here too.
 
     >>> with StopSignal() as stop:
     ...     while not stop.requested:
@@ -43,6 +43,8 @@ class StopSignal:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 before = signal.getsignal(number)
+                around = getattr(before, "__self__", None)
+                self.requested |= isinstance(around, StopSignal) and around.requested
                 if before is None or (number == signal.SIGINT and before == signal.SIG_IGN):
                     continue  # None: a handler that is not Python's, which could not be put back
                 self._before[number] = signal.signal(number, self._handle)

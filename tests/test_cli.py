@@ -111,7 +111,7 @@ def test_handed_on_arguments_exist() -> None:
     from mdpot.training.compare import run_compare
     from mdpot.training.run import run_finetune, run_pretrain, run_train
 
-    shared = {"data", "out", "seed", "device", "resume", "listener"}
+    shared = {"data", "out", "seed", "device", "resume", "listener", "team"}
     for function, more in (
         (run_train, set()),
         (run_pretrain, set()),
@@ -138,6 +138,8 @@ def test_compare_hands_everything_on(calls: list) -> None:
         *["--compare-scratch", "--seeds", "4"],
     )
     assert result.exit_code == 0, result.output
+    from mdpot.training.together import SOLO
+
     ((name, (recipe,), keywords),) = calls
     assert name == "run_compare"
     assert isinstance(recipe, Recipe)
@@ -148,6 +150,7 @@ def test_compare_hands_everything_on(calls: list) -> None:
         "seed": 3,
         "device": "cpu",
         "resume": True,
+        "team": SOLO,
         "seeds": 4,
         "listener": keywords["listener"],
     }

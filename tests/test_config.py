@@ -55,7 +55,7 @@ def test_shipped_recipe_loads_and_reads_back(name: str, preset: str | None, tmp_
 @pytest.mark.parametrize(("name", "preset"), SHIPPED)
 def test_shipped_recipe_builds_its_network(name: str, preset: str | None) -> None:
     model = load_recipe(name, preset).model
-    _, backbone = build_network(model.name, model.arguments, n_elements=2)
+    _, backbone, _ = build_network(model.name, model.arguments, n_elements=2)
     assert backbone.cutoff == model.cutoff
 
 

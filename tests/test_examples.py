@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "examples").glob("*.
 def test_there_are_examples() -> None:
     assert {e.stem for e in EXAMPLES} >= {
         "ase_dynamics",
+        "bulk_modulus",
         "openmm_nvt",
         "openmm_npt",
         "ml_mm",
@@ -21,6 +23,20 @@ def test_there_are_examples() -> None:
         "predict_property",
         "pyg_dataset",
     }
+
+
+@pytest.mark.slow
+def test_a_potential_has_the_lattice_and_bulk_modulus_of_its_labels(tmp_path: Path) -> None:
+    example = next(path for path in EXAMPLES if path.stem == "bulk_modulus")
+    done = subprocess.run(
+        [sys.executable, str(example), "--steps", "400"], cwd=tmp_path, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr
+    (lattice, modulus), (true_lattice, true_modulus) = (
+        [float(word) for word in re.findall(r"(\d+\.?\d*) (?:Å|GPa)", line)] for line in done.stdout.splitlines()[-2:]
+    )
+    assert lattice == pytest.approx(true_lattice, abs=0.02)
+    assert modulus == pytest.approx(true_modulus, rel=0.1)
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ def small_disk(tmp_path: Path):
 
 def test_a_full_disk_leaves_what_was_there(small_disk: Path) -> None:
     """And is a line: by itself torch's writer kills the process there."""
-    from mdpot.training.trainer import _save
+    from mdpot.training.state import save
 
     file = small_disk / "model"
     write_text(file, "what was there")
@@ -41,7 +41,7 @@ def test_a_full_disk_leaves_what_was_there(small_disk: Path) -> None:
     for attempt in (
         lambda: write_bytes(file, bytes(200_000)),
         lambda: write_text(file, "x" * 200_000),
-        lambda: _save(file, big),
+        lambda: save(file, big),
         lambda: export_torchscript("water-rpbe-small", file, units="ase", check=False),
     ):
         with pytest.raises(MdpotError, match=r"cannot write .*model': No space left.*What was there is as it was\.$"):

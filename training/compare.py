@@ -19,6 +19,7 @@ from mdpot.training.opening import SILENT
 from mdpot.training.report import new_figure, read_log, readable_log, save
 from mdpot.training.run import run_train
 from mdpot.training.schema import Recipe
+from mdpot.training.together import SOLO, Team
 
 ARMS = ("pretrained", "scratch")
 COMPARISON, PICTURE, REPORT = "comparison.json", "comparison.png", "report.md"
@@ -35,6 +36,7 @@ def run_compare(
     device: str | None = None,
     resume: bool = False,
     listener: Listener = SILENT,
+    team: Team = SOLO,
 ) -> dict[str, Any]:
     """Runs a recipe with and without its pretraining, for several seeds, and compares the test errors.
 
@@ -50,6 +52,7 @@ def run_compare(
         device: torch device.
         resume: go on with what is in `out`.
         listener: hears of the progress.
+        team: the processes that train.
 
     Returns:
         The content of comparison.json: for each quantity of the test split the values of both arms by seed, their
@@ -70,7 +73,7 @@ def run_compare(
         for number, arm in product(chosen, ARMS):
             listener.note(f"seed {number}, {arm}")
             where: dict[str, Any] = {"out": out / f"seed{number}" / arm, "seed": number, "device": device}
-            metrics = run_train(arms[arm], data=data, resume=True, listener=listener, **where)
+            metrics = run_train(arms[arm], data=data, resume=True, listener=listener, team=team, **where)
             tables[arm].append(metrics["errors"].get("test", metrics["errors"]["validation"]))
             labels = metrics["labels"]
         # A label that frames do not have is not scored.

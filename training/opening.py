@@ -17,6 +17,7 @@ from mdpot.training.listener import Listener
 from mdpot.training.prepare import data_to_pretrain, prepare
 from mdpot.training.prepared import Prepared
 from mdpot.training.schema import Recipe
+from mdpot.training.together import SOLO, Team
 
 SILENT = Listener()
 MAX_SEED = 2**32 - 1
@@ -35,6 +36,7 @@ class Run:
         listener: hears of the progress.
         kind: train, pretrain or finetune.
         resume: whether it goes on with what is in its folder.
+        team: the processes that train.
     """
 
     recipe: Recipe
@@ -44,6 +46,7 @@ class Run:
     listener: Listener
     kind: str
     resume: bool
+    team: Team = SOLO
 
 
 @dataclass(frozen=True)

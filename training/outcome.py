@@ -18,7 +18,7 @@ from mdpot.training.opening import Run, facts
 from mdpot.training.prepared import Prepared
 from mdpot.training.report import write_report
 from mdpot.training.schema import Recipe
-from mdpot.training.trainer import Progress
+from mdpot.training.state import Progress
 from mdpot.training.transfer import pretraining_of
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from mdpot.files import atomic, write_text
 from mdpot.training.evaluate import Evaluation, PropertyEvaluation
 from mdpot.training.metrics import BASELINES, CURVES, ERRORS, LOGGED, METRICS, baseline_of
-from mdpot.training.trainer import LOG
+from mdpot.training.state import LOG
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

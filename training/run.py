@@ -26,7 +26,8 @@ from mdpot.training.prepare import without_labels
 from mdpot.training.prepared import Prepared
 from mdpot.training.relabel import LABELS, with_forcefield_labels
 from mdpot.training.schema import Recipe
-from mdpot.training.trainer import Report, fit
+from mdpot.training.together import SOLO, Team
+from mdpot.training.trainer import Report
 from mdpot.training.transfer import NETWORK, load_pretrained, pretraining_of, transfer_backbone
 
 __all__ = ["run_evaluate", "run_finetune", "run_pretrain", "run_property", "run_train"]
@@ -42,6 +43,7 @@ def run_train(
     device: str | None = None,
     resume: bool = False,
     listener: Listener = SILENT,
+    team: Team = SOLO,
 ) -> dict[str, Any]:
     """Pretrains as the recipe says, finetunes, tests and reports.
 
@@ -53,6 +55,7 @@ def run_train(
         device: torch device; None takes a GPU where there is one.
         resume: go on with the run in `out`.
         listener: hears of the progress.
+        team: the processes that train, see `mdpot.training.together.together`.
 
     Returns:
         The content of metrics.json, see `mdpot.training.metrics.METRICS`.
@@ -61,7 +64,7 @@ def run_train(
         MdpotError: bad input of any kind; nothing that was there is lost.
         Stopped: on Ctrl-C or SIGTERM; `resume` goes on.
     """
-    run = Run(recipe, out, seed, pick_device(device), listener, "train", resume)
+    run = Run(recipe, out, seed, pick_device(device), listener, "train", resume, team)
     with files.claimed(out, resume):
         material = open_run(run, data)
         return _finetune(run, material.prepared, None if material.pretraining is None else _pretrain(run, material))
@@ -77,13 +80,14 @@ def run_pretrain(
     device: str | None = None,
     resume: bool = False,
     listener: Listener = SILENT,
+    team: Team = SOLO,
 ) -> Path:
     """Pretrains only, without reading a label of the data to finetune on; arguments and errors as `run_train`.
 
     Returns:
         The file with the pretrained weights.
     """
-    run = Run(recipe, out, seed, pick_device(device), listener, "pretrain", resume)
+    run = Run(recipe, out, seed, pick_device(device), listener, "pretrain", resume, team)
     with files.claimed(out, resume):
         _pretrain(run, open_run(run, data))
     return out / files.PRETRAINED
@@ -100,13 +104,15 @@ def run_finetune(
     device: str | None = None,
     resume: bool = False,
     listener: Listener = SILENT,
+    team: Team = SOLO,
 ) -> dict[str, Any]:
     """Finetunes from the weights of a file, tests and reports; the rest as `run_train`.
 
     Args:
         from_file: a potential file; its network must be that of the recipe.
     """
-    return _finetune_from(Run(recipe, out, seed, pick_device(device), listener, "finetune", resume), data, from_file)
+    run = Run(recipe, out, seed, pick_device(device), listener, "finetune", resume, team)
+    return _finetune_from(run, data, from_file)
 
 
 @exact_gradients()
@@ -120,6 +126,7 @@ def run_property(
     device: str | None = None,
     resume: bool = False,
     listener: Listener = SILENT,
+    team: Team = SOLO,
 ) -> dict[str, Any]:
     """Finetunes a network on a property, one number a structure, tests and reports; the rest as `run_train`.
 
@@ -129,7 +136,8 @@ def run_property(
     """
     if recipe.property is None:
         raise MdpotError(f"recipe {recipe.name!r} learns no property: it has no table [property].")
-    return _finetune_from(Run(recipe, out, seed, pick_device(device), listener, "finetune", resume), data, from_file)
+    run = Run(recipe, out, seed, pick_device(device), listener, "finetune", resume, team)
+    return _finetune_from(run, data, from_file)
 
 
 @dataclass(frozen=True)
@@ -168,15 +176,15 @@ def _pretrain(run: Run, material: Material) -> _Source:
         # Noise brings atoms far closer than they are in any frame; the wall would drown what is to be predicted.
         model = model.model_copy(update={"repulsion": False})
     network = new_potential(model, data, seed, measured_hyperparameters(model, own)).to(run.device)
-    progress = fit(
-        network,
-        pretraining_objective(stage, model.cutoff, data.train.labels, network.scale),
-        data.train,
-        data.validation,
-        stage,
-        folder,
-        seed,
-        lambda report: run.listener.progress("pretrain", report),
+    progress = run.team.fit(
+        potential=network,
+        objective=pretraining_objective(stage, model.cutoff, data.train.labels, network.scale),
+        train=data.train,
+        validation=data.validation,
+        stage=stage,
+        folder=folder,
+        seed=seed,
+        listen=lambda report: run.listener.progress("pretrain", report),
     )
     save_potential(run.out / files.PRETRAINED, network, provenance(run, own, "pretrain", progress))
     return _Source(network, "the pretrained network", stage.objective, data.offset)
@@ -218,16 +226,16 @@ def _finetune(run: Run, prepared: Prepared, source: _Source | None) -> dict[str,
     if source is not None:
         _transfer(source, network, run, prepared)
         rates = dict.fromkeys(NETWORK, stage.transferred_rate)
-    progress = fit(
-        network.to(run.device),
-        objective,
-        prepared.train,
-        prepared.validation,
-        stage,
-        run.out / "finetune",
-        run.seed,
-        lambda report: run.listener.progress("finetune", report),
-        rates,
+    progress = run.team.fit(
+        potential=network.to(run.device),
+        objective=objective,
+        train=prepared.train,
+        validation=prepared.validation,
+        stage=stage,
+        folder=run.out / "finetune",
+        seed=run.seed,
+        listen=lambda report: run.listener.progress("finetune", report),
+        rates=rates,
     )
     return conclude(run, prepared, network, progress, source and source.file)
 

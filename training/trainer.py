@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +15,6 @@ from torch.optim.swa_utils import AveragedModel
 
 from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError
-from mdpot.files import sealed, sealed_content, write_bytes, write_text
 from mdpot.stopping import Stopped, StopSignal
 from mdpot.training.data.store import Store, batches
 from mdpot.training.metrics import LOGGED
@@ -27,30 +22,15 @@ from mdpot.training.objectives import Objective, Score
 from mdpot.training.process import ALONE, Process
 from mdpot.training.schema import Stage
 from mdpot.training.soap import SOAP
+from mdpot.training.state import BEST, Progress, State
 
 EVALUATION_SEED = 12345
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "soap": SOAP}
-LAST, BEST, LOG = "last.pt", "best.pt", "metrics.jsonl"
 TERM = "term of the loss: "
 
 
 class Diverged(MdpotError):
     """A loss or a gradient that is not finite."""
-
-
-@dataclass
-class Progress:
-    """Where a stage stands; saved with the weights."""
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    seconds: float = 0.0
-    best_loss: float = math.inf
-    best_step: int = 0
-    stale: int = 0
-    finished: bool = False
-    best_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,7 +40,8 @@ class Report:
     Attributes:
         step, n_steps: done, and in all.
         seconds: spent in this stage, earlier runs included.
-        numbers: the newest training and validation means, keys as in metrics.jsonl.
+        numbers: the newest training and validation means, keys as in metrics.jsonl; between validations, where several
+            processes train, those of this process's share.
     """
 
     step: int
@@ -87,6 +68,8 @@ def fit(
     The state is saved at every validation; called again with the same arguments it continues from there, and ends
     with the same numbers as if it had not been stopped. Every step draws its randomness from (seed, step) alone.
 
+    Where several processes train together, each calls this with the same arguments, and all end alike.
+
     Args:
         potential: to train, on its device.
         objective: what it learns.
@@ -104,14 +87,12 @@ def fit(
         Diverged: the loss is not a number, with what to change.
         MdpotError: a saved state that is damaged.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     optimizer = OPTIMIZERS[stage.optimizer](_parameters(potential, rates), lr=stage.lr, weight_decay=stage.weight_decay)
     average = _moving_average(potential, stage.ema_decay)
     run = {"seed": seed, "frames": train.fingerprint(), **stage.model_dump(mode="json")}
-    progress = _resume(folder, potential, average, optimizer, run)
-    best = average.module if average is not None else potential
-    device = next(potential.parameters()).device
-    generator = torch.Generator(device=device)
+    state = State(folder, potential, average, optimizer, run, process)
+    progress = state.resume()
+    generator = torch.Generator(device=next(potential.parameters()).device)
     plan = _plan_epoch(train, stage, seed, progress.epoch)
     n_steps = stage.max_steps or stage.epochs * len(plan)  # type: ignore[operator]
     eval_every = stage.eval_every or len(plan)
@@ -124,19 +105,19 @@ def fit(
             if progress.batch == len(plan):
                 progress.epoch, progress.batch = progress.epoch + 1, 0
                 plan = _plan_epoch(train, stage, seed, progress.epoch)
-            lr = learning_rate(progress.step, n_steps, stage)
-            for group in optimizer.param_groups:
-                group["lr"] = lr * group.get("rate", 1.0)
+            lr = _set_rate(optimizer, learning_rate(progress.step, n_steps, stage))
 
             generator.manual_seed(process.seed(seed, progress.step))
             current = objective.at(progress.step / n_steps)
-            score = _score(potential, current, train, process.share(plan[progress.batch]), generator)
+            score = _score_share(process, potential, current, train, plan[progress.batch], generator)
             optimizer.zero_grad(set_to_none=True)
-            score.loss().backward()
+            score.loss(process.total(score.counts)).backward()
+            process.sum_gradients(potential)
             norm = torch.nn.utils.clip_grad_norm_(potential.parameters(), stage.clip_norm or math.inf)
             if not bool(torch.isfinite(norm)):
                 raise Diverged(_diverged("gradient", progress.step, lr, folder))
             optimizer.step()
+            process.average_statistics(potential)
             if average is not None:
                 average.update_parameters(potential)
             means.add(score)
@@ -144,45 +125,46 @@ def fit(
             progress.seconds = time.perf_counter() - began
 
             if progress.step % eval_every == 0 or progress.step == n_steps:
-                values = validate(best, objective.at(1.0), validation, stage)
+                values = validate(state.best, objective.at(1.0), validation, stage, process)
                 if not math.isfinite(values.get("loss", 0.0)):
                     raise Diverged(_diverged("validation loss", progress.step, lr, folder))
-                _keep_best(progress, values.get("loss"), best, folder, process.writes)
-                progress.finished = progress.step == n_steps or (
-                    stage.patience is not None and progress.stale >= stage.patience
-                )
+                state.keep_best(values.get("loss"))
+                progress.finished = progress.step == n_steps or progress.stale >= (stage.patience or math.inf)
                 progress.seconds = time.perf_counter() - began
-                line = _log_line(progress, len(plan), lr, means.take(), values)
-                if process.writes:
-                    _append(folder / LOG, line)
-                    _save_state(folder, potential, average, optimizer, progress, run)
+                line = _log_line(progress, len(plan), lr, means.take(process), values)
+                state.log(line)
+                state.save()
                 listen(Report(progress.step, n_steps, progress.seconds, line))
             elif time.perf_counter() - heard > 2.0:
                 heard = time.perf_counter()
                 listen(Report(progress.step, n_steps, progress.seconds, _prefixed("train", means.peek())))
-            if stop.requested:
+            if process.any(stop.requested):
                 # Steps since the last validation are repeated on resuming, so that nothing depends on the stop.
                 raise Stopped(f"stopped at step {progress.step} of {n_steps}; the last validation's state is kept.")
 
-    with _readable(folder / BEST):
-        potential.load_state_dict(_load(folder / BEST, device))
-        if progress.best_digest not in ("", _digest(folder / BEST)):
-            raise ValueError("it is of another run")
+    state.take_best()
     potential.eval().requires_grad_(True)
     return progress
 
 
 @exact_gradients()
-def validate(potential: torch.nn.Module, objective: Objective, store: Store, stage: Stage) -> dict[str, float]:
-    """Means of the objective's numbers over a store, with masks that are the same in every call."""
+def validate(
+    potential: torch.nn.Module, objective: Objective, store: Store, stage: Stage, process: Process = ALONE
+) -> dict[str, float]:
+    """Means of the objective's numbers over a store, with masks that are the same in every call.
+
+    The batches are divided among the processes; all get the same means.
+    """
     training = potential.training
     potential.eval()
-    generator = torch.Generator(device=next(potential.parameters()).device).manual_seed(EVALUATION_SEED)
+    generator = torch.Generator(device=next(potential.parameters()).device)
     means = Means()
-    for frames in batches(store, stage.batch_atoms, stage.batch_frames):
+    numbered = list(enumerate(batches(store, stage.batch_atoms, stage.batch_frames), EVALUATION_SEED))
+    for seed, frames in numbered[process.rank :: process.size]:
+        generator.manual_seed(seed)
         means.add(_score(potential, objective, store, frames, generator))
     potential.train(training)
-    return means.take()
+    return means.take(process)
 
 
 def learning_rate(step: int, n_steps: int, stage: Stage) -> float:
@@ -191,6 +173,13 @@ def learning_rate(step: int, n_steps: int, stage: Stage) -> float:
         return stage.lr * (step + 1) / stage.warmup_steps
     done = (step - stage.warmup_steps) / max(n_steps - stage.warmup_steps, 1)
     return stage.lr_min + 0.5 * (stage.lr - stage.lr_min) * (1.0 + math.cos(math.pi * min(done, 1.0)))
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, lr: float) -> float:
+    """Gives each group of parameters its share of a learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("rate", 1.0)
+    return lr
 
 
 class Means:
@@ -216,8 +205,9 @@ class Means:
         loss = {"loss": math.fsum(terms)} if terms else {}
         return loss | {key: LOGGED[key].of_mean(mean) for key, mean in means.items() if not key.startswith(TERM)}
 
-    def take(self) -> dict[str, float]:
-        """The means so far; then starts anew."""
+    def take(self, process: Process = ALONE) -> dict[str, float]:
+        """The means so far, over all processes; then starts anew."""
+        self._sums = process.sums(self._sums)
         out = self.peek()
         self._sums = {}
         return out
@@ -231,10 +221,26 @@ def _score(
     generator: torch.Generator,
 ) -> Score:
     """The objective's score on one batch of frames."""
-    batch, target = objective.prepare(store.batch(frames), generator)
+    dtype = next(potential.parameters()).dtype
+    batch, target = objective.prepare(store.batch(frames, dtype), generator)
     asked = {"outputs": objective.outputs} if objective.outputs else {}  # some heads have one output
     prediction = potential(*batch.graph.inputs(), marks=batch.marks, **asked)
     return objective.score(prediction, target)
+
+
+def _score_share(
+    process: Process,
+    potential: torch.nn.Module,
+    objective: Objective,
+    store: Store,
+    frames: torch.Tensor,
+    generator: torch.Generator,
+) -> Score:
+    """The score on what a process takes of a batch; where nothing is left for it, a score that counts nothing."""
+    share = process.share(frames, store.n_atoms_per_frame[frames] + store.n_edges_per_frame[frames])
+    if len(share):
+        return _score(potential, objective, store, share, generator)
+    return _score(potential, objective, store, frames[:1], generator).nothing()
 
 
 def _parameters(network: torch.nn.Module, rates: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -267,101 +273,6 @@ def _moving_average(potential: torch.nn.Module, decay: float | None) -> Averaged
     return AveragedModel(potential, multi_avg_fn=update)
 
 
-def _keep_best(progress: Progress, loss: float | None, potential: torch.nn.Module, folder: Path, write: bool) -> None:
-    """Saves the weights if this validation is the best so far, or if it cannot tell: no molecule in it was masked."""
-    if loss is None or loss < progress.best_loss:
-        progress.best_loss = progress.best_loss if loss is None else loss
-        progress.best_step, progress.stale = progress.step, 0
-        if write:
-            _save(folder / BEST, potential.state_dict())
-            progress.best_digest = _digest(folder / BEST)
-    else:
-        progress.stale += 1
-
-
-def _save_state(
-    folder: Path,
-    potential: torch.nn.Module,
-    average: AveragedModel | None,
-    optimizer: torch.optim.Optimizer,
-    progress: Progress,
-    run: dict[str, Any],
-) -> None:
-    state: dict[str, Any] = {
-        "run": run,
-        "potential": potential.state_dict(),
-        "average": average.state_dict() if average is not None else None,
-        "optimizer": optimizer.state_dict(),
-        "progress": asdict(progress),
-    }
-    _save(folder / LAST, state)
-
-
-def _save(path: Path, state: dict[str, Any]) -> None:
-    """Writes a state with its checksum."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_bytes(path, sealed(buffer.getvalue()))
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _load(path: Path, device: torch.device) -> dict[str, Any]:
-    """What `_save` wrote; raises many things where that is no such state."""
-    return torch.load(io.BytesIO(sealed_content(path)), map_location=device, weights_only=True)
-
-
-def _resume(
-    folder: Path,
-    potential: torch.nn.Module,
-    average: AveragedModel | None,
-    optimizer: torch.optim.Optimizer,
-    run: dict[str, Any],
-) -> Progress:
-    """Takes up the state that is in the folder, if any and of this run, and cuts the log back to it."""
-    log = folder / LOG
-    if not (folder / LAST).exists():
-        log.unlink(missing_ok=True)
-        return Progress()
-    with _readable(folder / LAST):
-        state = _load(folder / LAST, next(potential.parameters()).device)
-        # Keys that came into the schema since are no difference; a state of before there was this has none.
-        there = state.get("run", {})
-        if different := [key for key in there.keys() & run.keys() if there[key] != run[key]]:
-            raise ValueError(f"it is of another run, which differs in {', '.join(sorted(different))}")
-        potential.load_state_dict(state["potential"])
-        if average is not None:
-            average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        progress = Progress(**state["progress"])
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if log.exists() else []
-    write_text(log, "".join(line for line in lines if _step_of(line) <= progress.step))
-    return progress
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turns what torch raises on a state that it cannot read, or that is of another network, into one line."""
-    try:
-        yield
-    except Exception as error:  # what unpickling raises depends on what it meets
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise MdpotError(
-            f"{str(path)!r} is damaged or of another network: {reason}. "
-            f"Remove the folder {str(path.parent)!r} to do this stage again."
-        ) from None
-
-
-def _step_of(line: str) -> float:
-    """The step of a line of the log; a line that was cut off counts as beyond the end."""
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return math.inf
-
-
 def _log_line(
     progress: Progress, steps_per_epoch: int, lr: float, train: dict[str, float], validation: dict[str, float]
 ) -> dict[str, float]:
@@ -378,11 +289,6 @@ def _log_line(
 
 def _prefixed(split: str, numbers: dict[str, float]) -> dict[str, float]:
     return {f"{split}/{key}": value for key, value in numbers.items()}
-
-
-def _append(path: Path, line: dict[str, float]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
 
 
 def _diverged(what: str, step: int, lr: float, folder: Path) -> str:

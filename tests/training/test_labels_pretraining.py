@@ -167,7 +167,7 @@ def test_shares_of_a_batch_add_up_to_all_of_it(frames: list[Frame]) -> None:
     found = torch.zeros([], dtype=torch.float64)
     means = Means()
     for rank in range(3):
-        part = score(Process(rank, 3).share(every), weight)
+        part = score(Process(rank, 3).share(every, store.n_atoms_per_frame), weight)
         found += torch.autograd.grad(part.loss(whole.counts), weight)[0]
         means.add(part)
     assert float(found) == pytest.approx(float(expected), rel=1e-12)

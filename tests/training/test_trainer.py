@@ -15,16 +15,16 @@ import pytest
 import torch
 
 from mdpot.stopping import Stopped
-from mdpot.training import trainer
 from mdpot.training.config import FinetuneConfig, PretrainConfig
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.reference import fit_reference
 from mdpot.training.data.store import Store
 from mdpot.training.evaluate import evaluate
 from mdpot.training.objectives import Labels, MaskedAtoms, Score
-from mdpot.training.trainer import BEST, LAST, LOG, Diverged, Means, Report, fit, validate
+from mdpot.training.state import BEST, LAST, LOG
+from mdpot.training.trainer import Diverged, Means, Report, fit, validate
 
-from .conftest import CUTOFF, STAGE, new_potential, read_log, run
+from .conftest import CUTOFF, STAGE, new_potential, read_log, run, validates
 
 # ---- it learns -------------------------------------------------------------------------
 
@@ -64,7 +64,7 @@ class RememberingMasks(MaskedAtoms):
 
     def prepare(self, batch, generator):
         prepared, target = super().prepare(batch, generator)
-        if generator.initial_seed() != trainer.EVALUATION_SEED:
+        if not validates(generator):
             self.masks.append(target.displacements)
             if len(self.masks) == self.stop_at:
                 os.kill(os.getpid(), signal.SIGTERM)

@@ -10,7 +10,8 @@ import torch
 
 from mdpot.training.config import FinetuneConfig
 from mdpot.training.objectives import Labels
-from mdpot.training.trainer import BEST, LAST, fit, learning_rate, validate
+from mdpot.training.state import BEST, LAST
+from mdpot.training.trainer import fit, learning_rate, validate
 
 from .conftest import STAGE, Hooked, new_potential, read_log, run
 

@@ -15,10 +15,10 @@ import torch
 from mdpot.errors import MdpotError
 from mdpot.heads import Potential
 from mdpot.stopping import Stopped, StopSignal
-from mdpot.training import trainer
 from mdpot.training.config import FinetuneConfig
 from mdpot.training.objectives import Labels
-from mdpot.training.trainer import BEST, LAST, LOG, Progress, fit
+from mdpot.training.state import BEST, LAST, LOG, Progress, State
+from mdpot.training.trainer import fit
 
 from .conftest import STAGE, new_potential, read_log, run
 
@@ -140,7 +140,7 @@ import importlib.util
 spec = importlib.util.spec_from_file_location("helpers", Path(sys.argv[1]).with_name("conftest.py"))
 helpers = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(helpers)
-from mdpot.training import trainer
+from mdpot.training.state import State
 frames, stores = torch.load(sys.argv[2], weights_only=False)
 
 def die(*args):
@@ -150,8 +150,8 @@ happens = None
 if sys.argv[4] == "in a step":
     happens = lambda n: die() if n == 10 else None
 elif sys.argv[4] == "before the state is saved":
-    keep = trainer._save_state
-    trainer._save_state = lambda *a: die() if a[4].step == 8 else keep(*a)
+    keep = State.save
+    State.save = lambda state: die() if state.progress.step == 8 else keep(state)
 else:
     write, states = Path.write_bytes, []
     def half(path, content):
@@ -179,11 +179,11 @@ def test_kill_9_changes_nothing(tmp_path: Path, frames, stores, uninterrupted, w
     assert_same_run(folder, potential, progress, *uninterrupted(ema_decay=0.9))
 
 
-@pytest.mark.parametrize("broken", ["_append", "_save_state", "_keep_best"])
+@pytest.mark.parametrize("broken", ["log", "save", "keep_best"])
 def test_any_error_between_two_files_changes_nothing(
     tmp_path, frames, stores, uninterrupted, monkeypatch, broken
 ) -> None:
-    original, calls = getattr(trainer, broken), []
+    original, calls = getattr(State, broken), []
 
     def fail(*arguments: Any) -> Any:
         calls.append(1)
@@ -192,7 +192,7 @@ def test_any_error_between_two_files_changes_nothing(
         return original(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, broken, fail)
+        patch.setattr(State, broken, fail)
         with pytest.raises(OSError, match="No space"):
             run(tmp_path, frames, stores)
     potential, progress, _ = run(tmp_path, frames, stores)

@@ -35,6 +35,14 @@ class Score:
         """The numbers of penalties, by term."""
         return {name: count for name, (_, count) in self.terms.items()}
 
+    def nothing(self) -> Score:
+        """The same with sums and counts of zero."""
+        terms, numbers = (
+            {name: (0.0 * total, 0 * count) for name, (total, count) in pairs.items()}
+            for pairs in (self.terms, self.numbers)
+        )
+        return Score(terms, numbers, self.weights)
+
     def loss(self, counts: dict[str, Tensor] | None = None) -> Tensor:
         """The loss [], to be differentiated; a term without a penalty counts zero.
 

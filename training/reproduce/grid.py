@@ -201,52 +201,75 @@ def run_grid(runs: Sequence[Run], out: Path, work: Work, listener: Listener, lau
     for run in everything:
         check(run, out)
     waiting = [run for run in everything if state_of(run, out).status not in DONE]
-    n_runs, ended, began = len(waiting), 0, time.perf_counter()
-    if len(everything) > n_runs:
-        listener.note(f"{len(everything) - n_runs} of {len(everything)} runs are done")
-    at_work: dict[str, tuple[Run, Job, float]] = {}
-    refused: set[str] = set()
+    if len(everything) > len(waiting):
+        listener.note(f"{len(everything) - len(waiting)} of {len(everything)} runs are done")
+    grid = _Grid(waiting, out, work, listener, launch)
     with StopSignal() as stop:
         try:
-            while waiting or at_work:
-                for run in list(waiting):
-                    if len(at_work) >= work.jobs or stop.requested:
-                        break
-                    verdict = _may_start(run, out, at_work.keys() | {r.folder for r in waiting}, refused)
-                    if verdict == "no":
-                        waiting.remove(run)
-                        ended += 1
-                        refused.add(run.folder)
-                        listener.note(
-                            f"[{ended}/{n_runs}] {run.folder}: left out, for what it depends on did not finish"
-                        )
-                    elif verdict == "yes":
-                        waiting.remove(run)
-                        at_work[run.folder] = run, launch(run, out, work), time.perf_counter()
-                        listener.note(f"{run.folder}: begins")
-                for folder, (run, job, since) in list(at_work.items()):
-                    if not job.running():
-                        del at_work[folder]
-                        state = state_of(run, out)
-                        ended += 1
-                        if state.status not in DONE:
-                            refused.add(folder)
-                        seconds = time.perf_counter() - since
-                        left = (time.perf_counter() - began) / ended * (n_runs - ended)
-                        listener.note(
-                            f"[{ended}/{n_runs}] {folder}: {_said(state, log_of(run, out))}, {seconds:.0f} s; "
-                            f"about {left / 60:.0f} min left"
-                        )
+            while grid.waiting or grid.at_work:
+                grid.start(stop)
+                grid.collect()
                 if stop.requested:
-                    _end(at_work)
+                    grid.end()
                     raise Stopped(
                         "every finished run is kept, and the others their last saved state. The same command "
                         "goes on; with --tables-only it writes what there is"
                     )
-                time.sleep(PAUSE if at_work else 0.0)
+                time.sleep(PAUSE if grid.at_work else 0.0)
         finally:
-            for _, job, _ in at_work.values():
+            for _, job, _ in grid.at_work.values():
                 job.kill()
+
+
+class _Grid:
+    """The runs that are waiting and those at work; arguments as of `run_grid`."""
+
+    def __init__(self, waiting: list[Run], out: Path, work: Work, listener: Listener, launch: Launch) -> None:
+        self.waiting, self.out, self.work, self.listener, self.launch = waiting, out, work, listener, launch
+        self.at_work: dict[str, tuple[Run, Job, float]] = {}
+        self.refused: set[str] = set()
+        self.n_runs, self.ended, self.began = len(waiting), 0, time.perf_counter()
+
+    def start(self, stop: StopSignal) -> None:
+        """Starts what can be started, until a stop is requested, and leaves out what never can."""
+        for run in list(self.waiting):
+            if len(self.at_work) >= self.work.jobs or stop.requested:
+                break
+            pending = self.at_work.keys() | {r.folder for r in self.waiting}
+            verdict = _may_start(run, self.out, pending, self.refused)
+            if verdict == "no":
+                self.waiting.remove(run)
+                self.refused.add(run.folder)
+                self._ends(run.folder, "left out, for what it depends on did not finish")
+            elif verdict == "yes":
+                self.waiting.remove(run)
+                self.at_work[run.folder] = run, self.launch(run, self.out, self.work), time.perf_counter()
+                self.listener.note(f"{run.folder}: begins")
+
+    def collect(self) -> None:
+        """Takes note of the runs that ended."""
+        for folder, (run, job, since) in list(self.at_work.items()):
+            if not job.running():
+                del self.at_work[folder]
+                state = state_of(run, self.out)
+                if state.status not in DONE:
+                    self.refused.add(folder)
+                now = time.perf_counter()
+                left = (now - self.began) / (self.ended + 1) * (self.n_runs - self.ended - 1)
+                said = _said(state, log_of(run, self.out))
+                self._ends(folder, f"{said}, {now - since:.0f} s; about {left / 60:.0f} min left")
+
+    def end(self) -> None:
+        """Has the runs at work save their states and end."""
+        for _, job, _ in self.at_work.values():
+            job.stop()
+        while any(job.running() for _, job, _ in self.at_work.values()):
+            time.sleep(PAUSE)
+        self.at_work.clear()
+
+    def _ends(self, folder: str, how: str) -> None:
+        self.ended += 1
+        self.listener.note(f"[{self.ended}/{self.n_runs}] {folder}: {how}")
 
 
 @contextmanager
@@ -271,14 +294,6 @@ def _may_start(run: Run, out: Path, pending: set[str], refused: set[str]) -> Lit
     if run.parent.folder in pending:
         return "wait"
     return "yes" if state_of(run.parent, out).status == "finished" else "no"
-
-
-def _end(at_work: dict[str, tuple[Run, Job, float]]) -> None:
-    for _, job, _ in at_work.values():
-        job.stop()
-    while any(job.running() for _, job, _ in at_work.values()):
-        time.sleep(PAUSE)
-    at_work.clear()
 
 
 def _said(state: State, log: Path) -> str:
