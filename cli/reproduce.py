@@ -116,9 +116,13 @@ def reproduce(
 ) -> None:
     """Run an experiment, and set its numbers beside the paper's.
 
-    EXPERIMENT is one or more of: table1, table2, extended-epochs, denoising, masking-ratio, convergence and cost,
-    which the masked-pretraining paper has; learning-curve and objectives, which it lacks; derivative-table2,
-    derivative-table3, pooling and pretrain-epochs of the paper on derivative-based pretraining.
+    \b
+    EXPERIMENT is one or more of
+      table1, table2, extended-epochs, denoising, masking-ratio, convergence,
+      cost, of the paper on masked pretraining, and two that it lacks,
+      learning-curve and objectives;
+      derivative-table2, derivative-table3, pooling, pretrain-epochs, of the
+      paper on derivative-based pretraining.
 
     What is finished is not run again, and what was stopped goes on: give the same command again. Runs that
     experiments have in common are done once. Each experiment leaves a table (EXPERIMENT.md), a figure and their
