@@ -31,6 +31,9 @@ def changes(results: Sequence[Result]) -> Figure:
     for axis, (title, part) in zip(axes[:, 0], shown, strict=True):
         _change_panel(axis, part)
         axis.set_title(title, fontsize="medium")
+    ends = [end for axis in axes.flat for end in axis.get_ylim()]
+    for axis in axes.flat:
+        axis.set_ylim(min(ends), max(ends))
     pretrained = [r for r in results if r.cell.arm.pretrain]
     arms_legend(made, pretrained, ["same network"] if any(paper_change(r) is not None for r in pretrained) else [], 4)
     return made
