@@ -17,7 +17,7 @@ def to_markdown(result: dict[str, Any], picture: str) -> str:
     """The page.
 
     Args:
-        result: of `accuracy.py`, as in its JSON file.
+        result: of `accuracy.py`, as in its JSON file; where its steps were timed anew, "timed" says how.
         picture: name of the picture beside the page.
     """
     machine, contenders = result["machine"], result["contenders"]
@@ -42,6 +42,7 @@ def to_markdown(result: dict[str, Any], picture: str) -> str:
     lines += [f"![force error against time per step]({picture})", "", *_table(contenders), "", fill(notes, WIDTH), ""]
     lines += [f"- Missing: {TRAINERS[name].label}: {reason}" for name, reason in result["missing"].items()]
     lines += [""] if result["missing"] else []
+    lines += [fill(result["timed"], WIDTH), ""] if "timed" in result else []
     lines += [
         f"Versions: {versions}, Python {machine['python']}; commit {machine['commit']}.",
         "",

@@ -8,10 +8,14 @@ often as they do in use.
 
 from __future__ import annotations
 
+import atexit
 import itertools
+import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +25,13 @@ from ase import Atoms, units
 from ase.calculators.calculator import BaseCalculator
 from ase.md.verlet import VelocityVerlet
 
-from mdpot import Graph, MaskedGNNCalculator, load_potential
+from mdpot import Graph, MaskedGNNCalculator, load_potential, open_model
 from mdpot.errors import MdpotError
 from mdpot.export import SKIN
+from mdpot.export_aoti import export_aoti
 from mdpot.kernels import make_kernel
 from mdpot.neighbors import neighbor_list
+from mdpot.padded import PaddedPotential, pad_edges
 from mdpot.simulate import Dynamics, water_box
 from mdpot.simulate.engine import maxwell_boltzmann
 from mdpot.simulate.engine_ase import AseEngine
@@ -106,6 +112,35 @@ def make_start(model: Path, n_waters: int, seed: int = 0) -> Start:
     return Start(frames, velocities)
 
 
+@cache
+def compiled(model: Path) -> Path:
+    """The potential as a package of AOTInductor, which takes a minute."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, True)
+    export_aoti(model, folder / "model.pt2", check=False)
+    return folder / "model.pt2"
+
+
+def calculator_for(model: Path, backend: str) -> MaskedGNNCalculator:
+    """`MaskedGNNCalculator` on the CPU, by a backend of its own or "aoti"."""
+    if backend == "aoti":
+        return MaskedGNNCalculator(compiled(model), device="cpu")
+    return MaskedGNNCalculator(model, device="cpu", backend=backend)
+
+
+def padded_inputs(
+    numbers: torch.Tensor,
+    positions: torch.Tensor,
+    cell: torch.Tensor,
+    system: torch.Tensor,
+    edge_index: torch.Tensor,
+    shifts: torch.Tensor,
+    cutoff: float,
+) -> tuple[torch.Tensor, ...]:
+    """The inputs of `PaddedPotential` from those of `Potential`."""
+    return numbers, positions, *pad_edges(edge_index, shifts @ cell[0], len(numbers), cutoff)
+
+
 def bare(model: Path, start: Start, backend: str) -> Contender:
     """The potential alone: its tensors, the neighbor list of each frame among them, are ready beforehand.
 
@@ -129,6 +164,10 @@ def bare(model: Path, start: Start, backend: str) -> Contender:
     call: Any = potential
     if backend == "torchscript":
         call = torch.jit.script(potential)
+    elif backend == "padded":
+        call, inputs = PaddedPotential(potential), [padded_inputs(*values, potential.cutoff) for values in inputs]
+    elif backend == "aoti":
+        call = open_model(compiled(model)).module("cpu").evaluator.potential
     elif backend == "compile":
         potential.backbone.compile(dynamic=True)  # type: ignore[operator]
 
@@ -155,7 +194,7 @@ def through_calculator(calculator: BaseCalculator, start: Start) -> Callable[[in
 
 def ase_calculator(model: Path, start: Start, backend: str) -> Contender:
     """`MaskedGNNCalculator` as ASE calls it."""
-    calculator = MaskedGNNCalculator(model, device="cpu", backend=backend)
+    calculator = calculator_for(model, backend)
     run = through_calculator(calculator, start)
     cutoff = calculator.metadata["cutoff"]
     return Contender(f"ase {backend}", f"ASE calculator, {backend}", "ase", run, f"bare {backend}", cutoff)
@@ -163,7 +202,7 @@ def ase_calculator(model: Path, start: Start, backend: str) -> Contender:
 
 def ase_dynamics(model: Path, start: Start, backend: str) -> Contender:
     """ASE's velocity Verlet, one evaluation a step."""
-    calculator = MaskedGNNCalculator(model, device="cpu", backend=backend)
+    calculator = calculator_for(model, backend)
     atoms = start.frames[0].copy()
     atoms.calc = calculator
     integrator = VelocityVerlet(atoms, DT * units.fs)

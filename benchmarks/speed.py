@@ -60,7 +60,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--waters", type=int, nargs="+", default=[64, 258], help="sizes of the boxes, molecules")
     add("--threads", type=int, default=2)
     backends = ["native", "eager", "torchscript"]
-    add("--backends", nargs="+", default=backends, choices=[*backends, "compile"])
+    add("--backends", nargs="+", default=backends, choices=[*backends, "padded", "compile", "aoti"])
     add(
         "--peers",
         nargs="*",

@@ -37,6 +37,7 @@ def describe_machine(threads: int) -> dict[str, Any]:
         "threads": threads,
         "torch_threads": torch.get_num_threads(),
         "load_average_before": list(os.getloadavg()),
+        "real_time": _is_real_time(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "versions": versions,
@@ -50,6 +51,11 @@ def _cpu_model() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def _is_real_time() -> bool:
+    """Whether this runs at real-time priority (`chrt -f 1`), so that ordinary programs wait for it."""
+    return hasattr(os, "sched_getscheduler") and os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR)
 
 
 def _commit() -> str | None:
@@ -112,12 +118,15 @@ def to_markdown(result: dict[str, Any]) -> str:
     load = " → ".join(f"{machine[f'load_average_{when}'][0]:.1f}" for when in ("before", "after"))
     versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items() if v)
     threads, cores = _count(machine["threads"], "thread"), _count(machine["cores"], "core")
+    disturbed = f"more than {machine['threads']} means that others disturbed it"
+    if machine.get("real_time"):
+        disturbed = "this ran at real-time priority, so others waited"
     lines = [
         "# Speed",
         "",
         "Energy and forces at new positions in every call, water at 1 g/cm³, float32, one run on one machine, all",
         f"contenders in turn, {threads} on {machine['cpu']} ({cores}). Load of the machine in the minute before and",
-        f"at the end: {load} (more than {machine['threads']} means that others disturbed it).",
+        f"at the end: {load} ({disturbed}).",
         "",
         f"mdpot: `{model['model']}` ({settings}), cutoff {model['cutoff']:g} Å, {model['n_parameters']} parameters,",
         f"commit {machine['commit']}.",

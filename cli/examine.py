@@ -84,6 +84,8 @@ def _rows(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     else:
         first |= {"model": metadata["model"], "hyperparameters": metadata["hyperparameters"]}
     first |= {"cutoff (Å)": metadata["cutoff"], "elements": " ".join(symbols)}
+    if export := metadata.get("export"):
+        first |= _exported(export)
     if "property" in metadata:
         first |= {key: metadata.get(key) for key in ("property", "unit", "pooling")}
     if "reference_energies" in metadata:
@@ -92,13 +94,26 @@ def _rows(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     provenance = dict(metadata.get("provenance", {}))
     recipe = provenance.pop("recipe", {})
     first["recipe"] = f"{recipe.get('name', '')} {recipe.get('preset', '')}".strip()
-    hidden = {"cutoff", "provenance", "reference_energies", "structures", "members"}
+    hidden = {"cutoff", "provenance", "reference_energies", "structures", "members", "export"}
     hidden |= {"model", "hyperparameters"} if members else set()
     rest = {key: value for key, value in metadata.items() if key not in hidden | first.keys()}
     for part in (first, rest, {key: value for key, value in provenance.items() if key != "metrics"}):
         for key, value in part.items():
             if value not in (None, "", {}):
                 yield key.replace("_", " "), _text(value)
+
+
+def _exported(export: Mapping[str, Any]) -> dict[str, str]:
+    """What an exported file is, and for whom."""
+    from mdpot.exported import TITLES, TORCHSCRIPT
+
+    title = TITLES[export.get("format", TORCHSCRIPT)]
+    found = {"exported to": f"{title}, {export['dtype']}, by torch {export['torch']}"}
+    if "machine" in export:
+        found["compiled for"] = f"{export['device']} on {export['system']} {export['machine']}"
+    if export["for"] != "any":
+        found["called by"] = export["for"]
+    return {**found, "called in": _text(export["units"]), "skin (Å)": _text(export["skin"])}
 
 
 def _member(header: Mapping[str, Any]) -> str:

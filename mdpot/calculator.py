@@ -15,8 +15,10 @@ from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mdpot.autograd import exact_gradients
+from mdpot.captured import FixedSlots, find_fixed_slots
 from mdpot.errors import MdpotError, unknown
 from mdpot.evaluator import usual_outputs
+from mdpot.exported import TITLES, format_of
 from mdpot.heads import AnyPotential, PotentialEnsemble
 from mdpot.heads.ensemble import SPREADS
 from mdpot.kernels import Kernel, Native, find_kernel, make_kernel
@@ -24,7 +26,7 @@ from mdpot.modelfile import ModelFile, open_model
 from mdpot.modelformat import as_dtype
 from mdpot.neighbors import VerletList
 
-BACKENDS = ("auto", "native", "torch", "eager", "torchscript", "compile")
+BACKENDS = ("auto", "native", "torch", "eager", "padded", "torchscript", "compile")
 ARGUMENTS = ("ckpt", "device", "dtype", "skin", "backend")
 WHOLE = ("energy", "interaction", "stress", "energy_std")  # one for each structure
 ASE_ARGUMENTS = {"atoms", "label", "directory"}
@@ -43,14 +45,15 @@ class MaskedGNNCalculator(Calculator):
     there too, as energy_std (eV/atom) and forces_std (eV/Å, per component).
 
     Args:
-        ckpt: a potential file, the folder of a run, a TorchScript file of `mdpot export`, or a name in `mdpot.zoo.ZOO`.
+        ckpt: a potential file, the folder of a run, a file of `mdpot export`, or a name in `mdpot.zoo.ZOO`.
         device: torch device; None takes a CUDA GPU where there is one, else the CPU.
         dtype: "float32", "float64" or the torch dtype; None is the dtype of the file. float64 is for vibrations and
             tight relaxations, float32 for dynamics.
         skin: Å, beyond the cutoff, of the neighbor list.
-        backend: who computes. "auto" takes the fused kernels for a Tide on a CPU, where they are compiled, else torch;
-            "native" insists on the kernels. torch runs the network as it is ("torch" or "eager"), "torchscript"
-            (scripted in memory) or "compile" (torch.compile of the backbone). `engine` says who it is.
+        backend: who computes. "auto" takes the fused kernels for a Tide on a CPU, where they are compiled, fixed slots
+            in a CUDA graph on a GPU, else torch; "native" insists on the kernels. torch runs the network as it is
+            ("torch" or "eager"), with fixed slots ("padded", on a GPU in a CUDA graph), "torchscript" (scripted in
+            memory) or "compile" (torch.compile of the backbone). `engine` says who it is.
         kwargs: atoms, label and directory of ASE's `Calculator`.
 
     Raises:
@@ -75,9 +78,9 @@ class MaskedGNNCalculator(Calculator):
         if backend not in BACKENDS:
             raise unknown("backend", backend, BACKENDS)
         self.backend, self.skin = backend, float(skin)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.dtype = None if dtype is None else as_dtype(dtype)
         model = open_model(ckpt).require("potential")
+        self.device = torch.device(device or model.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.path, self.metadata = model.path, model.header
         self._kept: Atoms | None = None
         self.evaluate = self._load(model)
@@ -145,10 +148,10 @@ class MaskedGNNCalculator(Calculator):
             kept.arrays["positions"][:] = atoms.positions
         self.atoms = kept
 
-    def _load(self, model: ModelFile) -> _Exported | _Fused | _Loaded:
+    def _load(self, model: ModelFile) -> _Exported | _Fused | _Padded | _Loaded:
         """What evaluates a model: (atoms, wants_stress) to the results as arrays."""
         if model.exported:
-            if self.backend in ("native", "compile") or self.dtype is not None:
+            if self.backend in ("native", "padded", "compile") or self.dtype is not None:
                 raise MdpotError(f"{str(self.path)!r} is an exported file: its backend and dtype cannot be changed.")
             return _Exported(model, self.device)
         potential = model.potential(self.device, self.dtype)
@@ -161,6 +164,13 @@ class MaskedGNNCalculator(Calculator):
             kernel = find_kernel(potential)
         if kernel is not None:
             return _Fused(kernel, self.skin)
+        fixed = None
+        if self.backend == "padded":
+            fixed = FixedSlots(potential, self.skin)
+        elif self.backend == "auto" and self.device.type == "cuda":
+            fixed = find_fixed_slots(potential, self.skin)
+        if fixed is not None:
+            return _Padded(fixed)
         return _Loaded(potential, self.backend, self.skin, self.device)
 
     def _check_elements(self, numbers: np.ndarray) -> None:
@@ -183,6 +193,19 @@ class _Fused:
     def __call__(self, atoms: Atoms, wants_stress: bool) -> dict[str, Any]:
         found = self.native(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, wants_stress)
         return {"energy": found.energy, "energies": found.energies, "forces": found.forces, "stress": found.stress}
+
+
+class _Padded:
+    """A potential in torch with fixed slots for its neighbors."""
+
+    def __init__(self, fixed: FixedSlots) -> None:
+        self.fixed = fixed
+        self.description = f"torch ({'CUDA graph' if fixed.device.type == 'cuda' else 'fixed slots'})"
+
+    def __call__(self, atoms: Atoms, wants_stress: bool) -> dict[str, Any]:
+        found = self.fixed(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
+        results = {"energy": found.energies.sum(), "energies": found.energies, "forces": found.forces}
+        return results | ({"stress": found.virial / atoms.get_volume()} if wants_stress else {})
 
 
 class _Loaded:
@@ -240,14 +263,13 @@ class _Loaded:
 class _Exported:
     """An exported file, which has its neighbor list inside."""
 
-    description = "torch (exported file)"
-
     def __init__(self, model: ModelFile, device: torch.device) -> None:
         self.model, self.device = model, device
+        self.description = f"{TITLES[format_of(model.header)]} (exported file)"
         self.module: Any = model.module(device)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A scripted module does not pickle: a copy loads the content again.
+        # Scripted and compiled modules do not pickle: a copy loads the content again.
         return _Exported, (self.model, self.device)
 
     def __call__(self, atoms: Atoms, wants_stress: bool) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ import mdpot
 from mdpot.errors import MdpotError, unknown
 from mdpot.evaluator import Evaluator, ForASE, ForOpenMM, Particles
 from mdpot.export_check import ExportReport, compare
-from mdpot.exported import EXPORT_VERSION, EXTRA_FILE
+from mdpot.exported import EXPORT_VERSION, EXTRA_FILE, TORCHSCRIPT, load_module
 from mdpot.files import atomic, require_regular, sealed
 from mdpot.heads import AnyPotential
 from mdpot.modelfile import ModelFile, open_model
@@ -107,13 +107,14 @@ def write_torchscript(
     with atomic(out) as temporary:
         save_module(module, temporary, header)
         if check:
-            report = compare(temporary, report, potential, frames or kept)
+            report = compare(load_module(temporary.read_bytes(), str(out)), report, potential, frames or kept)
     return report
 
 
 def _describe(units: str, dtype: str, skin: float, numbers: list[int] | None) -> dict[str, Any]:
     return {
         "format_version": EXPORT_VERSION,
+        "format": TORCHSCRIPT,
         "for": units,
         "units": UNITS[units],
         "dtype": dtype,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from mdpot.errors import MdpotError
+from mdpot.evaluator import usual_outputs
 from mdpot.graph import Graph
 from mdpot.heads import AnyPotential
 from mdpot.units import KJ_PER_MOL, NM
@@ -32,11 +32,13 @@ class ExportReport:
 
     Attributes:
         path: the file.
-        units: "openmm" or "ase".
+        units: "openmm", "ase", or "any" where it has both.
         dtype: "float32" or "float64".
         n_frames: number of structures compared; 0 where the check was switched off.
         energy_error: largest difference in energy, relative to the sum of the atoms' interaction energies.
         force_error: largest difference in a force component, relative to the largest force.
+        stress_error: largest difference in a component of the stress, relative to the largest component and what the
+            largest force on every atom would make over the cutoff; None for potentials that have none.
         gradient_error: largest difference of the forces from finite differences of the energy, relative to
             the largest force; None for potentials whose forces are not a gradient.
     """
@@ -47,10 +49,11 @@ class ExportReport:
     n_frames: int = 0
     energy_error: float = 0.0
     force_error: float = 0.0
+    stress_error: float | None = None
     gradient_error: float | None = None
 
 
-def compare(path: Path, report: ExportReport, potential: AnyPotential, frames: Sequence[Atoms] = ()) -> ExportReport:
+def compare(module: Any, report: ExportReport, potential: AnyPotential, frames: Sequence[Atoms] = ()) -> ExportReport:
     """Fills in a report on an exported file.
 
     Every structure is evaluated twice, the second time with the atoms moved a little. The potential gets
@@ -58,7 +61,7 @@ def compare(path: Path, report: ExportReport, potential: AnyPotential, frames: S
     central differences of fourth order of the energy, which is taken in float64.
 
     Args:
-        path: the file.
+        module: of the file.
         report: what is known of it.
         potential: that it came from, in the same dtype, on the CPU.
         frames: structures; none takes `example_structures`.
@@ -67,15 +70,14 @@ def compare(path: Path, report: ExportReport, potential: AnyPotential, frames: S
         MdpotError: the file does not agree with the potential.
     """
     structures = list(frames) or example_structures(potential.elements)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        module = torch.jit.load(str(path))
     precise = copy.deepcopy(potential).double()
     rng = np.random.default_rng(0)
-    energy_error = force_error = gradient_error = 0.0
+    energy_error = force_error = stress_error = gradient_error = 0.0
     for atoms in structures:
         for moved in _twice(atoms, rng):
-            expected = potential(*Graph.from_atoms(moved, potential.cutoff, torch.float64).inputs())
+            outputs = usual_outputs(_has_stress(potential, moved))
+            graph = Graph.from_atoms(moved, potential.cutoff, torch.float64)
+            expected = potential(*graph.inputs(), outputs=outputs)
             species = torch.searchsorted(torch.tensor(potential.elements), torch.tensor(moved.numbers))
             scale = (expected["energies"] - potential.shift[species]).abs().sum()
             largest = float(expected["forces"].abs().max())
@@ -83,6 +85,12 @@ def compare(path: Path, report: ExportReport, potential: AnyPotential, frames: S
                 energy_error = _worst(energy_error, abs(energy - float(expected["energy"])), float(scale) + 1e-6)
                 difference = (forces - expected["forces"]).abs().max()
                 force_error = _worst(force_error, float(difference), largest + 1e-6)
+            if "stress" in outputs:
+                found = module.evaluate(*_arguments(moved), True)["stress"].cpu()
+                pull = largest * len(moved) * potential.cutoff / float(moved.get_volume())
+                scale = float(expected["stress"].abs().max()) + pull + 1e-9
+                difference = (found - expected["stress"]).abs().max()
+                stress_error = _worst(stress_error, float(difference), scale)
         if potential.conservative:
             difference = _gradient_difference(precise, moved, expected["forces"], rng)
             gradient_error = _worst(gradient_error, difference, largest + 1e-6)
@@ -91,6 +99,7 @@ def compare(path: Path, report: ExportReport, potential: AnyPotential, frames: S
         n_frames=len(structures),
         energy_error=energy_error,
         force_error=force_error,
+        stress_error=stress_error if potential.conservative else None,
         gradient_error=gradient_error if potential.conservative else None,
     )
     _judge(report)
@@ -107,6 +116,7 @@ def _judge(report: ExportReport) -> None:
     found = {
         "its energies differ from the potential's": (report.energy_error, limit),
         "its forces differ from the potential's": (report.force_error, limit),
+        "its stress differs from the potential's": (report.stress_error or 0.0, limit),
         "its forces are not the gradient of the energy": (
             report.gradient_error or 0.0,
             GRADIENT[report.dtype],
@@ -129,18 +139,26 @@ def _twice(atoms: Atoms, rng: np.random.Generator) -> Iterator[Atoms]:
 
 def _results(module: Any, atoms: Atoms, units: str) -> Iterator[tuple[float, torch.Tensor]]:
     """Energy, eV, and forces [n_atoms, 3], eV/Å, of the file by each way it can be called."""
-    numbers = torch.tensor(atoms.numbers, dtype=torch.int64)
-    positions, cell = torch.tensor(atoms.positions), torch.tensor(atoms.cell.array)
-    pbc = torch.tensor(atoms.pbc)
+    numbers, positions, cell, pbc = _arguments(atoms)
     out = module.evaluate(numbers, positions, cell, pbc)
-    yield float(out["energy"]), out["forces"]
+    yield float(out["energy"]), out["forces"].cpu()
     if units == "ase":
         out = module(numbers, positions, cell, pbc)
-        yield float(out["energy"]), out["forces"]
+        yield float(out["energy"]), out["forces"].cpu()
     elif atoms.pbc.all() or not atoms.pbc.any():
         module.set_atoms(numbers)
         energy, forces = module(positions / NM, cell / NM if atoms.pbc.all() else None)
-        yield float(energy) * KJ_PER_MOL, forces * (KJ_PER_MOL / NM)
+        yield float(energy) * KJ_PER_MOL, forces.cpu() * (KJ_PER_MOL / NM)
+
+
+def _arguments(atoms: Atoms) -> tuple[torch.Tensor, ...]:
+    """Numbers, positions, cell and periodic directions, as a file takes them."""
+    numbers = torch.tensor(atoms.numbers, dtype=torch.int64)
+    return numbers, torch.tensor(atoms.positions), torch.tensor(atoms.cell.array), torch.tensor(atoms.pbc)
+
+
+def _has_stress(potential: AnyPotential, atoms: Atoms) -> bool:
+    return potential.conservative and bool(atoms.pbc.all())
 
 
 def _gradient_difference(precise: AnyPotential, atoms: Atoms, forces: torch.Tensor, rng: np.random.Generator) -> float:

@@ -1,4 +1,4 @@
-"""Reading the files of `mdpot export`: TorchScript with its metadata beside it."""
+"""Reading the files of `mdpot export`: TorchScript, or a package of AOTInductor, with its metadata beside it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from mdpot.files import unsealed
 
 EXPORT_VERSION = 1
 EXTRA_FILE = "mdpot.json"
+TORCHSCRIPT, AOTI = "torchscript", "aoti"
+TITLES = {TORCHSCRIPT: "TorchScript", AOTI: "AOTInductor"}
 
 
 def is_exported(content: bytes) -> bool:
@@ -39,11 +41,13 @@ def read_exported(content: bytes, name: str) -> dict[str, Any]:
             place = next((m for m in members if m.endswith(f"/extra/{EXTRA_FILE}")), None)
             text = b"" if place is None else archive.read(place)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
-        raise MdpotError(f"{name!r} is not a TorchScript file, or is damaged: {_first_line(error)}") from None
+        raise MdpotError(f"{name!r} is not an exported file, or is damaged: {_first_line(error)}") from None
     if not text:
-        if not any(m.partition("/")[2].startswith("code/") for m in members):
-            raise MdpotError(f"model file {name!r} is damaged or of another format: a zip archive without code.")
-        raise MdpotError(f"{name!r} is a TorchScript file, but not one that mdpot exported.")
+        inside = [m.partition("/")[2] for m in members]
+        for place, what in (("code/", "a TorchScript file"), ("data/aotinductor/", "a package of AOTInductor")):
+            if any(m.startswith(place) for m in inside):
+                raise MdpotError(f"{name!r} is {what}, but not one that mdpot exported.")
+        raise MdpotError(f"model file {name!r} is damaged or of another format: a zip archive without code.")
     try:
         header = json.loads(text)
         version = header["export"]["format_version"]
@@ -60,8 +64,13 @@ def read_exported(content: bytes, name: str) -> dict[str, Any]:
     return header
 
 
+def format_of(header: dict[str, Any]) -> str:
+    """`TORCHSCRIPT` or `AOTI`, by the metadata of an exported file."""
+    return header["export"].get("format", TORCHSCRIPT)
+
+
 def load_module(content: bytes, name: str, device: torch.device | str | None = None) -> torch.jit.ScriptModule:
-    """The module of an exported file.
+    """The module of a TorchScript file.
 
     Args:
         content: of the file.

@@ -18,7 +18,7 @@ from torch import nn
 
 from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError
-from mdpot.exported import is_exported, load_module, read_exported
+from mdpot.exported import AOTI, format_of, is_exported, load_module, read_exported
 from mdpot.files import write_bytes
 from mdpot.heads import (
     AnyPotential,
@@ -77,6 +77,16 @@ class ModelFile:
     def dtype(self) -> str:
         """What the network computes in, "float32" or "float64"."""
         return self.header["export"]["dtype"] if self.exported else self.header["dtype"]
+
+    @property
+    def format(self) -> str | None:
+        """What it was exported to, "torchscript" or "aoti"; None where it is not exported."""
+        return format_of(self.header) if self.exported else None
+
+    @property
+    def device(self) -> str | None:
+        """What it was compiled for, "cpu" or "cuda"; None where it runs on either."""
+        return self.header["export"].get("device") if self.exported else None
 
     @property
     def sha256(self) -> str:
@@ -149,17 +159,21 @@ class ModelFile:
         return network.eval().requires_grad_(False)
 
     @exact_gradients()
-    def module(self, device: torch.device | str | None = None) -> torch.jit.ScriptModule:
+    def module(self, device: torch.device | str | None = None) -> Any:
         """The module of an exported file; for how to call it see `mdpot.export.export_torchscript`.
 
         Args:
-            device: where to; None is the CPU.
+            device: where to; None is the CPU, or what it was compiled for.
 
         Raises:
-            MdpotError: it is not exported, or this torch cannot load it.
+            MdpotError: it is not exported, this torch cannot load it, or it was compiled for another machine.
         """
         if not self.exported:
             raise MdpotError(f"{str(self.path)!r} is not an exported file. Make one: mdpot export {self.path}.")
+        if self.format == AOTI:
+            from mdpot.compiled import load_compiled
+
+            return load_compiled(self.content, self.header, str(self.path), device)
         return load_module(self.content, str(self.path), device)
 
 

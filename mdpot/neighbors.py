@@ -157,8 +157,9 @@ class VerletList:
     """A neighbor list with a skin: it is searched again only when an atom may have crossed the skin.
 
     Pairs out to `cutoff + skin` are kept; every call selects those inside the cutoff. The list is rebuilt when an
-    atom has moved by more than half the skin since the last build, or when cell, periodicity, species or the number
-    of atoms changed.
+    atom has moved by more than half the skin since the last build, or when periodicity, species or the number of atoms
+    changed. A cell that is periodic in all directions may be strained meanwhile, as by a barostat: what atoms move
+    beyond the strain counts, and the strain takes from the skin by how much it brings pairs closer.
 
     Args:
         cutoff: Å.
@@ -173,7 +174,8 @@ class VerletList:
         self.cutoff, self.skin = float(cutoff), float(skin)
         self.n_builds = 0
         self._key: tuple[np.ndarray, ...] | None = None
-        self._offsets: np.ndarray | None = None
+        self._offsets: np.ndarray | None = None  # of the pairs in `_offsets_cell`
+        self._offsets_cell = np.zeros((3, 3))
 
     def update(
         self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray
@@ -181,9 +183,9 @@ class VerletList:
         """The pairs inside the cutoff; arguments and results as in `neighbor_list`, and numbers [n_atoms]."""
         positions = np.asarray(positions, dtype=np.float64)
         i, j, shifts = self.candidates(numbers, positions, cell, pbc)
-        if self._offsets is None:
+        if self._offsets is None or not np.array_equal(self._offsets_cell, cell):
             periodic = np.where(np.reshape(pbc, (-1, 1)), np.asarray(cell, dtype=np.float64), 0.0)
-            self._offsets = translations(shifts, periodic)
+            self._offsets, self._offsets_cell = translations(shifts, periodic), np.array(cell)
         vectors = positions.take(j, 0)
         vectors -= positions.take(i, 0)
         vectors += self._offsets
@@ -211,8 +213,19 @@ class VerletList:
     def _stale(self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> bool:
         if self._key is None or self.skin == 0:
             return True
-        if not all(np.array_equal(old, new) for old, new in zip(self._key, (numbers, cell, pbc), strict=True)):
+        old_numbers, old_cell, old_pbc = self._key
+        if not (np.array_equal(old_numbers, numbers) and np.array_equal(old_pbc, pbc)):
             return True
-        moved = positions - self._built_at
+        start, left = self._built_at, self.skin
+        if not np.array_equal(old_cell, cell):
+            if not np.all(pbc):
+                return True
+            strain = np.linalg.inv(old_cell) @ cell
+            if not np.isfinite(strain).all():
+                return True
+            # What was farther apart than cutoff + skin is still farther than the cutoff and what is left of the skin.
+            start = start @ strain
+            left = float(np.linalg.svd(strain, compute_uv=False)[-1]) * (self.cutoff + self.skin) - self.cutoff
+        moved = positions - start
         # Not `> limit`: a NaN must count as moved, so that the search can refuse it.
-        return not (np.einsum("ij,ij->i", moved, moved).max(initial=0.0) <= (0.5 * self.skin) ** 2)
+        return not (left > 0 and np.einsum("ij,ij->i", moved, moved).max(initial=0.0) <= (0.5 * left) ** 2)

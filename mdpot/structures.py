@@ -9,11 +9,9 @@ comment.
 from __future__ import annotations
 
 import codecs
-import gzip
 import io
 import re
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,9 +23,9 @@ from ase.io.formats import UnknownFileTypeError, filetype
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from mdpot.errors import MdpotError
+from mdpot.packed import unpacked
 from mdpot.units import BOHR
 
-_GZIP = b"\x1f\x8b"
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 #: Mass numbers of the isotopes that have symbols of their own.
 ISOTOPES = {"D": 2.01410177811, "T": 3.01604928199}
@@ -41,10 +39,10 @@ _LENGTHS = {"angstrom": 1.0, "ase": 1.0, "atomic_unit": BOHR, "nanometer": 10.0}
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file, unpacked where it is gzipped, whatever its name ends with.
+    """The content of a file, unpacked where it is packed (gzip, bzip2, xz).
 
     Raises:
-        MdpotError: no such file, empty, or a damaged or truncated gzip file.
+        MdpotError: no such file, empty, or a packed file that is damaged or truncated.
     """
     if path.is_dir():
         raise MdpotError(f"{path}: a folder; give the file with the frames.")
@@ -52,27 +50,10 @@ def read_bytes(path: Path) -> bytes:
         raise MdpotError(f"{path}: no such file. Check the path.")
     if not path.is_file():
         raise MdpotError(f"{path}: not a regular file.")
-    data = path.read_bytes()
-    if data.startswith(_GZIP):
-        try:
-            data = gzip.decompress(data)
-        except (EOFError, OSError, zlib.error) as error:
-            raise MdpotError(f"{path}: the gzip file is truncated or damaged ({error}). Copy it again.") from None
+    data = unpacked(path, path.read_bytes())
     if not data.strip(b"\0 \t\r\n"):
         raise MdpotError(f"{path}: empty: it holds no frame.")
     return data
-
-
-def head(path: Path, n_bytes: int = 4096) -> bytes:
-    """The first bytes of a file, unpacked where it is gzipped; b"" where they cannot be."""
-    with path.open("rb") as file:
-        raw = file.read(n_bytes)
-    if not raw.startswith(_GZIP):
-        return raw
-    try:  # A truncated file still tells what it began with.
-        return zlib.decompressobj(wbits=31).decompress(raw, n_bytes)
-    except zlib.error:
-        return b""
 
 
 def decode(data: bytes) -> str:
@@ -89,7 +70,7 @@ def read_structures(path: Path | str) -> list[Atoms]:
     """All structures of a file in any format that ASE reads.
 
     Args:
-        path: the file, plain or gzipped.
+        path: the file, plain or packed.
 
     Returns:
         At least one structure, with what the file says of it in `info`, `arrays` and the calculator's results. D and T

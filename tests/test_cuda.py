@@ -12,6 +12,7 @@ from ase import Atoms
 
 from mdpot import MaskedGNNCalculator, build_potential, save_potential
 from mdpot.export import export_torchscript
+from mdpot.export_aoti import export_aoti
 from mdpot.models import MODELS
 from mdpot.simulate import water_box
 from mdpot.training.config import load_recipe
@@ -44,7 +45,7 @@ def compute(atoms: Atoms, file: Path, device: str, **options: Any) -> tuple[floa
 @pytest.mark.filterwarnings("ignore:.*the forces of this")
 @pytest.mark.filterwarnings("ignore:The TorchScript type system:UserWarning")
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("backend", ["eager", "torchscript", "exported"])
+@pytest.mark.parametrize("backend", ["auto", "eager", "padded", "torchscript", "exported"])
 def test_the_calculator(name: str, backend: str, water: Atoms, tmp_path: Path) -> None:
     file = save(name, tmp_path / "p.safetensors")
     expected = compute(water, file, "cpu", dtype="float64")
@@ -53,6 +54,34 @@ def test_the_calculator(name: str, backend: str, water: Atoms, tmp_path: Path) -
         found = compute(water, tmp_path / "p.pt", "cuda")
     else:
         found = compute(water, file, "cuda", dtype="float64", backend=backend)
+    assert found[0] == pytest.approx(expected[0], rel=1e-10)
+    np.testing.assert_allclose(found[1], expected[1], rtol=0, atol=1e-8)
+
+
+@pytest.mark.filterwarnings("ignore:.*the forces of this")
+@pytest.mark.parametrize("name", MODELS)
+def test_a_captured_graph_is_played_again(name: str, water: Atoms, tmp_path: Path) -> None:
+    """Moved atoms, a new list in the same slots, and one that overflows them, each as without a graph."""
+    file = save(name, tmp_path / "p.safetensors")
+    graph: Any = MaskedGNNCalculator(file, device="cuda", dtype="float64", backend="padded")
+    eager: Any = MaskedGNNCalculator(file, device="cuda", dtype="float64", backend="torch")
+    assert graph.engine == "torch (CUDA graph)"
+    captured = set()
+    for factor in (1.0, 1.0, 1.001, 0.85):
+        water.rattle(0.02, rng=np.random.default_rng(0))
+        water.set_cell(factor * water.cell.array, scale_atoms=True)
+        expected = eager.get_forces(water)
+        np.testing.assert_allclose(graph.get_forces(water), expected, rtol=0, atol=1e-9 * np.abs(expected).max())
+        captured.add(graph.evaluate.fixed._run)
+    assert len(captured) == 2
+
+
+@pytest.mark.parametrize("name", ["tide", "egnn"])
+def test_a_compiled_file(name: str, water: Atoms, tmp_path: Path) -> None:
+    file = save(name, tmp_path / "p.safetensors")
+    export_aoti(file, tmp_path / "p.pt2", dtype="float64", device="cuda")
+    expected = compute(water, file, "cpu", dtype="float64")
+    found = compute(water, tmp_path / "p.pt2", "cuda")
     assert found[0] == pytest.approx(expected[0], rel=1e-10)
     np.testing.assert_allclose(found[1], expected[1], rtol=0, atol=1e-8)
 

@@ -192,12 +192,37 @@ def test_verlet_sees_two_atoms_that_approach_each_other() -> None:
     assert verlet.n_builds == 1
 
 
+@pytest.mark.parametrize("name", ["triclinic", "tiny", "unwrapped"])
+def test_verlet_follows_a_cell_that_is_strained_with_its_atoms(name: str) -> None:
+    positions, cell, pbc = make(name, 1)
+    numbers = NUMBERS[: len(positions)]
+    verlet, rng, n_steps = VerletList(3.4, 0.5), np.random.default_rng(0), 100
+    for _ in range(n_steps):
+        strain = np.eye(3) + rng.normal(scale=2e-3, size=(3, 3))
+        positions, cell = positions @ strain + rng.normal(scale=0.02, size=positions.shape), cell @ strain
+        found = as_set(*verlet.update(numbers, positions, cell, pbc))
+        assert found == as_set(*neighbor_list(positions, cell, pbc, 3.4))
+    assert 1 < verlet.n_builds < n_steps / 2
+
+
+@pytest.mark.parametrize(("scale", "n_builds"), [(0.834, 1), (0.832, 2), (1.5, 1)])
+def test_verlet_rebuilds_when_a_strain_takes_all_of_the_skin(scale: float, n_builds: int) -> None:
+    """The list reaches to 3.6 Å, which 3.0 / 3.6 = 0.8333 brings to the cutoff."""
+    positions, cell, pbc = make("cubic", 0)
+    verlet = VerletList(3.0, 0.6)
+    verlet.update(NUMBERS, positions, cell, pbc)
+    strain = np.diag([1.0, scale, 1.0])
+    found = as_set(*verlet.update(NUMBERS, positions @ strain, cell @ strain, pbc))
+    assert found == as_set(*neighbor_list(positions @ strain, cell @ strain, pbc, 3.0))
+    assert verlet.n_builds == n_builds
+
+
 def test_verlet_rebuilds_when_anything_else_changes() -> None:
     positions, cell, pbc = make("cubic", 0)
     slab = np.array([True, True, False])
     changes = [
         (NUMBERS, positions, cell, pbc),
-        (NUMBERS, positions, cell * 1.001, pbc),
+        (NUMBERS, positions, cell * 1.3, pbc),
         (NUMBERS, positions, cell, slab),
         (NUMBERS * 8, positions, cell, pbc),
         (NUMBERS[:-1], positions[:-1], cell, pbc),
@@ -223,7 +248,7 @@ def test_verlet_does_not_follow_arrays_that_change_in_place() -> None:
             positions[4] += 0.4
         else:
             cell = cell.copy()
-            cell[0, 1] += 0.01
+            cell[0, 1] += 1.0
 
 
 @pytest.mark.parametrize("name", ["cubic", "cluster"])

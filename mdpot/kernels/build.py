@@ -88,6 +88,8 @@ def compile_library(instructions: str, library: Path, extra: Sequence[str] = ())
     if not MACOS:
         linking += ["-static"] if WINDOWS and "clang" not in compiler[0] else []
         linking += [] if WINDOWS else ["-static-libstdc++", "-static-libgcc"]
+    if not (MACOS or WINDOWS or extra):  # of the C++ library only what is used, and no names: a third of the size
+        linking += ["-s", "-Wl,--exclude-libs,ALL,--gc-sections"]
     with tempfile.TemporaryDirectory() as folder:
         objects = [str(Path(folder) / f"{name}.o") for name in plan()["sources"]]
         commands = [

@@ -45,6 +45,22 @@ class Backbone(nn.Module):
         """`n_features` of a network with these hyperparameters, which are complete."""
         return hyperparameters["width"]
 
+    def padded(
+        self, h: Tensor, species: Tensor, neighbors: Tensor, vectors: Tensor, direct: bool
+    ) -> tuple[Tensor, Tensor]:
+        """`forward` of a table with a row of neighbors for each atom, none of whose shapes depends on the positions.
+
+        Args:
+            h, species, direct: as in `forward`.
+            neighbors: [n_atoms, n_slots] int64.
+            vectors: [n_atoms, n_slots, 3], Å, from an atom to the neighbor in each of its slots; longer than the cutoff
+                where a slot is empty.
+        """
+        n_atoms, n_slots = neighbors.shape
+        center = torch.arange(n_atoms * n_slots, device=h.device).div(n_slots, rounding_mode="floor")
+        edge_index = torch.stack([center, neighbors.flatten()])
+        return self(h, species, edge_index, vectors.reshape(n_atoms * n_slots, 3), direct)
+
 
 class AtomEmbedding(nn.Module):
     """h_i = element[z_i] + marks_i · mark, the features that a network starts from, learned.

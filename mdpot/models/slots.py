@@ -24,11 +24,21 @@ def pad_neighbors(edge_index: Tensor, vectors: Tensor, cutoff: float, n_atoms: i
     if bool((center[1:] < center[:-1]).any()):
         center, order = center.sort(stable=True)
         edges = edges.index_select(0, order)
-    counts = torch.bincount(center, minlength=n_atoms)
-    n_slots = max(int(counts.max()), 1)
-    first_of_atom = (counts.cumsum(0) - counts).index_select(0, center)
-    rank = torch.arange(center.shape[0], device=center.device) - first_of_atom
+    rank, most = rank_in_row(center, n_atoms)
+    n_slots = max(most, 1)
     slots = torch.full([n_atoms * n_slots], vectors.shape[0], dtype=torch.int64, device=center.device)
     slots[center * n_slots + rank] = edges
     neighbors = torch.cat([edge_index[1], edge_index.new_zeros([1])]).index_select(0, slots)
     return slots.view(n_atoms, n_slots), neighbors
+
+
+def rank_in_row(center: Tensor, n_atoms: int) -> tuple[Tensor, int]:
+    """The place of each edge among those of its atom [n_edges] int64, and the most edges that one atom has.
+
+    Args:
+        center: [n_edges] int64, the atom that an edge belongs to, ascending.
+        n_atoms: number of atoms, at least one.
+    """
+    counts = torch.bincount(center, minlength=n_atoms)
+    first_of_atom = (counts.cumsum(0) - counts).index_select(0, center)
+    return torch.arange(center.shape[0], device=center.device) - first_of_atom, int(counts.max())

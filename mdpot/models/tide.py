@@ -163,8 +163,17 @@ class Tide(Backbone):
         # Empty slots hold a neighbor at the cutoff, where every function of the distance is zero.
         empty = vectors.new_zeros([1, 3])
         empty[0, 0] = self.cutoff
-        padded = torch.cat([vectors, empty]).index_select(0, slots.flatten()).t().contiguous()
-        basis = self.basis(padded).view(-1, n_atoms, slots.shape[1]).transpose(0, 1).contiguous()
+        filled = torch.cat([vectors, empty]).index_select(0, slots.flatten())
+        return self.padded(h, species, neighbors.view_as(slots), filled.view(n_atoms, slots.shape[1], 3), direct)
+
+    def padded(
+        self, h: Tensor, species: Tensor, neighbors: Tensor, vectors: Tensor, direct: bool
+    ) -> tuple[Tensor, Tensor]:
+        """`forward` of a table of neighbors; the arguments are those of `Backbone.padded`."""
+        n_atoms, n_slots = neighbors.shape
+        basis = self.basis(vectors.reshape(n_atoms * n_slots, 3).t().contiguous())
+        basis = basis.view(-1, n_atoms, n_slots).transpose(0, 1).contiguous()
+        neighbors = neighbors.flatten()
         x = h.new_zeros([0])
         for layer in self.layers:
             h, x = layer(h, x, neighbors, basis, self.messages, self.first, self.second, self.products)

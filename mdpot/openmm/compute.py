@@ -70,8 +70,8 @@ class Compute:
         return energy.detach(), forces.detach()
 
     def _load(self) -> Any:
-        device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         model = read_model(self.content, MODEL)
+        device = torch.device(self.device or model.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if model.exported:
             module: Any = model.module(device)
         else:

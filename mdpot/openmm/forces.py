@@ -13,6 +13,7 @@ import torch
 from mdpot.errors import MdpotError, unknown
 from mdpot.evaluator import Particles
 from mdpot.export import SKIN, require_elements, save_module, write_torchscript
+from mdpot.exported import AOTI
 from mdpot.heads import AnyPotential
 from mdpot.modelfile import ModelFile, open_model
 from mdpot.modelformat import DTYPES
@@ -79,7 +80,7 @@ def create_force(
     periodic = _is_periodic(topology_or_numbers, periodic)
     asked = backend
     fused = _fused(model, particles, periodic, asked, dtype, device, skin)
-    backend = choose_backend(asked) if fused is None else "native"
+    backend = _choose(asked, model) if fused is None else "native"
     if fused is not None:
         force = _python_force(import_openmm().PythonForce, fused, periodic, particles)
     elif backend == "torchforce":
@@ -166,10 +167,26 @@ def _check_export(model: ModelFile, dtype: str | None) -> None:
     if not model.exported:
         return
     export = model.header["export"]
-    if export["for"] != "openmm":
+    if export["for"] not in ("openmm", "any"):
         raise MdpotError(f"{str(model.path)!r} was exported for {export['for']}; export it for openmm.")
     if dtype not in (None, export["dtype"]):
         raise MdpotError(f"dtype: {str(model.path)!r} was exported in {export['dtype']}; export it again in {dtype}.")
+
+
+def _choose(backend: str, model: ModelFile) -> str:
+    """The backend to use, see `choose_backend`; TorchForce takes nothing but TorchScript.
+
+    Raises:
+        MdpotError: as there, and TorchForce asked for a file of another format.
+    """
+    if model.format == AOTI:
+        if backend == "torchforce":
+            raise MdpotError(
+                f"backend 'torchforce' takes TorchScript, and {str(model.path)!r} is a package of AOTInductor: take "
+                "backend='python', or the model file that it was exported from."
+            )
+        return choose_backend("python" if backend == "auto" else backend)
+    return choose_backend(backend)
 
 
 def _choose_atoms(topology_or_numbers: Any, atoms: Sequence[int] | None, elements: Sequence[int]) -> Particles:

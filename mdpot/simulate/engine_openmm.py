@@ -127,7 +127,7 @@ class OpenMMEngine:
         system: OpenMM system with the forces; masses, integrator and removal of drift are set up here.
         dynamics: what to integrate.
         platform: name of an OpenMM platform; None takes the fastest.
-        properties: of the platform.
+        properties: of the platform, where it knows them.
     """
 
     name = "openmm"
@@ -247,7 +247,7 @@ class OpenMMEngine:
         reason = "it is not installed"
         for platform in sorted(platforms, key=lambda platform: -platform.getSpeed()):
             known = platform.getPropertyNames()
-            wanted = {key: value for key, value in PROPERTIES.items() if key in known} | properties
+            wanted = {key: value for key, value in (PROPERTIES | properties).items() if key in known}
             try:
                 return openmm.Context(system, self._make_integrator(), platform, wanted)
             except openmm.OpenMMException as error:

@@ -85,6 +85,9 @@ def make_openmm(atoms: Atoms, settings: Settings, seed: int, forces: Forces) -> 
             # TorchForce runs where the platform does.
             device=None if settings.backend == "torchforce" else settings.device,
         )
+        # The potential has threads of its own. To wake OpenMM's for what is left costs more than they save, and its
+        # random numbers would depend on how many there are.
+        properties["Threads"] = "1"
     elif isinstance(forces, BaseCalculator):
         raise MdpotError("engine openmm takes a function that makes a system of a topology, not an ASE calculator.")
     else:

@@ -26,7 +26,7 @@ from .conftest import CUTOFF, attach, results, save
 # ---- copies and company ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backend", ["eager", "torchscript"])
+@pytest.mark.parametrize("backend", ["eager", "padded", "torchscript"])
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda calc: pickle.loads(pickle.dumps(calc))])
 def test_copies_give_the_same_and_stand_alone(tmp_path: Path, liquid: Atoms, backend: str, duplicate) -> None:
     file = save(tmp_path / "potential.safetensors")
@@ -71,7 +71,7 @@ def test_two_calculators_in_one_process(tmp_path: Path, liquid: Atoms) -> None:
         np.testing.assert_array_equal(results(b), expected[1])
 
 
-@pytest.mark.parametrize("backend", ["eager", "torchscript"])
+@pytest.mark.parametrize("backend", ["eager", "padded", "torchscript"])
 def test_globals_of_torch_stay_as_they_are(file: Path, liquid: Atoms, backend: str) -> None:
     expected = results(attach(liquid, file, backend=backend))
     threads, generator = torch.get_num_threads(), torch.get_rng_state()
@@ -91,10 +91,11 @@ def test_globals_of_torch_stay_as_they_are(file: Path, liquid: Atoms, backend: s
 
 
 @pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
-def test_inside_blocks_that_forbid_gradients(file: Path, liquid: Atoms, around) -> None:
-    expected = results(attach(liquid, file))
+@pytest.mark.parametrize("backend", ["torch", "padded"])
+def test_inside_blocks_that_forbid_gradients(file: Path, liquid: Atoms, around, backend: str) -> None:
+    expected = results(attach(liquid, file, backend=backend))
     with around():
-        atoms = attach(liquid, file)
+        atoms = attach(liquid, file, backend=backend)
         np.testing.assert_array_equal(results(atoms), expected)
         assert not torch.is_grad_enabled()
     atoms.positions += 0.1

@@ -24,9 +24,9 @@ def test_frames_are_spread_evenly() -> None:
 
 def test_the_shipped_file_is_drawn_again(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MDPOT_DATA", str(data_folder))
-    monkeypatch.setattr(make_sample, "SAMPLE", tmp_path / "sample" / "input.data.gz")
+    monkeypatch.setattr(make_sample, "SAMPLE", tmp_path / "sample" / "input.data.bz2")
     assert make_sample.main() == 0
-    assert (tmp_path / "sample" / "input.data.gz").read_bytes() == SAMPLE.read_bytes()
+    assert (tmp_path / "sample" / "input.data.bz2").read_bytes() == SAMPLE.read_bytes()
 
 
 def test_it_needs_the_full_set() -> None:

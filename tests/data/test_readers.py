@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -11,13 +14,12 @@ from ase import Atoms
 from ase.io import write
 
 from mdpot.errors import MdpotError
-from mdpot.training.data.readers import read_frames
+from mdpot.training.data.readers import read_file, read_frames
 
 
 def test_kinds(tmp_path: Path, runner_text: str) -> None:
     (tmp_path / "plain.txt").write_text(runner_text)
-    (tmp_path / "packed").write_bytes(gzip.compress(runner_text.encode()))
-    assert len(read_frames(tmp_path / "plain.txt")) == len(read_frames(tmp_path / "packed")) == 12
+    assert len(read_frames(tmp_path / "plain.txt")) == 12
     coords = np.arange(6.0).reshape(1, 2, 3)
     np.savez(tmp_path / "a.npz", nuclear_charges=np.array([1, 1]), coords=coords, energies=np.ones(1), forces=coords)
     assert len(read_frames(tmp_path / "a.npz")) == 1
@@ -33,11 +35,23 @@ def test_frames_without_labels_take_none_from_the_others(tmp_path: Path) -> None
     assert [frame.energy for frame in read_frames(tmp_path / "part.extxyz")] == [None, -30.0, -31.0, -32.0]
 
 
-def test_a_truncated_gzip_file_is_called_that(tmp_path: Path, runner_text: str) -> None:
-    packed = gzip.compress(runner_text.encode())
-    (tmp_path / "frames.gz").write_bytes(packed[:-20])
-    with pytest.raises(MdpotError, match="truncated or damaged"):
-        read_frames(tmp_path / "frames.gz")
+@pytest.mark.parametrize(
+    ("module", "name", "ending"), [(gzip, "gzip", "gz"), (bz2, "bzip2", "bz2"), (lzma, "xz", "xz")]
+)
+def test_packed_files_are_unpacked_or_called_damaged(
+    module: ModuleType, name: str, ending: str, tmp_path: Path, runner_text: str
+) -> None:
+    packed = module.compress(runner_text.encode())
+    for file in ("packed", f"input.data.{ending}"):
+        (tmp_path / file).write_bytes(packed)
+        assert len(read_frames(tmp_path / file)) == 12
+    table = tmp_path / f"table.csv.{ending}"
+    write(tmp_path / "one.xyz", Atoms("H2", [[0, 0, 0], [0, 0, 0.7]]))
+    table.write_bytes(module.compress(b"file,gap\none.xyz,1.5\n"))
+    assert read_file(table).frames[0].properties == {"gap": 1.5}
+    (tmp_path / f"frames.{ending}").write_bytes(packed[:-20])
+    with pytest.raises(MdpotError, match=f"the {name} file is truncated or damaged"):
+        read_frames(tmp_path / f"frames.{ending}")
 
 
 def test_no_file(tmp_path: Path) -> None:

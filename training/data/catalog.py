@@ -85,8 +85,8 @@ class Source:
     own: bool = False
 
 
-RUNNER_FILES = ("input.data.gz", "input.data")
-SAMPLE = Path(__file__).parent / "water-rpbe-sample" / "input.data.gz"
+RUNNER_FILES = ("input.data.gz", "input.data.bz2", "input.data")
+SAMPLE = Path(__file__).parent / "water-rpbe-sample" / "input.data.bz2"
 
 # The name of the archive (104 MB) is second-hand, and how its folders are called is not known: this was
 # written on a network without Zenodo. So address and checksum are asked from Zenodo itself, and whatever is

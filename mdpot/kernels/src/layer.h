@@ -84,9 +84,9 @@ template <class T, int ORDER> void layer_forward(Sweep<T>& s, int index, size_t 
     Neighbors<T> edges{};
     if (a < n) edges = s.state.neighbors(block * BLOCK + a);
     if (layer.first && s.folds())
-      sum_elements<T, ORDER>(s.model, s.structure, edges, a, s.most, s.scratch);
+      sum_elements<T, ORDER>(s.model, edges, a, s.most, s.scratch);
     else
-      sum_sent<T, ORDER>(s.model, s.structure, layer, s.sent(index), edges, a, s.most, s.scratch);
+      sum_sent<T, ORDER>(s.model, s.structure, layer, s.sent(index), edges, a, s.most, s.scratch, layer.last);
   }
   mix(s, layer, kept.y, false);
   if (!layer.first)
@@ -193,7 +193,7 @@ template <class T, int ORDER> void layer_backward(Sweep<T>& s, int index, size_t
   for (int a = 0; a < n; a++) {
     const Neighbors<T> edges = s.state.neighbors(block * BLOCK + a);
     if (layer.first && s.folds())
-      sum_elements_back<T, ORDER>(s.model, s.structure, edges, a, s.most, s.scratch, !layer.last);
+      sum_elements_back<T, ORDER>(s.model, edges, a, s.most, s.scratch, !layer.last);
     else
       sum_sent_back<T, ORDER>(s.model, s.structure, layer, s.sent(index), edges, a, s.most, s.scratch, fresh,
                               !layer.last, layer.first ? nullptr : &s.state.dsent[(index - 1) % 2][s.part]);

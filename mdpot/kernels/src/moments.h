@@ -2,19 +2,21 @@
 // back. In the scratch, moments_of[degree] is [2 degree + 1][BLOCK][stride].
 #pragma once
 
+#include "angular_tables.h"
 #include "neighbors.h"
 
 namespace mdpot {
 
 // Edge functions of one atom of a block, in the scratch's place for it.
 template <class T> struct EdgePlaces {
-  T *radial, *angular, *basis, *sent_back;
+  T *radial, *slope, *angular, *basis, *sent_back;
 };
 
 template <class T> EdgePlaces<T> places(const Model<T>& model, Scratch<T>& scratch, int a, size_t most, int columns) {
   const Sizes& z = model.sizes;
-  return {&scratch.radial[a * (z.order + 1) * z.radial * most], &scratch.angular[a * z.components * most],
-          &scratch.basis[a * z.rows() * most], &scratch.sent_back[a * columns * most]};
+  return {&scratch.radial[a * (z.order + 1) * z.radial * most], &scratch.slope[a * z.basis * most],
+          &scratch.angular[a * z.components * most], &scratch.basis[a * z.rows() * most],
+          &scratch.sent_back[a * columns * most]};
 }
 
 // Rows of what the neighbors send into scratch.gathered [n][columns], and transposed into sent_back [columns][n].
@@ -41,13 +43,13 @@ void gather(const Model<T>& model, const Structure& s, const T* sent, const Neig
     }
 }
 
-// Vectors of 16, 32 or 64 bytes: `channels` may be fewer than the lanes of the widest.
+// each(c) for the channels, as many at a time as a vector of 16, 32 or 64 bytes holds: `channels` may be fewer than the
+// lanes of the widest.
 template <class T, int BYTES, class F> void couple_wide(int channels, F&& each) {
-  constexpr int L = BYTES / sizeof(T);
-  for (int c = 0; c < channels; c += L) each(c, typename Register<T, BYTES>::Float{});
+  for (int c = 0; c < channels; c += BYTES / int(sizeof(T))) each(c, typename Register<T, BYTES>::Float{});
 }
 
-template <class T, class F> void couple(int channels, F&& each) {
+template <class T, class F> MDPOT_INLINE void couple(int channels, F&& each) {
   const int bytes = channels * sizeof(T);
 #if MDPOT_VECTOR_BYTES >= 64
   if (bytes % 64 == 0) return couple_wide<T, 64>(channels, each);
@@ -59,56 +61,60 @@ template <class T, class F> void couple(int channels, F&& each) {
   couple_wide<T, 16>(channels, each);
 }
 
-// Sums of terms, each of them [n_radial][channels] numbers: from(term) points to what it multiplies, `row` apart for
-// each radial function, and the sums go `to_row` apart. Two radial functions at a time, for the sake of the overhead;
-// of an odd number the last is computed twice.
-template <class T, class Terms, class From>
-void add_terms(int n_radial, int channels, const Terms& terms, From&& from, T* to, int to_row) {
-  for (int b = 0; b < n_radial; b += 2) {
-    const int other = b + 1 < n_radial ? b + 1 : b;
-    couple<T>(channels, [&](int c, auto sum) {
-      decltype(sum) second = sum, value;
-      for (const auto& term : terms) {
-        const auto [at, row] = from(term);
-        memcpy(&value, at + b * row + c, sizeof value);
-        sum += term.coefficient * value;
-        memcpy(&value, at + other * row + c, sizeof value);
-        second += term.coefficient * value;
-      }
-      memcpy(to + b * to_row + c, &sum, sizeof sum);
-      memcpy(to + other * to_row + c, &second, sizeof second);
-    });
-  }
+// Where the moments of an atom that one row of the messages gives begin, [n_radial][channels].
+template <class T, int ORDER>
+void message_places(const Model<T>& model, const Layer<T>& layer, int a, const Scratch<T>& scratch, T** places) {
+  constexpr auto rows = Angular<ORDER>::message_rows;
+  for (size_t r = 0; r < rows.size(); r++)
+    places[r] = scratch.moments_of[rows[r].degree] + (rows[r].m * BLOCK + a) * layer.stride[rows[r].degree] +
+                rows[r].path * model.sizes.radial * layer.channels;
 }
 
 // Moments of harmonics and channels, found [(m, b)][(s, c)], as those of each degree that the mixing weights take.
-template <class T> void couple_moments(const Model<T>& model, const Layer<T>& layer, int a, Scratch<T>& scratch) {
+template <class T, int ORDER>
+void couple_moments(const Model<T>& model, const Layer<T>& layer, int a, Scratch<T>& scratch) {
+  constexpr auto terms = Angular<ORDER>::messages;
+  constexpr int ROWS = Angular<ORDER>::message_rows.size();
   const int B = model.sizes.radial, C = layer.channels, columns = layer.columns;
-  const T* found = scratch.found.data();
-  for (int l = 0; l <= model.sizes.order; l++) {
-    const int paths = model.couplings.paths[l];
-    for (int m = 0; m <= 2 * l; m++)
-      for (int path = 0; path < paths; path++)
-        add_terms<T>(
-            B, C, model.couplings.forward[l][m * paths + path],
-            [&](const Term<T>& term) { return std::pair(found + term.first * B * columns + term.second * C, columns); },
-            scratch.moments_of[l] + (m * BLOCK + a) * layer.stride[l] + path * B * C, C);
-  }
+  T* to[ROWS];
+  message_places<T, ORDER>(model, layer, a, scratch, to);
+  for (int b = 0; b < B; b++)
+    couple<T>(C, [&](int c, auto zero) MDPOT_INLINE_LAMBDA {
+      const T* found = scratch.found.data() + b * columns + c;
+      decltype(zero) sum = zero, value;
+      unrolled<terms.size()>([&](auto t) MDPOT_INLINE_LAMBDA {
+        constexpr AngularTerm term = terms[t];
+        memcpy(&value, found + term.first * B * columns + term.second * C, sizeof value);
+        sum += T(term.coefficient) * value;
+        if constexpr (t + 1 < terms.size())
+          if constexpr (terms[t + 1].row == term.row) return;
+        memcpy(to[term.row] + b * C + c, &sum, sizeof sum);
+        sum = zero;
+      });
+    });
 }
 
-template <class T> void couple_back(const Model<T>& model, const Layer<T>& layer, int a, Scratch<T>& scratch) {
+template <class T, int ORDER>
+void couple_back(const Model<T>& model, const Layer<T>& layer, int a, Scratch<T>& scratch) {
+  constexpr auto terms = Angular<ORDER>::messages_by_source;
+  constexpr int ROWS = Angular<ORDER>::message_rows.size();
   const int B = model.sizes.radial, C = layer.channels, columns = layer.columns;
-  T* const* moments_of = scratch.moments_of.data();
-  const int* stride = layer.stride.data();
-  for (int k = 0; k < model.sizes.components * 4; k++)
-    add_terms<T>(
-        B, C, model.couplings.back[k],
-        [&](const auto& source) {
-          return std::pair(static_cast<const T*>(moments_of[source.degree]) +
-                               (source.m * BLOCK + a) * stride[source.degree] + source.path * B * C,
-                           C);
-        },
-        scratch.found.data() + k / 4 * B * columns + k % 4 * C, columns);
+  T* from[ROWS];
+  message_places<T, ORDER>(model, layer, a, scratch, from);
+  for (int b = 0; b < B; b++)
+    couple<T>(C, [&](int c, auto zero) MDPOT_INLINE_LAMBDA {
+      T* found = scratch.found.data() + b * columns + c;
+      decltype(zero) rows[ROWS], sum = zero;
+      for (int r = 0; r < ROWS; r++) memcpy(&rows[r], from[r] + b * C + c, sizeof zero);
+      unrolled<terms.size()>([&](auto t) MDPOT_INLINE_LAMBDA {
+        constexpr AngularTerm term = terms[t];
+        if constexpr (term.coefficient != 0) sum += T(term.coefficient) * rows[term.row];
+        if constexpr (t + 1 < terms.size())
+          if constexpr (terms[t + 1].first == term.first && terms[t + 1].second == term.second) return;
+        memcpy(found + term.first * B * columns + term.second * C, &sum, sizeof sum);
+        sum = zero;
+      });
+    });
 }
 
 // The first layer's moments have no couplings: a copy between found [(m, b)][columns] and those of each degree.
@@ -122,21 +128,23 @@ template <class T> void copy_moments(const Model<T>& model, const Layer<T>& laye
     }
 }
 
-// Moments of one atom whose neighbors send `columns` numbers each (all layers, where nothing is folded).
+// Moments of one atom whose neighbors send `columns` numbers each (all layers, where nothing is folded). `slope`: for
+// `sum_sent_back`, right after, the edge functions are kept with their derivatives.
 template <class T, int ORDER>
 void sum_sent(const Model<T>& model, const Structure& s, const Layer<T>& layer, const T* sent,
-              const Neighbors<T>& edges, int a, size_t most, Scratch<T>& scratch) {
+              const Neighbors<T>& edges, int a, size_t most, Scratch<T>& scratch, bool slope) {
   const Sizes& z = model.sizes;
   const int n = edges.n, columns = layer.columns;
   const EdgePlaces<T> at = places(model, scratch, a, most, columns);
-  edge_functions<T, ORDER>(model, edges, scratch, at.radial, at.angular, false);
+  edge_functions<T, ORDER>(model, edges, scratch, at.radial, at.angular, slope ? at.slope : nullptr);
   edge_basis<T, ORDER>(z.radial, n, at.radial, at.angular, at.basis);
   gather(model, s, sent, edges, columns, scratch, at.sent_back);
-  multiply<T>(z.rows(), columns, n, {at.basis, n}, scratch.gathered.data(), columns, scratch.found.data(), columns);
+  multiply<T>(z.rows(), columns, edges.count, {at.basis, n}, scratch.gathered.data(), columns, scratch.found.data(),
+              columns);
   if (layer.first)
     copy_moments(model, layer, a, scratch, false);
   else
-    couple_moments(model, layer, a, scratch);
+    couple_moments<T, ORDER>(model, layer, a, scratch);
 }
 
 // From derivatives by an atom's moments, in moments_of, to those by its neighbors' vectors and, into dsent, by what
@@ -151,12 +159,9 @@ void sum_sent_back(const Model<T>& model, const Structure& s, const Layer<T>& la
   if (layer.first)
     copy_moments(model, layer, a, scratch, true);
   else
-    couple_back(model, layer, a, scratch);
-  if (fresh) {
-    bessel_functions<T>(edges.distance, n, z.basis, model.frequency, model.cutoff, model.norm, scratch.bessel.data(),
-                        scratch.slope.data());
-  } else {
-    edge_functions<T, ORDER>(model, edges, scratch, at.radial, at.angular, true);
+    couple_back<T, ORDER>(model, layer, a, scratch);
+  if (!fresh) {
+    edge_functions<T, ORDER>(model, edges, scratch, at.radial, at.angular, at.slope);
     if (dsent) edge_basis<T, ORDER>(z.radial, n, at.radial, at.angular, at.basis);
     gather(model, s, sent, edges, columns, scratch, at.sent_back);
   }
@@ -173,37 +178,26 @@ void sum_sent_back(const Model<T>& model, const Structure& s, const Layer<T>& la
       for (int c = 0; c < columns; c += LANES<T>) store<T>(to + c, load<T>(to + c) + load<T>(from + c));
     }
   }
-  for (int k = 0; k < n; k += LANES<T>)
-    for (int l = 0, m = 0; l <= ORDER; l++) {
-      Vector<T> Y[2 * ORDER + 1], dY[2 * ORDER + 1];
-      for (int i = 0; i <= 2 * l; i++) {
-        Y[i] = load<T>(at.angular + (m + i) * n + k);
-        dY[i] = all<T>(0);
-      }
-      for (int b = 0; b < z.radial; b++) {
-        const Vector<T> R = load<T>(at.radial + (l * z.radial + b) * n + k);
-        Vector<T> dR = all<T>(0);
-        for (int i = 0; i <= 2 * l; i++) {
-          const Vector<T> d = load<T>(dbasis + ((m + i) * z.radial + b) * n + k);
-          dR += d * Y[i];
-          dY[i] += d * R;
-        }
-        store<T>(scratch.dradial.data() + (l * z.radial + b) * n + k, dR);
-      }
-      for (int i = 0; i <= 2 * l; i++) store<T>(scratch.dangular.data() + (m + i) * n + k, dY[i]);
-      m += 2 * l + 1;
-    }
-  edge_gradient<T, ORDER>(model, edges, scratch, scratch.dradial.data(), scratch.dangular.data(), add);
+  const auto by_basis = [&](int k, int l, int m, int b) MDPOT_INLINE_LAMBDA {
+    return load<T>(dbasis + ((l * l + m) * z.radial + b) * n + k);
+  };
+  basis_back<T, ORDER>(z.radial, n, at.radial, at.angular, by_basis, scratch.dradial.data(), scratch.dangular.data());
+  edge_gradient<T, ORDER>(model, edges, scratch, at.slope, scratch.dradial.data(), scratch.dangular.data(), add);
+}
+
+// masks [element][n]: one at the neighbors of the element, zero at the others.
+template <class T> void find_masks(const Model<T>& model, const Neighbors<T>& edges, T* masks) {
+  for (int e = 0; e < model.sizes.elements; e++, masks += edges.n)
+    for (int k = 0; k < edges.n; k += LANES<T>)
+      store<T>(masks + k, load<T>(edges.kind + k) == T(e) ? all<T>(1) : all<T>(0));
 }
 
 // masked [(l, b, element)][n]: the radial functions of the neighbors of each element, zero at the others.
 template <class T>
-void mask_radial(const Model<T>& model, const Structure& s, const Neighbors<T>& edges, const T* radial,
-                 Scratch<T>& scratch) {
+void mask_radial(const Model<T>& model, const Neighbors<T>& edges, const T* radial, Scratch<T>& scratch) {
   const Sizes& z = model.sizes;
   const int n = edges.n;
-  memset(scratch.masks.data(), 0, sizeof(T) * z.elements * n);
-  for (int k = 0; k < edges.count; k++) scratch.masks[s.species[edges.atom[k]] * n + k] = 1;
+  find_masks(model, edges, scratch.masks.data());
   T* to = scratch.masked.data();
   for (int row = 0; row < (z.order + 1) * z.radial; row++)
     for (int e = 0; e < z.elements; e++, to += n)
@@ -213,41 +207,32 @@ void mask_radial(const Model<T>& model, const Structure& s, const Neighbors<T>& 
 
 // Moments of one atom for each element, which the folded weights of the first layer take.
 template <class T, int ORDER>
-void sum_elements(const Model<T>& model, const Structure& s, const Neighbors<T>& edges, int a, size_t most,
-                  Scratch<T>& scratch) {
+void sum_elements(const Model<T>& model, const Neighbors<T>& edges, int a, size_t most, Scratch<T>& scratch) {
   const int n = edges.n, depth = model.start.depth, stride = model.start.stride;
   const EdgePlaces<T> at = places(model, scratch, a, most, 0);
-  edge_functions<T, ORDER>(model, edges, scratch, at.radial, at.angular, false);
-  mask_radial(model, s, edges, at.radial, scratch);
+  edge_functions<T, ORDER>(model, edges, scratch, at.radial, at.angular, nullptr);
+  mask_radial(model, edges, at.radial, scratch);
   for (int l = 0; l <= ORDER; l++)
     inner_products<T>(2 * l + 1, depth, n, at.angular + l * l * n, scratch.masked.data() + l * depth * n,
                       scratch.moments_of[l] + a * stride, BLOCK * stride);
 }
 
 template <class T, int ORDER>
-void sum_elements_back(const Model<T>& model, const Structure& s, const Neighbors<T>& edges, int a, size_t most,
-                       Scratch<T>& scratch, bool add) {
+void sum_elements_back(const Model<T>& model, const Neighbors<T>& edges, int a, size_t most, Scratch<T>& scratch,
+                       bool add) {
   const Sizes& z = model.sizes;
-  const int n = edges.n, depth = model.start.depth, stride = model.start.stride;
+  const int n = edges.n, stride = model.start.stride;
   const EdgePlaces<T> at = places(model, scratch, a, most, 0);
-  edge_functions<T, ORDER>(model, edges, scratch, at.radial, at.angular, true);
-  mask_radial(model, s, edges, at.radial, scratch);
-  for (int l = 0; l <= ORDER; l++) {
-    const Left<T> by_moment{scratch.moments_of[l] + a * stride, BLOCK * stride};
-    const T* angular = at.angular + l * l * n;
-    T* dmasked = scratch.dbasis.data();
-    multiply<T>(2 * l + 1, n, depth, by_moment, scratch.masked.data() + l * depth * n, n,
-                scratch.dangular.data() + l * l * n, n);
-    multiply<T>(depth, n, 2 * l + 1, {by_moment.data, 1, BLOCK * stride}, angular, n, dmasked, n);
-    for (int b = 0; b < z.radial; b++)
-      for (int k = 0; k < n; k += LANES<T>) {
-        Vector<T> d = all<T>(0);
-        for (int e = 0; e < z.elements; e++)
-          d += load<T>(dmasked + (b * z.elements + e) * n + k) * load<T>(&scratch.masks[e * n + k]);
-        store<T>(scratch.dradial.data() + (l * z.radial + b) * n + k, d);
-      }
-  }
-  edge_gradient<T, ORDER>(model, edges, scratch, scratch.dradial.data(), scratch.dangular.data(), add);
+  edge_functions<T, ORDER>(model, edges, scratch, at.radial, at.angular, at.slope);
+  find_masks(model, edges, scratch.masks.data());
+  const auto by_basis = [&](int k, int l, int m, int b) MDPOT_INLINE_LAMBDA {
+    const T* by_moment = scratch.moments_of[l] + (m * BLOCK + a) * stride + b * z.elements;
+    Vector<T> found = by_moment[0] * load<T>(&scratch.masks[k]);
+    for (int e = 1; e < z.elements; e++) found += by_moment[e] * load<T>(&scratch.masks[e * n + k]);
+    return found;
+  };
+  basis_back<T, ORDER>(z.radial, n, at.radial, at.angular, by_basis, scratch.dradial.data(), scratch.dangular.data());
+  edge_gradient<T, ORDER>(model, edges, scratch, at.slope, scratch.dradial.data(), scratch.dangular.data(), add);
 }
 
 }  // namespace mdpot

@@ -56,6 +56,7 @@ bool select_neighbors(const Structure& s, const Translations& translations, cons
     to.y[count] = T(y);
     to.z[count] = T(z);
     to.distance[count] = T(square);
+    to.kind[count] = T(s.species[j]);
     count += square < limit;
   }
   state.count[atom] = count;
@@ -65,6 +66,7 @@ bool select_neighbors(const Structure& s, const Translations& translations, cons
     to.x[k] = model.cutoff;
     to.y[k] = to.z[k] = 0;
     to.distance[k] = model.cutoff * model.cutoff;
+    to.kind[k] = -1;
   }
   to.n = padded<T>(count);
   for (int k = 0; k < to.n; k += LANES<T>) {
@@ -75,15 +77,15 @@ bool select_neighbors(const Structure& s, const Translations& translations, cons
   return good;
 }
 
-// R_bl(d) into radial [(order + 1) n_radial][n] and Y_lm(u) into angular [components][n]; with `slope` also the
-// derivatives of the Bessel functions into scratch.slope.
+// R_bl(d) into radial [(order + 1) n_radial][n] and Y_lm(u) into angular [components][n]; where slope is not null, the
+// derivatives of the Bessel functions into it, [n_basis][n].
 template <class T, int ORDER>
 void edge_functions(const Model<T>& model, const Neighbors<T>& edges, Scratch<T>& scratch, T* radial, T* angular,
-                    bool slope) {
+                    T* slope) {
   const Sizes& z = model.sizes;
   const int n = edges.n, rows = (ORDER + 1) * z.radial;
   bessel_functions<T>(edges.distance, n, z.basis, model.frequency, model.cutoff, model.norm, scratch.bessel.data(),
-                      slope ? scratch.slope.data() : nullptr);
+                      slope);
   multiply<T>(rows, n, z.basis, {model.radial.data(), z.basis}, scratch.bessel.data(), n, radial, n);
   for (int k = 0; k < n; k += LANES<T>) {
     Vector<T> Y[(ORDER + 1) * (ORDER + 1)];
@@ -101,11 +103,36 @@ template <class T, int ORDER> void edge_basis(int n_radial, int n, const T* radi
           store<T>(basis + k, load<T>(radial + (l * n_radial + b) * n + k) * load<T>(angular + m * n + k));
 }
 
+// From derivatives by the basis, by_basis(k, l, m, b) of the neighbors from k on, to those by R and Y.
+template <class T, int ORDER, class F>
+void basis_back(int n_radial, int n, const T* radial, const T* angular, F&& by_basis, T* dradial, T* dangular) {
+  for (int k = 0; k < n; k += LANES<T>)
+    unrolled<ORDER + 1>([&](auto l) MDPOT_INLINE_LAMBDA {
+      constexpr int first = l * l, M = 2 * l + 1;
+      Vector<T> Y[M], dY[M];
+      for (int m = 0; m < M; m++) {
+        Y[m] = load<T>(angular + (first + m) * n + k);
+        dY[m] = all<T>(0);
+      }
+      for (int b = 0; b < n_radial; b++) {
+        const Vector<T> R = load<T>(radial + (l * n_radial + b) * n + k);
+        Vector<T> dR = all<T>(0);
+        for (int m = 0; m < M; m++) {
+          const Vector<T> d = by_basis(k, l, m, b);
+          dR += d * Y[m];
+          dY[m] += d * R;
+        }
+        store<T>(dradial + (l * n_radial + b) * n + k, dR);
+      }
+      for (int m = 0; m < M; m++) store<T>(dangular + (first + m) * n + k, dY[m]);
+    });
+}
+
 // From derivatives by R and Y to those by the neighbors' vectors, added to what the edges hold, or instead of it.
-// scratch.slope must be of these edges.
+// `slope` is of `edge_functions`.
 template <class T, int ORDER>
-void edge_gradient(const Model<T>& model, const Neighbors<T>& edges, Scratch<T>& scratch, const T* dradial,
-                   const T* dangular, bool add) {
+void edge_gradient(const Model<T>& model, const Neighbors<T>& edges, Scratch<T>& scratch, const T* slope,
+                   const T* dradial, const T* dangular, bool add) {
   using V = Vector<T>;
   const int n = edges.n, n_basis = model.sizes.basis, rows = (ORDER + 1) * model.sizes.radial;
   constexpr int M = (ORDER + 1) * (ORDER + 1);
@@ -115,7 +142,7 @@ void edge_gradient(const Model<T>& model, const Neighbors<T>& edges, Scratch<T>&
     const V inverse = T(1) / load<T>(edges.distance + k);
     V by_distance = all<T>(0), dY[M], gx, gy, gz;
     for (int b = 0; b < n_basis; b++)
-      by_distance += load<T>(scratch.dbessel.data() + b * n + k) * load<T>(scratch.slope.data() + b * n + k);
+      by_distance += load<T>(scratch.dbessel.data() + b * n + k) * load<T>(slope + b * n + k);
     for (int m = 0; m < M; m++) dY[m] = load<T>(dangular + m * n + k);
     harmonics_back<T, ORDER>(x, y, z, dY, gx, gy, gz);
     const V along = by_distance - (gx * x + gy * y + gz * z) * inverse;

@@ -1,6 +1,8 @@
 #include "pool.h"
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <system_error>
@@ -16,8 +18,29 @@ namespace {
 struct Job {
   void (*work)(void*, int);
   void* context;
-  int parts, next = 0, done = 0;
+  int parts, next = 0;
+  std::atomic<int> done{0};
 };
+
+// How long a thread looks for what comes next before it parks: an evaluation's sweeps follow each other faster than a
+// parked thread wakes up.
+constexpr std::chrono::microseconds PATIENCE{50};
+
+void pause() {
+#if defined(__x86_64__) || defined(_M_X64)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+template <class F> void look_for(F&& found) {
+  const auto end = std::chrono::steady_clock::now() + PATIENCE;
+  do
+    for (int k = 0; k < 16; k++, pause())
+      if (found()) return;
+  while (std::chrono::steady_clock::now() < end);
+}
 
 class Pool {
  public:
@@ -25,9 +48,14 @@ class Pool {
     std::unique_lock<std::mutex> hold(lock_);
     hire(job.parts - 1);
     jobs_.push_back(&job);
+    posted_++;
     wake_.notify_all();
     while (job.next < job.parts) take(job, hold);
-    finished_.wait(hold, [&] { return job.done == job.parts; });
+    const auto finished = [&] { return job.done == job.parts; };
+    hold.unlock();
+    look_for(finished);
+    hold.lock();
+    finished_.wait(hold, finished);
   }
 
  private:
@@ -44,6 +72,11 @@ class Pool {
     while (true) {
       wake_.wait(hold, [&] { return !jobs_.empty(); });
       take(*jobs_.front(), hold);
+      if (!jobs_.empty()) continue;
+      const uint64_t seen = posted_;
+      hold.unlock();
+      look_for([&] { return posted_ != seen; });
+      hold.lock();
     }
   }
 
@@ -52,13 +85,16 @@ class Pool {
     if (job.next == job.parts) jobs_.erase(std::find(jobs_.begin(), jobs_.end(), &job));
     hold.unlock();
     job.work(job.context, part);
+    const int parts = job.parts;
     hold.lock();
-    if (++job.done == job.parts) finished_.notify_all();
+    // The job is gone as soon as its last part is done.
+    if (++job.done == parts) finished_.notify_all();
   }
 
   std::mutex lock_;
   std::condition_variable wake_, finished_;
   std::deque<Job*> jobs_;
+  std::atomic<uint64_t> posted_{0};
   int threads_ = 0;
 };
 

@@ -1,4 +1,4 @@
-// Threads that wait, asleep, for work: one pool a process, shared by all kernels.
+// Threads that share work: one pool a process for all kernels. They look for more for 50 microseconds, then sleep.
 #pragma once
 
 #include <cstdint>

@@ -2,21 +2,23 @@
 // [component or row][BLOCK][width], so that one product is a run over BLOCK width numbers.
 #pragma once
 
+#include "angular_tables.h"
 #include "workspace.h"
 
 namespace mdpot {
 
-constexpr int MOST_COMPONENTS = 16, MOST_ROWS_OF_PRODUCTS = 64;
-
-// The sum of the terms of a row.
-template <class T> MDPOT_INLINE Vector<T> sum_terms(const std::vector<Term<T>>& terms, const Vector<T>* y) {
-  Vector<T> sum = all<T>(0);
-  for (const Term<T>& term : terms) sum += term.coefficient * y[term.first] * y[term.second];
-  return sum;
+// f(ORDER), as a constant.
+template <class F> void with_order(int order, F&& f) {
+  if (order == 1) return f(std::integral_constant<int, 1>());
+  if (order == 2) return f(std::integral_constant<int, 2>());
+  f(std::integral_constant<int, 3>());
 }
 
-template <class T> MDPOT_INLINE void load_components(const T* y, int count, int stride, Vector<T>* to) {
-  for (int m = 0; m < count; m++) to[m] = load<T>(y + m * stride);
+// The components from l = 1 on.
+template <int ORDER> constexpr int COMPONENTS = (ORDER + 1) * (ORDER + 1) - 1;
+
+template <class T, int N> MDPOT_INLINE void load_components(const T* y, int stride, Vector<T>* to) {
+  for (int m = 0; m < N; m++) to[m] = load<T>(y + m * stride);
 }
 
 // Each atom's y from l = 1 on divided by √(1 + ⟨y²⟩); the factors into inverse[BLOCK].
@@ -54,113 +56,159 @@ template <class T> void normalize_back(const Sizes& z, const T* y, const T* inve
   }
 }
 
+// Whether a row of the products enters the MLP, or only the gates' products.
+template <int ORDER> constexpr bool reaches_inputs(int row) {
+  bool found = row < ORDER;
+  for (const ProductPath& path : Angular<ORDER>::paths)
+    found |= path.invariant && row >= path.row && row <= path.row + 2 * path.degree;
+  return found;
+}
+
 // All rows of the products into blocks, and the inputs that follow from them: the invariants y·y, then (y ⊗ y)·y.
-template <class T> void multiply_features(const Model<T>& model, const T* y, T* blocks, T* inputs) {
-  const Sizes& z = model.sizes;
-  const int stride = BLOCK * z.width;
+template <class T, int ORDER> void multiply_features(int stride, const T* y, T* blocks, T* inputs) {
+  constexpr int N = COMPONENTS<ORDER>, ROWS = Angular<ORDER>::product_row_count;
+  constexpr auto terms = Angular<ORDER>::products;
+  constexpr auto paths = Angular<ORDER>::paths;
   for (int k = 0; k < stride; k += LANES<T>) {
-    Vector<T> of[MOST_COMPONENTS], rows[MOST_ROWS_OF_PRODUCTS];
-    load_components<T>(y + stride + k, z.components - 1, stride, of);
-    for (size_t r = 0; r < model.products.rows.size(); r++) {
-      rows[r] = sum_terms<T>(model.products.rows[r], of);
-      store<T>(blocks + r * stride + k, rows[r]);
-    }
+    Vector<T> of[N], rows[ROWS];
+    load_components<T, N>(y + stride + k, stride, of);
+    for (int r = 0; r < ROWS; r++) rows[r] = all<T>(0);
+    unrolled<terms.size()>([&](auto t) MDPOT_INLINE_LAMBDA {
+      constexpr AngularTerm term = terms[t];
+      rows[term.row] += T(term.coefficient) * (of[term.first] * of[term.second]);
+    });
+    for (int r = 0; r < ROWS; r++) store<T>(blocks + r * stride + k, rows[r]);
     if (!inputs) continue;
     T* to = inputs + k;
-    for (int l = 0; l < z.order; l++, to += stride) store<T>(to, rows[l]);
-    for (const Path& path : model.products.paths) {
-      if (!path.invariant) continue;
+    for (int l = 0; l < ORDER; l++, to += stride) store<T>(to, rows[l]);
+    unrolled<paths.size()>([&](auto p) MDPOT_INLINE_LAMBDA {
+      constexpr ProductPath path = paths[p];
+      if (!path.invariant) return;
       Vector<T> overlap = all<T>(0);
       for (int m = 0; m <= 2 * path.degree; m++)
         overlap += rows[path.row + m] * of[path.degree * path.degree - 1 + m];
       store<T>(to, overlap);
       to += stride;
-    }
+    });
   }
+}
+
+template <class T> void multiply_features(const Model<T>& model, const T* y, T* blocks, T* inputs) {
+  with_order(model.sizes.order, [&](auto order) {
+    multiply_features<T, order>(BLOCK * model.sizes.width, y, blocks, inputs);
+  });
 }
 
 // x from y, the products and the gates: g_l y_l + Σ over paths to l of g_path (y ⊗ y)_path.
-template <class T> void apply_gates(const Model<T>& model, const T* y, const T* blocks, const T* gates, T* x) {
-  const Sizes& z = model.sizes;
-  const int stride = BLOCK * z.width;
+template <class T, int ORDER> void apply_gates(int stride, const T* y, const T* blocks, const T* gates, T* x) {
+  constexpr auto paths = Angular<ORDER>::paths;
   for (int k = 0; k < stride; k += LANES<T>) {
-    Vector<T> of[MOST_COMPONENTS];
-    for (int l = 1; l <= z.order; l++) {
+    Vector<T> of[COMPONENTS<ORDER>];
+    for (int l = 1; l <= ORDER; l++) {
       const Vector<T> gate = load<T>(gates + l * stride + k);
       for (int m = l * l - 1; m < (l + 1) * (l + 1) - 1; m++) of[m] = gate * load<T>(y + (1 + m) * stride + k);
     }
-    const T* gate = gates + (1 + z.order) * stride + k;
-    for (const Path& path : model.products.paths) {
+    unrolled<paths.size()>([&](auto p) MDPOT_INLINE_LAMBDA {
+      constexpr ProductPath path = paths[p];
+      const Vector<T> gate = load<T>(gates + (1 + ORDER + p) * stride + k);
       for (int m = 0; m <= 2 * path.degree; m++)
-        of[path.degree * path.degree - 1 + m] += load<T>(gate) * load<T>(blocks + (path.row + m) * stride + k);
-      gate += stride;
-    }
-    for (int m = 0; m < z.components - 1; m++) store<T>(x + m * stride + k, of[m]);
+        of[path.degree * path.degree - 1 + m] += gate * load<T>(blocks + (path.row + m) * stride + k);
+    });
+    for (int m = 0; m < COMPONENTS<ORDER>; m++) store<T>(x + m * stride + k, of[m]);
   }
 }
 
+template <class T> void apply_gates(const Model<T>& model, const T* y, const T* blocks, const T* gates, T* x) {
+  with_order(model.sizes.order, [&](auto order) {
+    apply_gates<T, order>(BLOCK * model.sizes.width, y, blocks, gates, x);
+  });
+}
+
 // The derivatives by the gates but the first, from those by x.
-template <class T> void gates_back(const Model<T>& model, const T* y, const T* blocks, const T* dx, T* dgates) {
-  const Sizes& z = model.sizes;
-  const int stride = BLOCK * z.width;
+template <class T, int ORDER> void gates_back(int stride, const T* y, const T* blocks, const T* dx, T* dgates) {
+  constexpr auto paths = Angular<ORDER>::paths;
   for (int k = 0; k < stride; k += LANES<T>) {
-    Vector<T> d[MOST_COMPONENTS];
-    load_components<T>(dx + k, z.components - 1, stride, d);
-    for (int l = 1; l <= z.order; l++) {
+    Vector<T> d[COMPONENTS<ORDER>];
+    load_components<T, COMPONENTS<ORDER>>(dx + k, stride, d);
+    for (int l = 1; l <= ORDER; l++) {
       Vector<T> overlap = all<T>(0);
       for (int m = l * l - 1; m < (l + 1) * (l + 1) - 1; m++) overlap += d[m] * load<T>(y + (1 + m) * stride + k);
       store<T>(dgates + l * stride + k, overlap);
     }
-    T* to = dgates + (1 + z.order) * stride + k;
-    for (const Path& path : model.products.paths) {
+    unrolled<paths.size()>([&](auto p) MDPOT_INLINE_LAMBDA {
+      constexpr ProductPath path = paths[p];
       Vector<T> overlap = all<T>(0);
       for (int m = 0; m <= 2 * path.degree; m++)
         overlap += d[path.degree * path.degree - 1 + m] * load<T>(blocks + (path.row + m) * stride + k);
-      store<T>(to, overlap);
-      to += stride;
-    }
+      store<T>(dgates + (1 + ORDER + p) * stride + k, overlap);
+    });
   }
 }
 
+template <class T> void gates_back(const Model<T>& model, const T* y, const T* blocks, const T* dx, T* dgates) {
+  with_order(model.sizes.order, [&](auto order) {
+    gates_back<T, order>(BLOCK * model.sizes.width, y, blocks, dx, dgates);
+  });
+}
+
 // The derivative by y (from l = 1 on, into dy): by way of the inputs of the MLP that `multiply_features` made and,
-// where dx is not null, of x.
-template <class T>
-void features_back(const Model<T>& model, const T* y, const T* blocks, const T* dinputs, const T* dx, const T* gates,
-                   T* dy) {
-  const Sizes& z = model.sizes;
-  const int stride = BLOCK * z.width;
+// where there is one, of x.
+template <class T, int ORDER, bool HAS_X>
+void features_back(int stride, const T* y, const T* blocks, const T* dinputs, const T* dx, const T* gates, T* dy) {
+  using V = Vector<T>;
+  constexpr int N = COMPONENTS<ORDER>, ROWS = Angular<ORDER>::product_row_count;
+  constexpr auto terms = Angular<ORDER>::products;
+  constexpr auto paths = Angular<ORDER>::paths;
   for (int k = 0; k < stride; k += LANES<T>) {
-    Vector<T> of[MOST_COMPONENTS], d[MOST_COMPONENTS];
-    load_components<T>(y + stride + k, z.components - 1, stride, of);
-    for (int l = 1; l <= z.order; l++)
-      for (int m = l * l - 1; m < (l + 1) * (l + 1) - 1; m++)
-        d[m] = dx ? load<T>(dx + m * stride + k) * load<T>(gates + l * stride + k) : all<T>(0);
-    const auto back = [&](int row, Vector<T> by_row) {
-      for (const Term<T>& term : model.products.rows[row]) {
-        const Vector<T> by_product = term.coefficient * by_row;
+    V of[N], d[N], by_x[N], by_row[ROWS];
+    load_components<T, N>(y + stride + k, stride, of);
+    for (int m = 0; m < N; m++) d[m] = by_x[m] = all<T>(0);
+    if constexpr (HAS_X) {
+      load_components<T, N>(dx + k, stride, by_x);
+      for (int l = 1; l <= ORDER; l++)
+        for (int m = l * l - 1; m < (l + 1) * (l + 1) - 1; m++) d[m] = by_x[m] * load<T>(gates + l * stride + k);
+    }
+    const T* by_input = dinputs + k;
+    for (int l = 0; l < ORDER; l++, by_input += stride) by_row[l] = load<T>(by_input);
+    unrolled<paths.size()>([&](auto p) MDPOT_INLINE_LAMBDA {
+      constexpr ProductPath path = paths[p];
+      constexpr int start = path.degree * path.degree - 1;
+      for (int m = 0; m <= 2 * path.degree; m++) by_row[path.row + m] = all<T>(0);
+      if constexpr (path.invariant) {
+        const V by_overlap = load<T>(by_input);
+        by_input += stride;
+        for (int m = 0; m <= 2 * path.degree; m++) {
+          by_row[path.row + m] = by_overlap * of[start + m];
+          d[start + m] += by_overlap * load<T>(blocks + (path.row + m) * stride + k);
+        }
+      }
+      if constexpr (HAS_X) {
+        const V gate = load<T>(gates + (1 + ORDER + p) * stride + k);
+        for (int m = 0; m <= 2 * path.degree; m++) by_row[path.row + m] += gate * by_x[start + m];
+      }
+    });
+    unrolled<terms.size()>([&](auto t) MDPOT_INLINE_LAMBDA {
+      constexpr AngularTerm term = terms[t];
+      if constexpr (HAS_X || reaches_inputs<ORDER>(term.row)) {
+        const V by_product = T(term.coefficient) * by_row[term.row];
         d[term.first] += by_product * of[term.second];
         d[term.second] += by_product * of[term.first];
       }
-    };
-    const T* by_input = dinputs + k;
-    for (int l = 0; l < z.order; l++, by_input += stride) back(l, load<T>(by_input));
-    const T* gate = gates + (1 + z.order) * stride + k;
-    for (const Path& path : model.products.paths) {
-      const int start = path.degree * path.degree - 1;
-      const Vector<T> by_overlap = path.invariant ? load<T>(by_input) : all<T>(0);
-      const Vector<T> by_x = dx ? load<T>(gate) : all<T>(0);
-      if (path.invariant) by_input += stride;
-      gate += stride;
-      if (!path.invariant && !dx) continue;
-      for (int m = 0; m <= 2 * path.degree; m++) {
-        Vector<T> by_row = by_overlap * of[start + m];
-        if (dx) by_row += by_x * load<T>(dx + (start + m) * stride + k);
-        d[start + m] += by_overlap * load<T>(blocks + (path.row + m) * stride + k);
-        back(path.row + m, by_row);
-      }
-    }
-    for (int m = 0; m < z.components - 1; m++) store<T>(dy + (1 + m) * stride + k, d[m]);
+    });
+    for (int m = 0; m < N; m++) store<T>(dy + (1 + m) * stride + k, d[m]);
   }
+}
+
+template <class T>
+void features_back(const Model<T>& model, const T* y, const T* blocks, const T* dinputs, const T* dx, const T* gates,
+                   T* dy) {
+  const int stride = BLOCK * model.sizes.width;
+  with_order(model.sizes.order, [&](auto order) {
+    if (dx)
+      features_back<T, order, true>(stride, y, blocks, dinputs, dx, gates, dy);
+    else
+      features_back<T, order, false>(stride, y, blocks, dinputs, dx, gates, dy);
+  });
 }
 
 }  // namespace mdpot

@@ -20,8 +20,15 @@
 #endif
 
 #define MDPOT_INLINE inline __attribute__((always_inline))
+#define MDPOT_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace mdpot {
+
+// f(0), f(1), … f(N - 1), each index a constant type, written out.
+template <class F, size_t... I> MDPOT_INLINE void unrolled(std::index_sequence<I...>, F&& f) {
+  (f(std::integral_constant<int, int(I)>()), ...);
+}
+template <int N, class F> MDPOT_INLINE void unrolled(F&& f) { unrolled(std::make_index_sequence<N>(), f); }
 
 template <class T, int BYTES> struct Register;
 template <int BYTES> struct Register<float, BYTES> {

@@ -24,6 +24,7 @@ template <class T> struct Neighbors {
   T *x, *y, *z;       // unit vector
   T* distance;        // Å
   T *gx, *gy, *gz;    // derivative of the energy by the vector, eV/Å
+  T* kind;            // index of the element, -1 of those without effect
 };
 
 // Sums over neighbors land on atoms of other threads: each thread has a copy, all zero between evaluations, and knows
@@ -46,7 +47,7 @@ template <class T> struct State {
   Array<int64_t> first;  // [atoms], of each atom's candidates
   Array<int32_t> count;
   Array<int32_t> neighbor;
-  Array<T> geometry[7];  // x, y, z, distance and the three of the derivative, [slots]
+  Array<T> geometry[8];  // x, y, z, distance, the three of the derivative and kind, [slots]
   std::vector<Array<T>> y, inverse, hidden, gates;  // [layer but the last]
   std::vector<Array<T>> sent;                       // [layer], empty for the first
   Array<T> h, x, dh, dx;                            // by blocks: [width] and [components - 1][BLOCK][width]
@@ -103,9 +104,10 @@ template <class T> struct State {
 
   Neighbors<T> neighbors(size_t atom) {
     const size_t k = slot(atom);
-    T* at[7];
-    for (int i = 0; i < 7; i++) at[i] = &geometry[i][k];
-    return {count[atom], padded<T>(count[atom]), &neighbor[k], at[0], at[1], at[2], at[3], at[4], at[5], at[6]};
+    T* at[8];
+    for (int i = 0; i < 8; i++) at[i] = &geometry[i][k];
+    return {count[atom], padded<T>(count[atom]), &neighbor[k], at[0], at[1], at[2], at[3], at[4], at[5], at[6],
+            at[7]};
   }
 };
 
@@ -137,12 +139,13 @@ template <class T> struct Scratch {
     angular.grow(BLOCK * M * most);
     basis.grow(BLOCK * MB * most);
     sent_back.grow(BLOCK * columns * most);
-    for (auto* array : {&bessel, &slope, &dbessel}) array->grow(z.basis * most);
+    slope.grow(BLOCK * z.basis * most);
+    for (auto* array : {&bessel, &dbessel}) array->grow(z.basis * most);
     if (model.start.folds) {
       masks.grow(elements * most);
-      for (auto* array : {&masked}) array->grow(NR * elements * most);
+      masked.grow(NR * elements * most);
     }
-    dbasis.grow(std::max(MB, NR * (model.start.folds ? elements : 1)) * most);
+    dbasis.grow(MB * most);
     for (auto* array : {&gathered, &dsent}) array->grow(columns * std::max<size_t>(most, BLOCK));
     dradial.grow(NR * most);
     dangular.grow(M * most);

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from mdpot.errors import unknown
-from mdpot.structures import head, read_bytes
+from mdpot.packed import head, unpacked_name
+from mdpot.structures import read_bytes
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import IGNORE, Asked
 from mdpot.training.data.readers.ase_io import parse_ase
@@ -25,7 +26,7 @@ _MARK = b"\xef\xbb\xbf"
 
 def read_file(path: Path | str, asked: Asked = NOTHING_ASKED, need: Collection[str] | None = None) -> Reading:
     """What can be used of a file: RuNNer `input.data`, VASP's ML_AB, npz, a table of structures with properties
-    (MatBench's json, CSV), or whatever ASE reads; any may be gzipped.
+    (MatBench's json, CSV), or whatever ASE reads; any may be packed by gzip, bzip2 or xz.
 
     Args:
         path: the file, or a data set of PyG as in `mdpot.training.data.readers.pyg`.
@@ -49,9 +50,9 @@ def read_frames(path: Path | str) -> list[Frame]:
 
 
 def is_runner(path: Path) -> bool:
-    """Whether a file, plain or gzipped, starts with the `begin` of a RuNNer frame, or its name says so."""
+    """Whether a file, plain or packed, starts with the `begin` of a RuNNer frame, or its name says so."""
     words = head(path).removeprefix(_MARK).split(None, 1)
-    return path.name in ("input.data", "input.data.gz") or (bool(words) and words[0].lower() == b"begin")
+    return unpacked_name(path) == "input.data" or (bool(words) and words[0].lower() == b"begin")
 
 
 def parse_file(path: Path, asked: Asked, want_labels: bool) -> Raw:
@@ -76,7 +77,7 @@ def parse_table(path: Path) -> Raw | None:
     Raises:
         MdpotError: one that cannot be read.
     """
-    name = path.name.removesuffix(".gz")
+    name = unpacked_name(path)
     if name.endswith(".csv"):
         return parse_csv(path)
     if name.endswith(".json") and _is_table(head(path).removeprefix(_MARK)):

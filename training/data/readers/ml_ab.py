@@ -32,7 +32,7 @@ def parse_ml_ab(path: Path, units: Units = UNITS) -> Raw:
     """What an ML_AB file holds. Its stress is positive under compression, as all of VASP's. Labels may be left out.
 
     Args:
-        path: the file, plain or gzipped.
+        path: the file, plain or packed.
         units: of the file.
 
     Raises:

@@ -1,4 +1,4 @@
-"""RuNNer and n2p2 `input.data` files, plain or gzipped: Hartree, bohr, Hartree/bohr."""
+"""RuNNer and n2p2 `input.data` files, plain or packed: Hartree, bohr, Hartree/bohr."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def parse_runner(path: Path | str, units: Units = ATOMIC) -> Raw:
     form that mdpot's own files have).
 
     Args:
-        path: the file, plain or gzipped.
+        path: the file, plain or packed.
         units: of the file.
 
     Raises:

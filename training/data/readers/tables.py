@@ -24,7 +24,7 @@ TARGET = "y"
 
 
 def parse_json(path: Path) -> Raw:
-    """The structures of a json file, plain or gzipped, each with its properties.
+    """The structures of a json file, plain or packed, each with its properties.
 
     Either a table as pandas writes it (`orient="split"`) with structures of pymatgen in one of its columns, which is
     how MatBench publishes its tasks, and numbers in others; or a list of `structure_id, positions, cell,
