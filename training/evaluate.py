@@ -20,6 +20,7 @@ from mdpot.training.data.readers import NOTHING_ASKED
 from mdpot.training.data.reference import fit_reference
 from mdpot.training.data.sources import load_named
 from mdpot.training.data.store import INTERACTION, Batch, Store, batches
+from mdpot.training.engine import choose_engine, small_operations
 from mdpot.units import MEV
 
 BATCH_ATOMS = 1024
@@ -77,14 +78,16 @@ def evaluate(potential: AnyPotential, store: Store, means: Mapping[int, float] |
     sizes, energies, forces, stresses = [], [], [], []
     has_stress = potential.conservative and "stress" in store.labels
     wanted = ["interaction", "forces", "stress"] if has_stress else ["interaction", "forces"]
-    for indices in batches(store, n_atoms=BATCH_ATOMS):
-        batch = store.batch(indices)
-        out = potential(*batch.graph.inputs(), outputs=wanted)
-        sizes.append(torch.bincount(batch.graph.system, minlength=batch.graph.n_systems))
-        energies.append(_beside(batch, INTERACTION, out["interaction"]))
-        forces.append(_beside(batch, "forces", out["forces"]))
-        if has_stress:
-            stresses.append(_beside(batch, "stress", out["stress"])[:, batch.present["stress"]])
+    engine = choose_engine(potential, wanted)
+    with small_operations(engine):
+        for indices in batches(store, n_atoms=BATCH_ATOMS):
+            batch = store.batch(indices)
+            out = engine(*batch.graph.inputs(), outputs=wanted)
+            sizes.append(torch.bincount(batch.graph.system, minlength=batch.graph.n_systems))
+            energies.append(_beside(batch, INTERACTION, out["interaction"]))
+            forces.append(_beside(batch, "forces", out["forces"]))
+            if has_stress:
+                stresses.append(_beside(batch, "stress", out["stress"])[:, batch.present["stress"]])
     return Evaluation(
         sizes=torch.cat(sizes).cpu().numpy(),
         energy=torch.cat(energies, 1).cpu().numpy(),

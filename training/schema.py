@@ -160,6 +160,9 @@ class ModelConfig(Section):
 class Stage(Section):
     """How one of the two stages is optimized."""
 
+    engine: Literal["auto", "kernels", "torch"] = "auto"
+    """Who computes the network and its gradients: "auto", the fused kernels where they can, that is for a Tide on a CPU
+    that learns energies and their derivatives, else torch; "kernels" insists on them."""
     optimizer: Literal["adamw", "soap"] = "adamw"
     """"adamw", or "soap": Adam in the eigenbasis of Shampoo's preconditioner, which needs far fewer steps."""
     epochs: PositiveInt | None = None

@@ -73,15 +73,17 @@ class SOAP(torch.optim.Optimizer):
             if state["step"] == 1:
                 _find_basis(state)
                 return
-        beta1, beta2 = group["betas"]
+        (beta1, beta2), t = group["betas"], state["step"]
         state["first"].lerp_(gradient, 1 - beta1)
-        rotated, mean = _rotate(gradient, state), _rotate(state["first"], state)
+        rotated, mean = (
+            _rotate(torch.stack([gradient, state["first"]]), state) if matrices else (gradient, state["first"])
+        )
         state["second"].mul_(beta2).addcmul_(rotated, rotated, value=1 - beta2)
-        t = state["step"]
-        root = (state["second"] / (1 - beta2**t)).sqrt_().add_(group["eps"])
-        update = _rotate_back(mean / (1 - beta1**t) / root, state)
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"])
+        root = state["second"].sqrt().mul_((1 - beta2**t) ** -0.5).add_(group["eps"])
+        update = _rotate_back(mean / root, state)
+        if group["weight_decay"]:
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.add_(update.view_as(parameter), alpha=-group["lr"] / (1 - beta1**t))
         if matrices and t % group["refresh"] == 0:
             _refresh_basis(state)
 
@@ -95,9 +97,9 @@ def _start_basis(state: dict[str, Any], gradient: Tensor) -> None:
 
 def _average_outer_products(state: dict[str, Any], gradient: Tensor, beta: float) -> None:
     if "left" in state:
-        state["left"].lerp_(gradient @ gradient.mT, 1 - beta)
+        state["left"].baddbmm_(gradient, gradient.mT, beta=beta, alpha=1 - beta)
     if "right" in state:
-        state["right"].lerp_(gradient.mT @ gradient, 1 - beta)
+        state["right"].baddbmm_(gradient.mT, gradient, beta=beta, alpha=1 - beta)
 
 
 def _find_basis(state: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError
 from mdpot.stopping import Stopped, StopSignal
 from mdpot.training.data.store import Store, batches
+from mdpot.training.engine import Engine, choose_engine, dtype_of, small_operations
 from mdpot.training.metrics import LOGGED
 from mdpot.training.objectives import Objective, Score
 from mdpot.training.process import ALONE, Process
@@ -93,13 +94,14 @@ def fit(
     state = State(folder, potential, average, optimizer, run, process)
     progress = state.resume()
     generator = torch.Generator(device=next(potential.parameters()).device)
+    engine = choose_engine(potential, objective.outputs, stage.engine)
     plan = _plan_epoch(train, stage, seed, progress.epoch)
     n_steps = stage.max_steps or stage.epochs * len(plan)  # type: ignore[operator]
     eval_every = stage.eval_every or len(plan)
     means = Means()
     began, heard = time.perf_counter() - progress.seconds, 0.0
 
-    with StopSignal() as stop:
+    with StopSignal() as stop, small_operations(engine):
         potential.train()
         while progress.step < n_steps and not progress.finished:
             if progress.batch == len(plan):
@@ -109,7 +111,7 @@ def fit(
 
             generator.manual_seed(process.seed(seed, progress.step))
             current = objective.at(progress.step / n_steps)
-            score = _score_share(process, potential, current, train, plan[progress.batch], generator)
+            score = _score_share(process, engine, current, train, plan[progress.batch], generator)
             optimizer.zero_grad(set_to_none=True)
             score.loss(process.total(score.counts)).backward()
             process.sum_gradients(potential)
@@ -159,10 +161,12 @@ def validate(
     potential.eval()
     generator = torch.Generator(device=next(potential.parameters()).device)
     means = Means()
+    engine = choose_engine(potential, objective.outputs, stage.engine)
     numbered = list(enumerate(batches(store, stage.batch_atoms, stage.batch_frames), EVALUATION_SEED))
-    for seed, frames in numbered[process.rank :: process.size]:
-        generator.manual_seed(seed)
-        means.add(_score(potential, objective, store, frames, generator))
+    with small_operations(engine):
+        for seed, frames in numbered[process.rank :: process.size]:
+            generator.manual_seed(seed)
+            means.add(_score(engine, objective, store, frames, generator))
     potential.train(training)
     return means.take(process)
 
@@ -214,23 +218,22 @@ class Means:
 
 
 def _score(
-    potential: torch.nn.Module,
+    engine: Engine,
     objective: Objective,
     store: Store,
     frames: torch.Tensor,
     generator: torch.Generator,
 ) -> Score:
     """The objective's score on one batch of frames."""
-    dtype = next(potential.parameters()).dtype
-    batch, target = objective.prepare(store.batch(frames, dtype), generator)
+    batch, target = objective.prepare(store.batch(frames, dtype_of(engine)), generator)
     asked = {"outputs": objective.outputs} if objective.outputs else {}  # some heads have one output
-    prediction = potential(*batch.graph.inputs(), marks=batch.marks, **asked)
+    prediction = engine(*batch.graph.inputs(), marks=batch.marks, **asked)
     return objective.score(prediction, target)
 
 
 def _score_share(
     process: Process,
-    potential: torch.nn.Module,
+    engine: Engine,
     objective: Objective,
     store: Store,
     frames: torch.Tensor,
@@ -239,8 +242,8 @@ def _score_share(
     """The score on what a process takes of a batch; where nothing is left for it, a score that counts nothing."""
     share = process.share(frames, store.n_atoms_per_frame[frames] + store.n_edges_per_frame[frames])
     if len(share):
-        return _score(potential, objective, store, share, generator)
-    return _score(potential, objective, store, frames[:1], generator).nothing()
+        return _score(engine, objective, store, share, generator)
+    return _score(engine, objective, store, frames[:1], generator).nothing()
 
 
 def _parameters(network: torch.nn.Module, rates: Mapping[str, float]) -> list[dict[str, Any]]:

@@ -227,7 +227,9 @@ def edge_vectors(positions: Tensor, cell: Tensor, system: Tensor, edge_index: Te
     if cell.shape[0] == 1:
         translation = shifts @ cell[0]
     else:
-        translation = (shifts.unsqueeze(2) * cell.index_select(0, system.index_select(0, i))).sum(1)
+        # Column by column: sums over three numbers are slow on a CPU.
+        a, b, c = cell.index_select(0, system.index_select(0, i)).unbind(1)
+        translation = shifts[:, 0:1] * a + shifts[:, 1:2] * b + shifts[:, 2:3] * c
     return positions.index_select(0, j) - positions.index_select(0, i) + translation
 
 

@@ -40,28 +40,19 @@ def describe(potential: Potential) -> Description:
     tide = getattr(potential, "backbone", potential)  # an ensemble has none of its own
     if not isinstance(tide, Tide):
         raise NoKernel(f"only Tide has fused kernels; this potential is {type(tide).__name__}.")
-    layers: list[Any] = list(tide.layers)
-    readout: Any = potential.readout
     first, second, table = product_table(tide.order)
     n = (tide.order + 1) ** 2 - 1
     products = np.zeros((table.shape[0], n, n))
     products[:, first, second] = table.numpy()
     messages = np.ascontiguousarray(message_table(tide.order).numpy())
-    embedding: Any = potential.embedding
-    parts: list[Tensor] = [embedding.element.weight, embedding.mark, tide.radial]
-    for layer in layers:
-        parts += [layer.send.weight, layer.send.bias, layer.send_vector, layer.mix]
-        for linear in (layer.mlp[0], layer.mlp[2]):
-            parts += [linear.weight, linear.bias]
-    for linear in (readout[0], readout[2]):
-        parts += [linear.weight, linear.bias]
-    parts += [potential.wall * potential.has_wall, potential.pair * potential.has_pair, potential.shift]
+    fixed = [potential.wall * potential.has_wall, potential.pair * potential.has_pair, potential.shift]
+    parts = [*trained_weights(potential), *fixed]
     weights = np.concatenate([part.detach().cpu().double().numpy().ravel() for part in parts])
-    layer = layers[0]
+    layer: Any = tide.layers[0]
     sizes = {
         "n_elements": len(potential.elements),
         "order": tide.order,
-        "layers": len(layers),
+        "layers": len(tide.layers),
         "width": layer.width,
         "channels": layer.channels,
         "n_radial": tide.n_radial,
@@ -79,3 +70,18 @@ def describe(potential: Potential) -> Description:
         "pair_decay": PAIR_DECAY,
     }
     return Description({**sizes, **constants}, messages, products, weights)
+
+
+def trained_weights(potential: Potential) -> list[Tensor]:
+    """The weights of a Tide that its energies depend on, in the order of the `weights` of `mdpot_tide`."""
+    tide: Any = potential.backbone
+    embedding: Any = potential.embedding
+    readout: Any = potential.readout
+    parts: list[Tensor] = [embedding.element.weight, embedding.mark, tide.radial]
+    for layer in tide.layers:
+        parts += [layer.send.weight, layer.send.bias, layer.send_vector, layer.mix]
+        for linear in (layer.mlp[0], layer.mlp[2]):
+            parts += [linear.weight, linear.bias]
+    for linear in (readout[0], readout[2]):
+        parts += [linear.weight, linear.bias]
+    return parts

@@ -14,6 +14,7 @@ from mdpot.errors import MdpotError
 from mdpot.heads import Potential
 from mdpot.kernels import library
 from mdpot.kernels.describe import describe
+from mdpot.threads import available_threads
 
 NOT_FINITE = 2
 OUT_OF_MEMORY = 3
@@ -77,11 +78,11 @@ class Kernel:
         self._build(library.default() if lib is None else lib)
 
     def _build(self, lib: ctypes.CDLL) -> None:
-        description, dtype, self.threads, self.cutoff, self._lookup = self._state
+        self.description, dtype, self.threads, self.cutoff, self._lookup = self._state
         self._lib = lib
         self.instructions: str = lib.mdpot_kernels_instructions().decode()
-        self._threads = self.threads or torch.get_num_threads()
-        structure = description.structure()
+        self._threads = self.threads or available_threads()
+        structure = self.description.structure()
         handle = lib.mdpot_kernel_create(ctypes.byref(structure), dtype.itemsize, self._threads)
         if not handle:
             raise library.NoKernel(f"the kernels refuse this potential: {lib.mdpot_kernels_error().decode()}")
@@ -134,21 +135,30 @@ class Kernel:
         )
         energies, forces = np.empty(n_atoms), np.empty((n_atoms, 3))
         virial = np.empty((3, 3)) if stress else None
-        if self.threads is None and self._threads != torch.get_num_threads():
-            self._threads = torch.get_num_threads()
+        species, positions, marks, cell = arrays
+        one = (n_atoms, species, positions, marks, 1, None, cell, len(i), *pairs)
+        self.call("evaluate", *one, energies, forces, virial)
+        if virial is None:
+            return Result(energies, forces)
+        volume = abs(np.linalg.det(cell))
+        return Result(energies, forces, virial, virial / volume if volume > 0 else np.zeros((3, 3)))
+
+    def call(self, function: str, *arguments: Any) -> None:
+        """A function of the C interface, `mdpot_kernel_…`, on this kernel: arrays are passed as pointers.
+
+        Raises:
+            MdpotError, MemoryError: it failed.
+        """
+        if self.threads is None and self._threads != available_threads():
+            self._threads = available_threads()
             self._lib.mdpot_kernel_set_threads(self._handle, self._threads)
-        pointers = [None if array is None else array.ctypes.data for array in (*arrays, *pairs)]
-        results = [None if array is None else array.ctypes.data for array in (energies, forces, virial)]
-        status = self._lib.mdpot_kernel_evaluate(self._handle, n_atoms, *pointers[:4], len(i), *pointers[4:], *results)
+        passed = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
+        status = getattr(self._lib, f"mdpot_kernel_{function}")(self._handle, *passed)
         if status == NOT_FINITE:
             raise MdpotError("positions and cell must be finite; they hold NaN or infinity.")
         if status:
             message = self._lib.mdpot_kernels_error().decode()
             raise MemoryError(message) if status == OUT_OF_MEMORY else MdpotError(message)
-        if virial is None:
-            return Result(energies, forces)
-        volume = abs(np.linalg.det(arrays[3]))
-        return Result(energies, forces, virial, virial / volume if volume > 0 else np.zeros((3, 3)))
 
     def _species(self, numbers: np.ndarray) -> np.ndarray:
         numbers = np.asarray(numbers)

@@ -13,7 +13,7 @@ from mdpot.errors import MdpotError, unknown
 from mdpot.kernels.build import FOLDER, NotBuilt, compile_library, file_name, instruction_sets, machine
 from mdpot.kernels.errors import NoKernel
 
-ABI = 1
+ABI = 2
 VARIABLE = "MDPOT_KERNELS"
 """Environment variable that forces an instruction set, or with "off" has torch do all the work."""
 REMEDY = "Install a C++ compiler and run: python -m mdpot.kernels"
@@ -51,8 +51,15 @@ def load(path: Path | str) -> ctypes.CDLL:
     library.mdpot_kernel_destroy.argtypes = [c_void_p]
     library.mdpot_kernel_set_threads.restype = c_int32
     library.mdpot_kernel_set_threads.argtypes = [c_void_p, c_int32]
+    structures = [c_void_p, c_int64, *[c_void_p] * 3, c_int64, *[c_void_p] * 2, c_int64, *[c_void_p] * 3]
     library.mdpot_kernel_evaluate.restype = c_int32
-    library.mdpot_kernel_evaluate.argtypes = [c_void_p, c_int64, *[c_void_p] * 4, c_int64, *[c_void_p] * 6]
+    library.mdpot_kernel_evaluate.argtypes = [*structures, *[c_void_p] * 3]
+    library.mdpot_kernel_train.restype = c_int32
+    library.mdpot_kernel_train.argtypes = [c_void_p, POINTER(Tide)]
+    library.mdpot_kernel_update.restype = c_int32
+    library.mdpot_kernel_update.argtypes = [c_void_p, c_void_p]
+    library.mdpot_kernel_gradient.restype = c_int32
+    library.mdpot_kernel_gradient.argtypes = [*structures, *[c_void_p] * 4]
     library.mdpot_kernels_error.restype = c_char_p
     library.mdpot_kernels_instructions.restype = c_char_p
     library.mdpot_kernels_runs.restype = c_int32

@@ -28,6 +28,7 @@ template <class T> class Array {
     memset(static_cast<void*>(data_), 0, n * sizeof(T));
   }
 
+  size_t size() const { return size_; }
   T* data() { return data_; }
   const T* data() const { return data_; }
   T& operator[](size_t i) { return data_[i]; }

@@ -8,10 +8,11 @@
 #include <new>
 #include <stdexcept>
 
+#include "gradient_engine.h"
 #include "interface.h"
 #include "layer.h"
-#include "model_inl.h"
 #include "pool.h"
+#include "weights.h"
 
 namespace mdpot {
 
@@ -26,19 +27,36 @@ template <class T, int ORDER> class Evaluation : public Engine {
       // Left as they are: a thread of the parent may have been writing to them.
       (void)state_.release();
       (void)scratch_.release();
+      (void)gradients_.release();
     }
     state_ = std::make_unique<State<T>>();
     scratch_ = std::make_unique<std::vector<Scratch<T>>>();
+    gradients_.reset();
+  }
+
+  void train(const mdpot_tide& tide) override {
+    places_ = std::make_unique<WeightPlaces<T>>(tide);
+    weights_.assign(tide.weights, tide.weights + tide.n_weights);
+  }
+
+  mdpot_status set_weights(const double* weights) override {
+    if (!places_) return MDPOT_BAD_ARGUMENT;
+    weights_.assign(weights, weights + weights_.size());
+    places_->update(model_, weights);
+    return MDPOT_OK;
+  }
+
+  mdpot_status gradient(const Structure& s, const Cotangents& cotangents, double* gradient) override {
+    if (!places_) return MDPOT_BAD_ARGUMENT;
+    if (!gradients_) gradients_ = make_gradient_engine(T(0), ORDER);
+    const mdpot_status status = gradients_->run(model_, s, cotangents, threads_);
+    if (status == MDPOT_OK) places_->collect(gradients_->gradient(), weights_.data(), gradient);
+    return status;
   }
 
   mdpot_status run(const Structure& s, double* energies, double* forces, double* virial) override {
-    for (int64_t k = 0; k < 3 * s.n_atoms; k++)
-      if (!std::isfinite(s.positions[k])) return MDPOT_NOT_FINITE;
-    for (int k = 0; k < 9; k++)
-      if (!std::isfinite(s.cell[k])) return MDPOT_NOT_FINITE;
-    for (int64_t i = 0; i < s.n_atoms; i++)
-      if (uint32_t(s.species[i]) >= uint32_t(model_.sizes.elements)) return MDPOT_BAD_ARGUMENT;
-    if (virial) memset(virial, 0, 9 * sizeof(double));
+    if (const mdpot_status wrong = check(s, model_.sizes.elements)) return wrong;
+    if (virial) memset(virial, 0, s.n_systems * 9 * sizeof(double));
     if (s.n_atoms == 0) return s.n_candidates ? MDPOT_BAD_ARGUMENT : MDPOT_OK;
     const size_t blocks = (s.n_atoms + BLOCK - 1) / BLOCK;
     parts_ = int(std::min<size_t>(threads_, blocks));
@@ -48,15 +66,13 @@ template <class T, int ORDER> class Evaluation : public Engine {
       for (auto& copy : list) copy.clear();
     for (auto& copy : state_->dposition) copy.clear();
     status_ = MDPOT_OK;
-    virials_.assign(size_t(parts_) * 9, 0.0);
-    const Translations translations(s.cell);
+    if (virial) virials_.assign(size_t(parts_) * s.n_systems * 9, 0.0);
+    const std::vector<Translations> translations = translations_of(s);
     const int last = int(model_.layers.size()) - 1;
 
     sweep(s, [&](Sweep<T>& w, size_t from, size_t to) {
-      w.most = find_candidates(s, from * BLOCK, std::min<size_t>(to * BLOCK, s.n_atoms));
+      w.most = find_neighbors(s, translations, model_, *state_, from * BLOCK, std::min<size_t>(to * BLOCK, s.n_atoms));
       w.scratch.grow(model_, w.most);
-      for (size_t i = from * BLOCK; i < std::min<size_t>(to * BLOCK, s.n_atoms); i++)
-        if (!select_neighbors(s, translations, model_, *state_, i)) throw std::invalid_argument("candidates");
       for (size_t block = from; block < to; block++) {
         embed(w, block);
         if (last > 0) forward(w, 0, block);
@@ -84,7 +100,7 @@ template <class T, int ORDER> class Evaluation : public Engine {
         }
       });
     sweep(s, [&](Sweep<T>&, size_t from, size_t to) { collect(s, from, to, forces); });
-    if (virial && status_ == MDPOT_OK) total_virial(virial);
+    if (virial && status_ == MDPOT_OK) total_virials(s.n_systems, virial);
     return mdpot_status(status_.load());
   }
 
@@ -109,24 +125,6 @@ template <class T, int ORDER> class Evaluation : public Engine {
   }
 
   size_t& most_of(int part) { return (*scratch_)[part].most; }
-
-  // Where the candidates of the atoms [from, to) begin. Returns the padded number of the most that one of them has.
-  size_t find_candidates(const Structure& s, size_t from, size_t to) {
-    const int64_t *begin = s.first, *end = s.first + s.n_candidates;
-    const int64_t *at = from ? std::lower_bound(begin, end, int64_t(from)) : begin;
-    const int64_t *stop = int64_t(to) < s.n_atoms ? std::lower_bound(begin, end, int64_t(to)) : end;
-    int64_t most = 0;
-    for (size_t i = from; i < to; i++) {
-      const int64_t* start = at;
-      state_->first[i] = at - begin;
-      while (at < end && *at == int64_t(i)) at++;
-      state_->count[i] = int32_t(at - start);  // until `select_neighbors` has them
-      most = std::max<int64_t>(most, at - start);
-    }
-    // An array that is not in order, or names atoms that are not there, has entries that nobody came by.
-    if (at != stop) throw std::invalid_argument("candidates");
-    return padded<T>(int(std::max<int64_t>(most, 1)));  // room for one, so that there are arrays to point to
-  }
 
   void forward(Sweep<T>& w, int layer, size_t block) {
     const Saved<T> kept = state_->saved(model_, layer, block);
@@ -173,7 +171,7 @@ template <class T, int ORDER> class Evaluation : public Engine {
   void scatter_forces(Sweep<T>& w, const Neighbors<T>& edges, size_t i, bool wants_virial) {
     Scattered<double>& to = state_->dposition[w.part];
     double mine[3] = {0, 0, 0};
-    double* v = &virials_[size_t(w.part) * 9];
+    double* v = wants_virial ? &virials_[(w.part * w.structure.n_systems + w.structure.of(i)) * 9] : nullptr;
     for (int k = 0; k < edges.count; k++) {
       const double g[3] = {double(edges.gx[k]), double(edges.gy[k]), double(edges.gz[k])};
       const size_t j = edges.atom[k];
@@ -210,14 +208,18 @@ template <class T, int ORDER> class Evaluation : public Engine {
     if (!finite) status_ = MDPOT_CLASH;
   }
 
-  void total_virial(double* virial) {
+  void total_virials(int64_t n_systems, double* virials) {
     for (int part = 0; part < parts_; part++)
-      for (int a = 0; a < 3; a++)
-        for (int b = 0; b < 3; b++)
-          virial[3 * a + b] += .5 * (virials_[size_t(part) * 9 + 3 * a + b] + virials_[size_t(part) * 9 + 3 * b + a]);
+      for (int64_t system = 0; system < n_systems; system++) {
+        const double* from = &virials_[(part * n_systems + system) * 9];
+        for (int k = 0; k < 9; k++) virials[9 * system + k] += .5 * (from[k] + from[k % 3 * 3 + k / 3]);
+      }
   }
 
-  const Model<T> model_;
+  Model<T> model_;
+  std::unique_ptr<WeightPlaces<T>> places_;             // where it is trained
+  std::vector<double> weights_;                         // the same
+  std::unique_ptr<GradientEngine<T>> gradients_;
   std::unique_ptr<State<T>> state_ = std::make_unique<State<T>>();
   std::unique_ptr<std::vector<Scratch<T>>> scratch_ = std::make_unique<std::vector<Scratch<T>>>();
   std::vector<double> virials_;

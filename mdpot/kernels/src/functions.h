@@ -54,12 +54,11 @@ void bessel_functions(const T* distance, int n, int n_basis, double frequency, T
   }
 }
 
-// Y[0 … (ORDER + 1)^2 - 1] of a unit vector: rows by l, m.
-template <class T, int ORDER> MDPOT_INLINE void harmonics(Vector<T> x, Vector<T> y, Vector<T> z, Vector<T>* Y) {
-  using V = Vector<T>;
+// Y[0 … (ORDER + 1)^2 - 1] of a unit vector: rows by l, m. V is a vector, or a dual number.
+template <class T, int ORDER, class V> MDPOT_INLINE void harmonics(V x, V y, V z, V* Y) {
   const T s3 = T(1.7320508075688772), s15 = T(3.872983346207417), s38 = T(0.6123724356957945),
           s58 = T(0.7905694150420949);
-  Y[0] = all<T>(1);
+  Y[0] = V{} + T(1);
   Y[1] = x;
   Y[2] = y;
   Y[3] = z;

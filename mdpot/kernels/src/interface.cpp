@@ -47,6 +47,40 @@ struct mdpot_kernel {
   std::atomic<int32_t> threads{1};
 };
 
+namespace {
+
+// Calls of one kernel one after the other, and what is thrown as a status.
+template <class F> int32_t take_turn(mdpot_kernel* kernel, F&& f) {
+  std::mutex* turn;
+  {
+    std::lock_guard<std::mutex> hold(mdpot::process_lock());
+    if (kernel->generation != mdpot::generation()) {
+      kernel->generation = mdpot::generation();
+      kernel->turn = new std::mutex;  // the old one may be locked by a thread of the parent
+      kernel->forked = true;
+    }
+    turn = kernel->turn;
+  }
+  std::lock_guard<std::mutex> hold(*turn);
+  mdpot_status status = MDPOT_FAILED;
+  try {
+    if (kernel->forked || kernel->failed) kernel->engine->forget(kernel->forked);
+    kernel->forked = kernel->failed = false;
+    kernel->engine->set_threads(kernel->threads);
+    status = f(*kernel->engine);
+  } catch (const std::bad_alloc&) {
+    status = MDPOT_OUT_OF_MEMORY;
+  } catch (const std::invalid_argument&) {
+    status = MDPOT_BAD_ARGUMENT;
+  } catch (...) {
+  }
+  // After a failure sums may be left that the next evaluation takes for zero.
+  kernel->failed = status != MDPOT_OK;
+  return status == MDPOT_OK ? MDPOT_OK : fail(status, text_of(status));
+}
+
+}  // namespace
+
 extern "C" {
 
 mdpot_kernel* mdpot_kernel_create(const mdpot_tide* tide, int32_t precision, int32_t threads) {
@@ -76,35 +110,37 @@ int32_t mdpot_kernel_set_threads(mdpot_kernel* kernel, int32_t threads) {
 }
 
 int32_t mdpot_kernel_evaluate(mdpot_kernel* kernel, int64_t n_atoms, const int32_t* species, const double* positions,
-                              const double* marks, const double* cell, int64_t n_candidates, const int64_t* first,
-                              const int64_t* second, const int32_t* shifts, double* energies, double* forces,
-                              double* virial) {
-  if (n_atoms < 0 || n_candidates < 0) return fail(MDPOT_BAD_ARGUMENT, "counts must not be negative.");
-  std::mutex* turn;
-  {
-    std::lock_guard<std::mutex> hold(mdpot::process_lock());
-    if (kernel->generation != mdpot::generation()) {
-      kernel->generation = mdpot::generation();
-      kernel->turn = new std::mutex;  // the old one may be locked by a thread of the parent
-      kernel->forked = true;
-    }
-    turn = kernel->turn;
-  }
-  std::lock_guard<std::mutex> hold(*turn);
-  mdpot_status status = MDPOT_FAILED;
-  try {
-    if (kernel->forked || kernel->failed) kernel->engine->forget(kernel->forked);
-    kernel->forked = kernel->failed = false;
-    kernel->engine->set_threads(kernel->threads);
-    status = kernel->engine->run({n_atoms, species, positions, marks, cell, n_candidates, first, second, shifts},
-                                 energies, forces, virial);
-  } catch (const std::bad_alloc&) {
-    status = MDPOT_OUT_OF_MEMORY;
-  } catch (...) {
-  }
-  // After a failure sums may be left that the next evaluation takes for zero.
-  kernel->failed = status != MDPOT_OK;
-  return status == MDPOT_OK ? MDPOT_OK : fail(status, text_of(status));
+                              const double* marks, int64_t n_systems, const int32_t* system, const double* cell,
+                              int64_t n_candidates, const int64_t* first, const int64_t* second, const int32_t* shifts,
+                              double* energies, double* forces, double* virial) {
+  if (n_atoms < 0 || n_candidates < 0 || n_systems < 0) return fail(MDPOT_BAD_ARGUMENT, "counts must not be negative.");
+  return take_turn(kernel, [&](mdpot::Engine& engine) {
+    return engine.run({n_atoms, species, positions, marks, n_systems, system, cell, n_candidates, first, second, shifts},
+                      energies, forces, virial);
+  });
+}
+
+int32_t mdpot_kernel_train(mdpot_kernel* kernel, const mdpot_tide* tide) {
+  return take_turn(kernel, [&](mdpot::Engine& engine) {
+    engine.train(*tide);
+    return MDPOT_OK;
+  });
+}
+
+int32_t mdpot_kernel_update(mdpot_kernel* kernel, const double* weights) {
+  return take_turn(kernel, [&](mdpot::Engine& engine) { return engine.set_weights(weights); });
+}
+
+int32_t mdpot_kernel_gradient(mdpot_kernel* kernel, int64_t n_atoms, const int32_t* species, const double* positions,
+                              const double* marks, int64_t n_systems, const int32_t* system, const double* cell,
+                              int64_t n_candidates, const int64_t* first, const int64_t* second, const int32_t* shifts,
+                              const double* by_energies, const double* moved, const double* strain, double* gradient) {
+  if (n_atoms < 0 || n_candidates < 0 || n_systems < 0) return fail(MDPOT_BAD_ARGUMENT, "counts must not be negative.");
+  return take_turn(kernel, [&](mdpot::Engine& engine) {
+    return engine.gradient(
+        {n_atoms, species, positions, marks, n_systems, system, cell, n_candidates, first, second, shifts},
+        {by_energies, moved, strain}, gradient);
+  });
 }
 
 const char* mdpot_kernels_error(void) { return error().c_str(); }

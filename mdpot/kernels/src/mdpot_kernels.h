@@ -1,4 +1,5 @@
-/* The C interface of the fused CPU kernels: the energy, forces and virial of a Tide potential.
+/* The C interface of the fused CPU kernels: the energy, forces and virial of a Tide potential,
+ * and derivatives by its weights.
  *
  * Plain C, with neither torch's nor Python's ABI in it: one library serves every version of both. Nothing throws
  * across it and nothing is printed. Every function may be called from any thread.
@@ -19,7 +20,7 @@ extern "C" {
 #endif
 
 /* Raised whenever anything below changes its meaning; a caller refuses a library of another one. */
-#define MDPOT_KERNELS_ABI 1
+#define MDPOT_KERNELS_ABI 2
 
 enum mdpot_status {
   MDPOT_OK = 0,
@@ -64,24 +65,45 @@ MDPOT_EXPORT void mdpot_kernel_destroy(mdpot_kernel *kernel);
 /* How many threads evaluations use from now on, at least 1. Results are the same to the bit for the same number. */
 MDPOT_EXPORT int32_t mdpot_kernel_set_threads(mdpot_kernel *kernel, int32_t threads);
 
-/* One structure. Calls of the same kernel at the same time wait for each other.
+/* Structures side by side. Calls of the same kernel at the same time wait for each other.
  *
  *   species    [n_atoms], 0 … n_elements - 1
  *   positions  [n_atoms][3], Å
  *   marks      [n_atoms], see `Potential.forward`; NULL: zero
- *   cell       [3][3], Å, rows are lattice vectors
+ *   system     [n_atoms], 0 … n_systems - 1, the structure that an atom is of; NULL: all of one
+ *   cell       [n_systems][3][3], Å, rows are lattice vectors
  *   first, second  [n_candidates], shifts [n_candidates][3]: pairs of atoms, both directions, so that a vector is
  *              positions[second] - positions[first] + shifts cell; in the order of `first`. Those beyond the cutoff
  *              do no harm.
  *   energies   [n_atoms], eV, the reference included
  *   forces     [n_atoms][3], eV/Å
- *   virial     [3][3], eV, the derivative of the energy by the strain, symmetric; NULL: not wanted
+ *   virial     [n_systems][3][3], eV, the derivative of the energy by the strain, symmetric; NULL: not wanted
  *
  * Returns an mdpot_status; what the arrays hold after an error means nothing. */
 MDPOT_EXPORT int32_t mdpot_kernel_evaluate(mdpot_kernel *kernel, int64_t n_atoms, const int32_t *species,
-                                           const double *positions, const double *marks, const double *cell,
-                                           int64_t n_candidates, const int64_t *first, const int64_t *second,
-                                           const int32_t *shifts, double *energies, double *forces, double *virial);
+                                           const double *positions, const double *marks, int64_t n_systems,
+                                           const int32_t *system, const double *cell, int64_t n_candidates,
+                                           const int64_t *first, const int64_t *second, const int32_t *shifts,
+                                           double *energies, double *forces, double *virial);
+
+/* Readies a kernel for being trained: for the two calls below. `tide` is what it was made of. */
+MDPOT_EXPORT int32_t mdpot_kernel_train(mdpot_kernel *kernel, const mdpot_tide *tide);
+
+/* New weights, all `n_weights` of them, laid out as those of an mdpot_tide. Pairs and reference energies stay. */
+MDPOT_EXPORT int32_t mdpot_kernel_update(mdpot_kernel *kernel, const double *weights);
+
+/* The derivative by the weights of a loss that depends on energies, forces and stress; structures as above.
+ *
+ *   by_energies  [n_atoms], the loss's derivatives by the atoms' energies
+ *   moved        [n_atoms][3], those by the forces with their sign turned; NULL: zero
+ *   strain       [n_systems][3][3], symmetric, the loss's derivatives by the virial; NULL: zero
+ *   gradient     [n_weights], laid out as the weights; by pairs and reference energies it is zero */
+MDPOT_EXPORT int32_t mdpot_kernel_gradient(mdpot_kernel *kernel, int64_t n_atoms, const int32_t *species,
+                                           const double *positions, const double *marks, int64_t n_systems,
+                                           const int32_t *system, const double *cell, int64_t n_candidates,
+                                           const int64_t *first, const int64_t *second, const int32_t *shifts,
+                                           const double *by_energies, const double *moved, const double *strain,
+                                           double *gradient);
 
 /* What went wrong in this thread's last call that failed: one line. */
 MDPOT_EXPORT const char *mdpot_kernels_error(void);

@@ -6,7 +6,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "model.h"
+#include "first_layer.h"
 
 namespace mdpot {
 
@@ -136,7 +136,8 @@ template <class T> class ModelMaker {
     model_.mark = mark.as_wide<T>();
     const int radials = (tide_.order + 1) * tide_.n_radial;
     model_.radial = Matrix(read_.take(int64_t(radials) * tide_.n_basis), radials, tide_.n_basis).as<T>();
-    for (int n = 0; n < tide_.layers; n++) model_.layers.push_back(layer(n, embedding, mark));
+    for (int n = 0; n < tide_.layers; n++) model_.layers.push_back(layer(n));
+    fold_first(tide_, tide_.weights, model_);
     readout();
     pairs();
     if (read_.left()) throw std::invalid_argument("weights: more than the sizes ask for.");
@@ -146,7 +147,7 @@ template <class T> class ModelMaker {
  private:
   Matrix linear(int64_t rows, int64_t columns) { return Matrix(read_.take(rows * columns), rows, columns); }
 
-  Layer<T> layer(int index, const Matrix& embedding, const Matrix& mark) {
+  Layer<T> layer(int index) {
     const int W = tide_.width, C = tide_.channels, B = tide_.n_radial, order = tide_.order;
     Layer<T> out;
     out.first = index == 0;
@@ -165,7 +166,6 @@ template <class T> class ModelMaker {
       out.vector = vector.taller(W, model_.sizes.width).template as_wide<T>();
       out.vector_back = vector.transposed().template as_wide<T>();
     }
-    std::vector<Matrix> mix;
     for (int degree = 0; degree <= order; degree++) {
       const int paths = out.first ? 1 : model_.couplings.paths[degree];
       const Matrix weights = linear(int64_t(paths) * B * C, W);
@@ -174,14 +174,12 @@ template <class T> class ModelMaker {
       out.stride.push_back(padded<T>(tall.rows));
       out.mix.push_back(tall.template as_wide<T>());
       out.mix_back.push_back(tall.transposed().taller(W, model_.sizes.width).template as_wide<T>());
-      mix.push_back(weights);
     }
-    mlp(out, embedding, mark);
-    if (out.first) fold(out, mix, send, send_bias, embedding, mark);
+    mlp(out);
     return out;
   }
 
-  void mlp(Layer<T>& out, const Matrix& embedding, const Matrix& mark) {
+  void mlp(Layer<T>& out) {
     const int W = tide_.width, H = tide_.hidden, order = tide_.order;
     const int wide = model_.sizes.width;
     const int inputs = 2 + order + model_.products.invariants;
@@ -199,17 +197,6 @@ template <class T> class ModelMaker {
     out.down = by_part(down, W);
     out.down_back = down.taller(W, wide).template as_wide<T>();
     out.down_bias = down_bias.wider(W, wide).template as<T>();
-    if (!out.first) return;
-    Matrix bias(tide_.n_elements, H), bias_mark(1, H);
-    for (int n = 0; n < H; n++) {
-      for (int z = 0; z < tide_.n_elements; z++) {
-        bias(z, n) = up_bias(0, n);
-        for (int k = 0; k < W; k++) bias(z, n) += up(n, k) * embedding(z, k);
-      }
-      for (int k = 0; k < W; k++) bias_mark(0, n) += up(n, k) * mark(0, k);
-    }
-    model_.start.bias = bias.as_wide<T>();
-    model_.start.bias_mark = bias_mark.as_wide<T>();
   }
 
   // [parts W][hidden] as [part][hidden][width].
@@ -221,35 +208,6 @@ template <class T> class ModelMaker {
       for (int k = 0; k < W; k++)
         for (int n = 0; n < H; n++) out(p * tall + n, k) = from(p * W + k, n);
     return out.as<T>();
-  }
-
-  void fold(const Layer<T>& layer, const std::vector<Matrix>& mix, const Matrix& send, const Matrix& send_bias,
-            const Matrix& embedding, const Matrix& mark) {
-    const int W = tide_.width, C = tide_.channels, B = tide_.n_radial, elements = tide_.n_elements;
-    Matrix sent(elements, C), sent_mark(1, C);
-    for (int c = 0; c < C; c++) {
-      for (int z = 0; z < elements; z++) {
-        sent(z, c) = send_bias(0, c);
-        for (int k = 0; k < W; k++) sent(z, c) += send(c, k) * embedding(z, k);
-      }
-      for (int k = 0; k < W; k++) sent_mark(0, c) += send(c, k) * mark(0, k);
-    }
-    FirstLayer<T>& start = model_.start;
-    start.sent = sent.wider(C, layer.columns).template as<T>();
-    start.sent_mark = sent_mark.wider(C, layer.columns).template as<T>();
-    start.folds = 2 * elements <= C;
-    start.depth = B * elements;
-    start.stride = padded<T>(start.depth);
-    if (!start.folds) return;
-    for (const Matrix& weights : mix) {
-      Matrix folded(B * elements, W);
-      for (int b = 0; b < B; b++)
-        for (int z = 0; z < elements; z++)
-          for (int c = 0; c < C; c++)
-            for (int k = 0; k < W; k++) folded(b * elements + z, k) += sent(z, c) * weights(b * C + c, k);
-      start.mix.push_back(folded.as_wide<T>());
-      start.mix_back.push_back(folded.transposed().taller(W, model_.sizes.width).template as_wide<T>());
-    }
   }
 
   void readout() {

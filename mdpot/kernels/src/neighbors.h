@@ -1,6 +1,9 @@
 // From candidates to the neighbors of an atom, and the functions of their vectors that sums over neighbors weight.
 #pragma once
 
+#include <cmath>
+#include <stdexcept>
+
 #include "functions.h"
 #include "matrix.h"
 #include "structure.h"
@@ -29,6 +32,40 @@ struct Translations {
     return room;
   }
 };
+
+inline std::vector<Translations> translations_of(const Structure& s) {
+  std::vector<Translations> all;
+  for (int64_t system = 0; system < s.n_systems; system++) all.emplace_back(s.cell + 9 * system);
+  return all;
+}
+
+inline mdpot_status check(const Structure& s, int elements) {
+  for (int64_t k = 0; k < 3 * s.n_atoms; k++)
+    if (!std::isfinite(s.positions[k])) return MDPOT_NOT_FINITE;
+  for (int64_t k = 0; k < 9 * s.n_systems; k++)
+    if (!std::isfinite(s.cell[k])) return MDPOT_NOT_FINITE;
+  for (int64_t i = 0; i < s.n_atoms; i++)
+    if (uint32_t(s.species[i]) >= uint32_t(elements) || s.of(i) >= size_t(s.n_systems)) return MDPOT_BAD_ARGUMENT;
+  return MDPOT_OK;
+}
+
+// Where the candidates of the atoms [from, to) begin. Returns the padded number of the most that one of them has.
+template <class T> size_t find_candidates(const Structure& s, State<T>& state, size_t from, size_t to) {
+  const int64_t *begin = s.first, *end = s.first + s.n_candidates;
+  const int64_t *at = from ? std::lower_bound(begin, end, int64_t(from)) : begin;
+  const int64_t *stop = int64_t(to) < s.n_atoms ? std::lower_bound(begin, end, int64_t(to)) : end;
+  int64_t most = 0;
+  for (size_t i = from; i < to; i++) {
+    const int64_t* start = at;
+    state.first[i] = at - begin;
+    while (at < end && *at == int64_t(i)) at++;
+    state.count[i] = int32_t(at - start);  // until `select_neighbors` has them
+    most = std::max<int64_t>(most, at - start);
+  }
+  // An array that is not in order, or names atoms that are not there, has entries that nobody came by.
+  if (at != stop) throw std::invalid_argument("candidates");
+  return padded<T>(int(std::max<int64_t>(most, 1)));  // room for one, so that there are arrays to point to
+}
 
 // The candidates of one atom inside the cutoff; vectors are taken in double. Stores what is not yet normalized: x, y, z
 // and, as distance, its square. Returns whether all indices are of atoms.
@@ -75,6 +112,16 @@ bool select_neighbors(const Structure& s, const Translations& translations, cons
     for (T* axis : {to.x, to.y, to.z}) store<T>(axis + k, load<T>(axis + k) * inverse);
   }
   return good;
+}
+
+// The neighbors of the atoms [from, to). Returns as `find_candidates`.
+template <class T>
+size_t find_neighbors(const Structure& s, const std::vector<Translations>& translations, const Model<T>& model,
+                      State<T>& state, size_t from, size_t to) {
+  const size_t most = find_candidates(s, state, from, to);
+  for (size_t i = from; i < to; i++)
+    if (!select_neighbors(s, translations[s.of(i)], model, state, i)) throw std::invalid_argument("candidates");
+  return most;
 }
 
 // R_bl(d) into radial [(order + 1) n_radial][n] and Y_lm(u) into angular [components][n]; where slope is not null, the

@@ -1,5 +1,5 @@
 // Features of a block of atoms multiplied with each other, and normalized; forward and back. Arrays of features are
-// [component or row][BLOCK][width], so that one product is a run over BLOCK width numbers.
+// [component or row][BLOCK][width], so that one product is a run over BLOCK width numbers; of duals [..][2][BLOCK][width].
 #pragma once
 
 #include "angular_tables.h"
@@ -17,8 +17,20 @@ template <class F> void with_order(int order, F&& f) {
 // The components from l = 1 on.
 template <int ORDER> constexpr int COMPONENTS = (ORDER + 1) * (ORDER + 1) - 1;
 
-template <class T, int N> MDPOT_INLINE void load_components(const T* y, int stride, Vector<T>* to) {
-  for (int m = 0; m < N; m++) to[m] = load<T>(y + m * stride);
+// Numbers V are vectors, or duals (see dual.h), of which the derivatives lie a run behind the values.
+template <class T, class V> constexpr int PARTS = sizeof(V) / sizeof(Vector<T>);
+
+template <class T, class V> MDPOT_INLINE V load_as(const T* from, int run) {
+  if constexpr (PARTS<T, V> == 1)
+    return load<T>(from);
+  else
+    return {load<T>(from), load<T>(from + run)};
+}
+
+template <class T> MDPOT_INLINE void store_as(T* to, int, Vector<T> x) { store<T>(to, x); }
+
+template <class T, int N, class V> MDPOT_INLINE void load_components(const T* y, int run, V* to) {
+  for (int m = 0; m < N; m++) to[m] = load_as<T, V>(y + m * run * PARTS<T, V>, run);
 }
 
 // Each atom's y from l = 1 on divided by √(1 + ⟨y²⟩); the factors into inverse[BLOCK].
@@ -65,29 +77,30 @@ template <int ORDER> constexpr bool reaches_inputs(int row) {
 }
 
 // All rows of the products into blocks, and the inputs that follow from them: the invariants y·y, then (y ⊗ y)·y.
-template <class T, int ORDER> void multiply_features(int stride, const T* y, T* blocks, T* inputs) {
+template <class T, int ORDER, class V = Vector<T>> void multiply_features(int run, const T* y, T* blocks, T* inputs) {
+  const int stride = run * PARTS<T, V>;
   constexpr int N = COMPONENTS<ORDER>, ROWS = Angular<ORDER>::product_row_count;
   constexpr auto terms = Angular<ORDER>::products;
   constexpr auto paths = Angular<ORDER>::paths;
-  for (int k = 0; k < stride; k += LANES<T>) {
-    Vector<T> of[N], rows[ROWS];
-    load_components<T, N>(y + stride + k, stride, of);
-    for (int r = 0; r < ROWS; r++) rows[r] = all<T>(0);
+  for (int k = 0; k < run; k += LANES<T>) {
+    V of[N], rows[ROWS];
+    load_components<T, N>(y + stride + k, run, of);
+    for (int r = 0; r < ROWS; r++) rows[r] = V{};
     unrolled<terms.size()>([&](auto t) MDPOT_INLINE_LAMBDA {
       constexpr AngularTerm term = terms[t];
       rows[term.row] += T(term.coefficient) * (of[term.first] * of[term.second]);
     });
-    for (int r = 0; r < ROWS; r++) store<T>(blocks + r * stride + k, rows[r]);
+    for (int r = 0; r < ROWS; r++) store_as<T>(blocks + r * stride + k, run, rows[r]);
     if (!inputs) continue;
     T* to = inputs + k;
-    for (int l = 0; l < ORDER; l++, to += stride) store<T>(to, rows[l]);
+    for (int l = 0; l < ORDER; l++, to += stride) store_as<T>(to, run, rows[l]);
     unrolled<paths.size()>([&](auto p) MDPOT_INLINE_LAMBDA {
       constexpr ProductPath path = paths[p];
       if (!path.invariant) return;
-      Vector<T> overlap = all<T>(0);
+      V overlap = V{};
       for (int m = 0; m <= 2 * path.degree; m++)
         overlap += rows[path.row + m] * of[path.degree * path.degree - 1 + m];
-      store<T>(to, overlap);
+      store_as<T>(to, run, overlap);
       to += stride;
     });
   }
@@ -100,21 +113,22 @@ template <class T> void multiply_features(const Model<T>& model, const T* y, T* 
 }
 
 // x from y, the products and the gates: g_l y_l + Σ over paths to l of g_path (y ⊗ y)_path.
-template <class T, int ORDER> void apply_gates(int stride, const T* y, const T* blocks, const T* gates, T* x) {
+template <class T, int ORDER, class V = Vector<T>> void apply_gates(int run, const T* y, const T* blocks, const T* gates, T* x) {
+  const int stride = run * PARTS<T, V>;
   constexpr auto paths = Angular<ORDER>::paths;
-  for (int k = 0; k < stride; k += LANES<T>) {
-    Vector<T> of[COMPONENTS<ORDER>];
+  for (int k = 0; k < run; k += LANES<T>) {
+    V of[COMPONENTS<ORDER>];
     for (int l = 1; l <= ORDER; l++) {
-      const Vector<T> gate = load<T>(gates + l * stride + k);
-      for (int m = l * l - 1; m < (l + 1) * (l + 1) - 1; m++) of[m] = gate * load<T>(y + (1 + m) * stride + k);
+      const V gate = load_as<T, V>(gates + l * stride + k, run);
+      for (int m = l * l - 1; m < (l + 1) * (l + 1) - 1; m++) of[m] = gate * load_as<T, V>(y + (1 + m) * stride + k, run);
     }
     unrolled<paths.size()>([&](auto p) MDPOT_INLINE_LAMBDA {
       constexpr ProductPath path = paths[p];
-      const Vector<T> gate = load<T>(gates + (1 + ORDER + p) * stride + k);
+      const V gate = load_as<T, V>(gates + (1 + ORDER + p) * stride + k, run);
       for (int m = 0; m <= 2 * path.degree; m++)
-        of[path.degree * path.degree - 1 + m] += gate * load<T>(blocks + (path.row + m) * stride + k);
+        of[path.degree * path.degree - 1 + m] += gate * load_as<T, V>(blocks + (path.row + m) * stride + k, run);
     });
-    for (int m = 0; m < COMPONENTS<ORDER>; m++) store<T>(x + m * stride + k, of[m]);
+    for (int m = 0; m < COMPONENTS<ORDER>; m++) store_as<T>(x + m * stride + k, run, of[m]);
   }
 }
 
@@ -125,22 +139,23 @@ template <class T> void apply_gates(const Model<T>& model, const T* y, const T* 
 }
 
 // The derivatives by the gates but the first, from those by x.
-template <class T, int ORDER> void gates_back(int stride, const T* y, const T* blocks, const T* dx, T* dgates) {
+template <class T, int ORDER, class V = Vector<T>> void gates_back(int run, const T* y, const T* blocks, const T* dx, T* dgates) {
+  const int stride = run * PARTS<T, V>;
   constexpr auto paths = Angular<ORDER>::paths;
-  for (int k = 0; k < stride; k += LANES<T>) {
-    Vector<T> d[COMPONENTS<ORDER>];
-    load_components<T, COMPONENTS<ORDER>>(dx + k, stride, d);
+  for (int k = 0; k < run; k += LANES<T>) {
+    V d[COMPONENTS<ORDER>];
+    load_components<T, COMPONENTS<ORDER>>(dx + k, run, d);
     for (int l = 1; l <= ORDER; l++) {
-      Vector<T> overlap = all<T>(0);
-      for (int m = l * l - 1; m < (l + 1) * (l + 1) - 1; m++) overlap += d[m] * load<T>(y + (1 + m) * stride + k);
-      store<T>(dgates + l * stride + k, overlap);
+      V overlap = V{};
+      for (int m = l * l - 1; m < (l + 1) * (l + 1) - 1; m++) overlap += d[m] * load_as<T, V>(y + (1 + m) * stride + k, run);
+      store_as<T>(dgates + l * stride + k, run, overlap);
     }
     unrolled<paths.size()>([&](auto p) MDPOT_INLINE_LAMBDA {
       constexpr ProductPath path = paths[p];
-      Vector<T> overlap = all<T>(0);
+      V overlap = V{};
       for (int m = 0; m <= 2 * path.degree; m++)
-        overlap += d[path.degree * path.degree - 1 + m] * load<T>(blocks + (path.row + m) * stride + k);
-      store<T>(dgates + (1 + ORDER + p) * stride + k, overlap);
+        overlap += d[path.degree * path.degree - 1 + m] * load_as<T, V>(blocks + (path.row + m) * stride + k, run);
+      store_as<T>(dgates + (1 + ORDER + p) * stride + k, run, overlap);
     });
   }
 }
@@ -153,37 +168,37 @@ template <class T> void gates_back(const Model<T>& model, const T* y, const T* b
 
 // The derivative by y (from l = 1 on, into dy): by way of the inputs of the MLP that `multiply_features` made and,
 // where there is one, of x.
-template <class T, int ORDER, bool HAS_X>
-void features_back(int stride, const T* y, const T* blocks, const T* dinputs, const T* dx, const T* gates, T* dy) {
-  using V = Vector<T>;
+template <class T, int ORDER, bool HAS_X, class V = Vector<T>>
+void features_back(int run, const T* y, const T* blocks, const T* dinputs, const T* dx, const T* gates, T* dy) {
+  const int stride = run * PARTS<T, V>;
   constexpr int N = COMPONENTS<ORDER>, ROWS = Angular<ORDER>::product_row_count;
   constexpr auto terms = Angular<ORDER>::products;
   constexpr auto paths = Angular<ORDER>::paths;
-  for (int k = 0; k < stride; k += LANES<T>) {
+  for (int k = 0; k < run; k += LANES<T>) {
     V of[N], d[N], by_x[N], by_row[ROWS];
-    load_components<T, N>(y + stride + k, stride, of);
-    for (int m = 0; m < N; m++) d[m] = by_x[m] = all<T>(0);
+    load_components<T, N>(y + stride + k, run, of);
+    for (int m = 0; m < N; m++) d[m] = by_x[m] = V{};
     if constexpr (HAS_X) {
-      load_components<T, N>(dx + k, stride, by_x);
+      load_components<T, N>(dx + k, run, by_x);
       for (int l = 1; l <= ORDER; l++)
-        for (int m = l * l - 1; m < (l + 1) * (l + 1) - 1; m++) d[m] = by_x[m] * load<T>(gates + l * stride + k);
+        for (int m = l * l - 1; m < (l + 1) * (l + 1) - 1; m++) d[m] = by_x[m] * load_as<T, V>(gates + l * stride + k, run);
     }
     const T* by_input = dinputs + k;
-    for (int l = 0; l < ORDER; l++, by_input += stride) by_row[l] = load<T>(by_input);
+    for (int l = 0; l < ORDER; l++, by_input += stride) by_row[l] = load_as<T, V>(by_input, run);
     unrolled<paths.size()>([&](auto p) MDPOT_INLINE_LAMBDA {
       constexpr ProductPath path = paths[p];
       constexpr int start = path.degree * path.degree - 1;
-      for (int m = 0; m <= 2 * path.degree; m++) by_row[path.row + m] = all<T>(0);
+      for (int m = 0; m <= 2 * path.degree; m++) by_row[path.row + m] = V{};
       if constexpr (path.invariant) {
-        const V by_overlap = load<T>(by_input);
+        const V by_overlap = load_as<T, V>(by_input, run);
         by_input += stride;
         for (int m = 0; m <= 2 * path.degree; m++) {
           by_row[path.row + m] = by_overlap * of[start + m];
-          d[start + m] += by_overlap * load<T>(blocks + (path.row + m) * stride + k);
+          d[start + m] += by_overlap * load_as<T, V>(blocks + (path.row + m) * stride + k, run);
         }
       }
       if constexpr (HAS_X) {
-        const V gate = load<T>(gates + (1 + ORDER + p) * stride + k);
+        const V gate = load_as<T, V>(gates + (1 + ORDER + p) * stride + k, run);
         for (int m = 0; m <= 2 * path.degree; m++) by_row[path.row + m] += gate * by_x[start + m];
       }
     });
@@ -195,19 +210,19 @@ void features_back(int stride, const T* y, const T* blocks, const T* dinputs, co
         d[term.second] += by_product * of[term.first];
       }
     });
-    for (int m = 0; m < N; m++) store<T>(dy + (1 + m) * stride + k, d[m]);
+    for (int m = 0; m < N; m++) store_as<T>(dy + (1 + m) * stride + k, run, d[m]);
   }
 }
 
 template <class T>
 void features_back(const Model<T>& model, const T* y, const T* blocks, const T* dinputs, const T* dx, const T* gates,
                    T* dy) {
-  const int stride = BLOCK * model.sizes.width;
+  const int run = BLOCK * model.sizes.width;
   with_order(model.sizes.order, [&](auto order) {
     if (dx)
-      features_back<T, order, true>(stride, y, blocks, dinputs, dx, gates, dy);
+      features_back<T, order, true>(run, y, blocks, dinputs, dx, gates, dy);
     else
-      features_back<T, order, false>(stride, y, blocks, dinputs, dx, gates, dy);
+      features_back<T, order, false>(run, y, blocks, dinputs, dx, gates, dy);
   });
 }
 

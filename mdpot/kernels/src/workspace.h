@@ -61,17 +61,21 @@ template <class T> struct State {
     return first[atom] / L * L + atom * L;
   }
 
-  void grow(const Model<T>& model, size_t n, size_t candidates, int parts) {
-    const Sizes& z = model.sizes;
-    const size_t W = z.width, layers = model.layers.size();
+  void grow_neighbors(size_t n, size_t candidates) {
     atoms = n;
     blocks = (n + BLOCK - 1) / BLOCK;
-    const size_t rows = blocks * BLOCK;
     const size_t slots = candidates + (n + 2) * LANES<T>;
     first.grow(n);
     count.grow(n);
     neighbor.grow(slots);
     for (auto& array : geometry) array.grow(slots);
+  }
+
+  void grow(const Model<T>& model, size_t n, size_t candidates, int parts) {
+    const Sizes& z = model.sizes;
+    const size_t W = z.width, layers = model.layers.size();
+    grow_neighbors(n, candidates);
+    const size_t rows = blocks * BLOCK;
     for (auto* list : {&y, &inverse, &hidden, &gates, &sent}) list->resize(layers);
     for (size_t l = 0; l < layers; l++) {
       if (l > 0) sent[l].grow(n * model.layers[l].columns);
