@@ -26,16 +26,16 @@ def predict(file: Path, structures: Path, out: Path | None, key: str | None, dev
     """Predict a property of structures.
 
     FILE is a model file with a property, an ensemble of such, or the folder of a run. STRUCTURES is a file in any
-    format that ASE reads. The table has a line for each structure: index, formula, prediction, std (for an ensemble),
-    and label where the structures have one; then the mean absolute error is printed too.
+    format that ASE reads, json as MatBench has it, or a CSV with a column of files' names. The table has a line for
+    each structure: index, formula, prediction, std (for an ensemble), and label where the structures have one; then the
+    mean absolute error is printed too.
     """
     check_device(device)
     from mdpot.files import write_text
     from mdpot.predictor import PropertyPredictor
-    from mdpot.structures import read_structures
 
     predictor = PropertyPredictor(file, device=device)
-    frames = read_structures(structures)
+    frames = _read(structures, predictor.name)
     found = predictor.evaluate(frames)
     labels = [_label(atoms, key or predictor.name) for atoms in frames]
     if key is not None and not any(label is not None for label in labels):
@@ -64,6 +64,24 @@ def predict(file: Path, structures: Path, out: Path | None, key: str | None, dev
     if errors:
         mae = f"{sum(errors) / len(errors):.6g} {predictor.unit}".strip()
         click.echo(f"MAE: {mae}, on {len(errors)} structures with a label", err=out is None)
+
+
+def _read(path: Path, name: str) -> list[Atoms]:
+    """The structures of a file, with their properties in `info`; a list's only property has the name asked for."""
+    from ase import Atoms
+
+    from mdpot.structures import read_bytes, read_structures
+    from mdpot.training.data.readers import parse_table
+    from mdpot.training.data.readers.tables import TARGET
+
+    read_bytes(path)  # says what is wrong with it
+    table = parse_table(path)
+    if table is None:
+        return read_structures(path)
+    for frame in table.frames:
+        if TARGET in frame.properties:
+            frame.properties.setdefault(name, frame.properties[TARGET])
+    return [Atoms(f.numbers, f.positions, cell=f.cell, pbc=f.pbc, info=f.properties) for f in table.frames]
 
 
 def _label(atoms: Atoms, key: str) -> float | None:

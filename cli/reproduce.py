@@ -49,8 +49,15 @@ def _frames(ctx: click.Context, parameter: click.Parameter, value: str | None) -
     metavar="N",
     help="Seeds of each run, from 0 on. Default: 1 to 4, by experiment.",
 )
-@click.option("--models", callback=_names, metavar="A,B", help="Networks. Default: those of the paper, and tide.")
+@click.option("--models", callback=_names, metavar="A,B", help="Networks. Default: those of the experiment.")
 @click.option("--datasets", callback=_names, metavar="A,B", help="Recipes. Default: those of the experiment.")
+@click.option(
+    "--arm",
+    "arms",
+    multiple=True,
+    metavar="TITLE",
+    help="A pretraining, by its title in the page's table. May be given again. Default: those of the experiment.",
+)
 @click.option(
     "--frames",
     callback=_frames,
@@ -96,6 +103,7 @@ def reproduce(
     seeds: int | None,
     models: tuple[str, ...],
     datasets: tuple[str, ...],
+    arms: tuple[str, ...],
     frames: tuple[int | None, ...],
     equal: str | None,
     overrides: tuple[str, ...],
@@ -108,8 +116,13 @@ def reproduce(
 ) -> None:
     """Run an experiment, and set its numbers beside the paper's.
 
-    EXPERIMENT is one or more of: table1, table2, extended-epochs, denoising, masking-ratio, convergence and cost,
-    which the masked-pretraining paper has; learning-curve and objectives, which it lacks.
+    \b
+    EXPERIMENT is one or more of
+      table1, table2, extended-epochs, denoising, masking-ratio, convergence,
+      cost, of the paper on masked pretraining, and two that it lacks,
+      learning-curve and objectives;
+      derivative-table2, derivative-table3, pooling, pretrain-epochs, of the
+      paper on derivative-based pretraining.
 
     What is finished is not run again, and what was stopped goes on: give the same command again. Runs that
     experiments have in common are done once. Each experiment leaves a table (EXPERIMENT.md), a figure and their
@@ -119,7 +132,7 @@ def reproduce(
     from mdpot.cli.progress import TerminalListener
     from mdpot.training.reproduce import Selection, Work, reproduce
 
-    selection = Selection(budget, seeds, models, datasets, frames, equal, overrides)  # type: ignore[arg-type]
+    selection = Selection(budget, seeds, models, datasets, frames, equal, overrides, arms)  # type: ignore[arg-type]
     jobs = jobs or _jobs(device)
     work = Work(jobs, threads or max(_cores() // jobs, 1), device, data)
     folder = out or Path("runs") / f"reproduce-{budget}"

@@ -348,6 +348,50 @@ def test_the_command_writes_a_table(properties: Path, tmp_path: Path, water: Any
     assert "--key 'band': no structure" in done.output
 
 
+def test_the_command_reads_the_tables_that_trainings_read(properties: Path, tmp_path: Path, water: Any) -> None:
+    """MatBench's json, a list of structures with one target, and a CSV of files give what the structures give."""
+    structures = [molecule("CH4"), molecule("H2O")]
+    for atoms in structures:
+        atoms.center(vacuum=3.0)
+        atoms.pbc = True
+    expected = PropertyPredictor(properties).predict(structures)
+    data = [[pymatgen(atoms), value] for atoms, value in zip(structures, (1.5, None), strict=True)]
+    entries = [
+        {
+            "positions": a.positions.tolist(),
+            "cell": a.cell.array.tolist(),
+            "atomic_numbers": a.numbers.tolist(),
+            "y": 1.5,
+        }
+        for a in structures
+    ]
+    contents = {
+        "table.json": json.dumps({"index": [4, 7], "columns": ["structure", "gap"], "data": data}),
+        "list.json": json.dumps(entries),
+        "files.csv": "file,gap\n0.xyz,1.5\n1.xyz,\n",
+    }
+    for number, atoms in enumerate(structures):
+        write(tmp_path / f"{number}.xyz", atoms)
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content)
+        done = CliRunner().invoke(main, ["predict", str(properties), str(tmp_path / name)])
+        assert done.exit_code == 0, done.output
+        rows = list(csv.DictReader(done.output.splitlines()[:3]))
+        np.testing.assert_allclose([float(row["prediction"]) for row in rows], expected, atol=1e-5)
+        assert [row["label"] for row in rows] == ["1.5", "1.5" if name == "list.json" else ""]
+    done = CliRunner().invoke(main, ["predict", str(properties), str(tmp_path / "nothing.csv")])
+    assert (done.exit_code, "no such file" in done.output) == (2, True)
+
+
+def pymatgen(atoms: Any) -> dict[str, Any]:
+    """A structure as pymatgen writes it."""
+    sites = [
+        {"species": [{"element": s, "occu": 1}], "abc": abc.tolist()}
+        for s, abc in zip(atoms.symbols, atoms.get_scaled_positions(), strict=True)
+    ]
+    return {"lattice": {"matrix": atoms.cell.array.tolist()}, "sites": sites}
+
+
 def test_the_commands_that_join_and_describe(properties: Path, tmp_path: Path) -> None:
     files = [str(properties.with_name(f"p{seed}.safetensors")) for seed in range(2)]
     done = CliRunner().invoke(main, ["ensemble", *files, "-o", str(tmp_path / "joined.safetensors")])

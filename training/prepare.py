@@ -150,7 +150,8 @@ def _needed(recipe: Recipe, data: Path | Dataset | None) -> set[str]:
 
 
 def _load(config: DataConfig, data: Path | Dataset | None, need: Collection[str]) -> Dataset:
-    """The frames of a table of a recipe, those that it takes."""
+    """The frames of a table of a recipe, with the labels that are needed, those too by which frames are chosen."""
+    need = {*need, "forces"} if config.max_force is not None else need
     dataset = load_dataset(
         config.source, data, allow_download=config.download, need=need, size=config.size, labels=config.labels
     )
@@ -201,6 +202,9 @@ def _split(dataset: Dataset, config: DataConfig, seed: int) -> dict[str, np.ndar
     names = [frame.group if config.split_by == "group" else str(n) for n, frame in enumerate(dataset.frames)]
     splits = _fold(dataset, config, names, seed) if config.fold else dataset.splits
     splits = splits or split_by_group(names, config.fractions, seed)
+    if config.max_frames is not None:
+        drawn = limit_frames(np.arange(len(dataset)), names, config.max_frames, seed)
+        splits = {name: indices[np.isin(indices, drawn)] for name, indices in splits.items()}
     if config.max_force is not None:
         calm = np.array([_largest_force(frame) <= config.max_force for frame in dataset.frames])
         splits = {name: indices[calm[indices]] for name, indices in splits.items()}

@@ -74,6 +74,9 @@ class DataConfig(Section):
     """Shares of the frames for training, validation and test; they add up to 1."""
     split_by: Literal["group", "frame"] = "group"
     """"group": frames of one source trajectory stay together; "frame": every frame for itself."""
+    max_frames: PositiveInt | None = None
+    """Take at most this many frames of the data, drawn at random for each seed, into all splits together; "none" takes
+    all."""
     max_train_frames: PositiveInt | None = None
     """Finetune on at most this many frames, drawn from the training split; pretraining takes all its structures. "none"
     takes all."""

@@ -22,10 +22,10 @@ class CGCNN(Backbone):
     Gaussians g, c_ij an envelope that goes to zero at the cutoff (ours; without it the energy jumps when an atom
     crosses the cutoff), and n the average number of neighbors, a convolution is
 
-        h_i ← h_i + N[1/√n Σ_j c_ij sigmoid(z_ij W_f + b_f) softplus(z_ij W_s + b_s)]     (eq. 5)
+        h_i ← h_i + N[1/n Σ_j c_ij sigmoid(z_ij W_f + b_f) softplus(z_ij W_s + b_s)]      (eq. 5)
 
-    with N batch normalization or nothing. It knows only distances; the vector of an atom is a sum over its edges, which
-    turns with the structure:
+    with N batch normalization or nothing. All terms are positive, so that their sum grows as n, not as √n. It knows
+    only distances; the vector of an atom is a sum over its edges, which turns with the structure:
 
         v_i = 1/√n Σ_j c_ij φ(z_ij) u_ij
 
@@ -55,8 +55,9 @@ class CGCNN(Backbone):
         self.cutoff = cutoff
         self.n_features = width
         self.n_basis, self.smooth = n_basis, smooth
-        self.scale = max(avg_neighbors, 1.0) ** -0.5
-        self.layers = nn.ModuleList([CGConvolution(width, n_basis, norm == "batch", self.scale) for _ in range(layers)])
+        n = max(avg_neighbors, 1.0)
+        self.scale = n**-0.5  # of the vectors, whose terms have any direction
+        self.layers = nn.ModuleList([CGConvolution(width, n_basis, norm == "batch", 1 / n) for _ in range(layers)])
         self.edges = EdgeLinear(width, n_basis, width)
         self.weight = nn.Sequential(SiLU(), nn.Linear(width, 1))
 

@@ -123,8 +123,10 @@ def test_the_readout_comes_along_where_asked(recipe, small_file: Path, tmp_path:
     assert any(not torch.equal(one[key], other[key]) for key in one if key.startswith("readout."))
 
 
-def test_only_frames_at_rest(recipe, small_file: Path, metal_file: Path) -> None:
-    made = recipe("pretrain.data.max_force=1.0")
+@pytest.mark.parametrize("objective", ["labels", "denoise"])
+def test_only_frames_at_rest(objective: str, recipe, small_file: Path, metal_file: Path) -> None:
+    """Also where their forces are not learned."""
+    made = recipe("pretrain.data.max_force=1.0", f"pretrain.objective={objective}")
     main = prepare(made, small_file, 0, torch.device("cpu"))
     data = data_to_pretrain(made, main, 0, torch.device("cpu"))
     assert data is not None

@@ -77,6 +77,22 @@ pooling = "mean"
     return lambda *overrides: load_recipe(file, "plain", overrides)
 
 
+def test_a_part_of_the_frames_is_drawn_for_each_seed(recipe, dataset: Dataset) -> None:
+    def drawn(seed: int, *overrides: str) -> dict[str, set[int]]:
+        splits = prepare(recipe("data.max_frames=20", *overrides), dataset, seed, CPU_DEVICE).splits
+        return {name: set(indices.tolist()) for name, indices in splits.items()}
+
+    some = drawn(0)
+    everyone = set().union(*some.values())
+    assert len(everyone) == sum(map(len, some.values())) == 20
+    assert 8 <= len(some["train"]) <= 16
+    assert drawn(0) == some
+    assert set().union(*drawn(1).values()) != everyone
+    folded = drawn(0, "data.fold=2")
+    assert set().union(*folded.values()) == everyone
+    assert folded["test"] == everyone & set(dataset.folds[1].tolist())
+
+
 def test_a_run_from_random_weights(recipe, dataset: Dataset, tmp_path: Path) -> None:
     made = recipe("finetune.max_steps=100")
     metrics = run_property(made, from_file=None, data=dataset, out=tmp_path / "run", **CPU)

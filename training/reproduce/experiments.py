@@ -29,6 +29,8 @@ class Arm:
         color: in figures.
         pretrain: keys of the pretraining, without the "pretrain."; () for none.
         note: what pages say of it.
+        length: of the pretraining, as a share of what the budget has.
+        data: keys of the data that are pretrained on, without the "data."; they choose frames.
     """
 
     kind: str
@@ -36,6 +38,8 @@ class Arm:
     color: str
     pretrain: tuple[str, ...] = ()
     note: str = ""
+    length: float = 1.0
+    data: tuple[str, ...] = ()
 
 
 SCRATCH = Arm("scratch", "from scratch", "0.6")
@@ -49,6 +53,24 @@ LONGER = Arm(
 
 
 @dataclass(frozen=True)
+class Variant:
+    """What of the finetuning is changed in all ways to train alike.
+
+    Attributes:
+        title: as tables and figures name it.
+        name: of its folders; "" for the finetuning that other experiments share.
+        keys: "key=value" of the recipe.
+    """
+
+    title: str = ""
+    name: str = ""
+    keys: tuple[str, ...] = ()
+
+
+USUAL = Variant()
+
+
+@dataclass(frozen=True)
 class Paper:
     """What all experiments of a paper share.
 
@@ -57,12 +79,14 @@ class Paper:
         published: what the paper has for a cell, a dataclass; None where it has nothing.
         pretraining_name: a folder's name for a pretraining, of the keys in which the experiments differ.
         pretrained_on: the recipe whose frames the networks of a recipe are pretrained on.
+        one_pretraining: whether all seeds finetune one pretraining, that of the first; else each its own.
     """
 
     budgets: Mapping[str, Budget]
     published: Callable[[Result], Any]
     pretraining_name: Callable[[PretrainConfig], str]
     pretrained_on: Callable[[str], str] = lambda recipe: recipe
+    one_pretraining: bool = False
 
     def budget(self, name: str) -> Budget:
         """The budget of that name.
@@ -92,6 +116,7 @@ class Experiment:
         figure: the same as a figure.
         notes: what its page says besides.
         frames: numbers of labeled training frames, None for all.
+        variants: of the finetuning; each has its own training from scratch to be compared with.
         equal: what scratch shares with the others by default: the finetuning alone, or the length of pretraining and
             finetuning together.
         dynamics: whether dynamics are timed too.
@@ -110,6 +135,7 @@ class Experiment:
     figure: Callable[[Sequence[Result]], Figure]
     notes: tuple[str, ...] = ()
     frames: tuple[int | None, ...] = (None,)
+    variants: tuple[Variant, ...] = (USUAL,)
     equal: Equal = "finetune"
     dynamics: bool = False
 
@@ -123,6 +149,7 @@ class Selection:
         seeds: how many, from 0 on; None leaves it to the experiment, as with what follows.
         models: keys of `mdpot.MODELS`.
         datasets: names of recipes.
+        arms: titles of the pretrainings; training from scratch always comes along.
         frames: numbers of labeled training frames, None among them for all.
         equal: see `Experiment.equal`.
         overrides: "key=value" for every run, over the budget.
@@ -135,6 +162,7 @@ class Selection:
     frames: tuple[int | None, ...] = ()
     equal: Equal | None = None
     overrides: tuple[str, ...] = ()
+    arms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +176,7 @@ class Cell:
         frames: labeled training frames; None for all.
         runs: one a seed; the last of each chain.
         timings: the timed dynamics, where asked for.
+        variant: of the finetuning.
     """
 
     dataset: str
@@ -156,6 +185,7 @@ class Cell:
     frames: int | None
     runs: tuple[Run, ...]
     timings: tuple[Run, ...] = ()
+    variant: Variant = USUAL
 
     @property
     def recipe(self) -> Recipe:

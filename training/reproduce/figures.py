@@ -126,8 +126,9 @@ def mean_band(line: Callable[..., Any], span: Callable[..., Any], found: Estimat
         span(found.mean - found.standard_error, found.mean + found.standard_error, color="0.9", zorder=-1)
 
 
-def arms_legend(made: Figure, results: Sequence[Result], sources: Sequence[str]) -> None:
-    """One legend of the ways to train above all panels, and where in the paper the diamonds are from."""
+def arms_legend(made: Figure, results: Sequence[Result], sources: Sequence[str], columns: int | None = None) -> None:
+    """One legend of the ways to train above all panels, and where in the paper the diamonds are from; in a row, or in
+    that many columns."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -136,7 +137,8 @@ def arms_legend(made: Figure, results: Sequence[Result], sources: Sequence[str])
     if sources:
         handles.append(Line2D([], [], marker="D", color="k", markerfacecolor="w", linestyle="", markersize=5,
                               label=f"paper, {' and '.join(dict.fromkeys(sources))}"))  # fmt: skip
-    made.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize="small")
+    made.legend(handles=handles, loc="outside upper center", ncols=columns or len(handles), frameon=False,
+                fontsize="small")  # fmt: skip
 
 
 def shared_legend(made: Figure, axes: Iterable[Axes], columns: int) -> None:

@@ -19,7 +19,10 @@ from mdpot.training.reproduce.worker import commit
 
 DIGITS = 7
 WIDTH = 120
-KEPT = ("force_rmse", "force_mae", "energy_rmse", "energy_rmse_structure", "energy_mae_structure")
+KEPT = (
+    *("force_rmse", "force_mae", "energy_rmse", "energy_rmse_structure", "energy_mae_structure"),
+    *("property_mae", "property_rmse", "baseline_property_mae"),
+)
 """The errors that are kept."""
 
 
@@ -44,7 +47,10 @@ def numbers(
         "versions": versions(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "settings": asdict(selection),
-        "units": {"force": "meV/Å", "energy_rmse": "meV/atom", "energy_*_structure": "meV", "seconds": "s"},
+        "units": {
+            **{"force": "meV/Å", "energy_rmse": "meV/atom", "energy_*_structure": "meV", "seconds": "s"},
+            "property": "that of the data",
+        },
         "data": facts_of_data(results, out),
         "processes": _rounded(processes(results)),
         "cells": _rounded([_cell(experiment, result) for result in results]),
@@ -94,6 +100,7 @@ def _cell(experiment: Experiment, result: Result) -> dict[str, Any]:
         "model": cell.model,
         "training": cell.arm.title,
         "kind": cell.arm.kind,
+        **({"variant": cell.variant.title} if cell.variant.title else {}),
         "labeled_frames": cell.frames,
         "frames_trained_on": n_labeled(result),
         "cutoff": cell.recipe.model.cutoff,

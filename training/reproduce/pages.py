@@ -29,7 +29,7 @@ def page(experiment: Experiment, selection: Selection, results: Sequence[Result]
         ("Times" if experiment.dynamics else "Test errors on frames that were not trained on") + f"; {_spread(n_seeds)}"
         + ("" if done == asked else f". **Unfinished: {done} of {asked} runs**; dashes stand for those to come")
         + ".",
-        *(f"`{key}`: {facts['n_frames']:,} frames, labeled by {facts['labels']}."
+        *(f"`{key}`: {facts['n_frames']:,} frames{_drawn(results, key)}, labeled by {facts['labels']}."
           + (" **The runs differ in their data.**" if len(facts["fingerprints"]) > 1 else "")
           for key, facts in data.items()),
         *((f"Paper: {experiment.source}. Budget, data and networks differ from the paper's; compare directions rather "
@@ -60,6 +60,12 @@ def page(experiment: Experiment, selection: Selection, results: Sequence[Result]
 """
 
 
+def _drawn(results: Sequence[Result], dataset: str) -> str:
+    """How many of the frames of a data set are used, where it is not all."""
+    found = {r.cell.recipe.data.max_frames for r in results if r.cell.dataset == dataset} - {None}
+    return "".join(f", of which {n:,} are drawn for each seed" for n in found)
+
+
 def _spread(n_seeds: int) -> str:
     if n_seeds == 1:
         return "one seed, hence no standard error"
@@ -67,6 +73,14 @@ def _spread(n_seeds: int) -> str:
         f"mean ± standard error of {n_seeds} seeds, on which weights, batches and, without an official one, the split "
         "depend"
     )
+
+
+def _first_stage(result: Result) -> str:
+    """How long a cell was pretrained, and on what where that is not what it is finetuned on."""
+    parent = result.cell.runs[0].parent
+    assert parent is not None
+    on = "" if parent.recipe.name == result.cell.dataset else f" on `{parent.recipe.name}`"
+    return f"pretraining{on} {stage_text(parent.recipe.pretrain)}"
 
 
 def _setup(experiment: Experiment, selection: Selection, results: Sequence[Result]) -> list[str]:
@@ -77,9 +91,9 @@ def _setup(experiment: Experiment, selection: Selection, results: Sequence[Resul
     for group in groups(results):
         model = group[0].cell.recipe.model
         sizes = [f"cutoff {model.cutoff:g} Å", *(f"{k} {v}" for k, v in model.hyperparameters.items())]
-        before = dict.fromkeys(stage_text(p.recipe.pretrain) for r in group if (p := r.cell.runs[0].parent))
+        before = dict.fromkeys(_first_stage(r) for r in group if r.cell.pretraining)
         after = dict.fromkeys(stage_text(r.cell.recipe.finetune) for r in group)
-        stages = [f"pretraining {text}" for text in before] + [f"finetuning {text}" for text in after]
+        stages = [*before, *(f"finetuning {text}" for text in after)]
         key = group[0].cell.dataset, "; ".join(stages)
         networks.setdefault(key, []).append(f"`{model.name}` ({', '.join(sizes)})")
     lines += [f"`{data}`, {', '.join(names)}: {stages}." for (data, stages), names in networks.items()]

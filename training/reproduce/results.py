@@ -74,7 +74,7 @@ class Outcome:
     @property
     def status(self) -> str:
         """As `State.status`; also "diverged" where the errors on the test frames are not finite."""
-        broken = self.metrics and not math.isfinite(self.errors().get("force_rmse", math.nan))
+        broken = not all(map(math.isfinite, self.errors().values()))
         return "diverged" if broken else self.state.status
 
     def errors(self, frames: str = "test") -> Mapping[str, float]:
@@ -157,11 +157,13 @@ def collect(cells: Sequence[Cell], out: Path) -> list[Result]:
 
 def baseline(results: Sequence[Result], of: Result) -> Result | None:
     """The result without pretraining that belongs to a result; the one with the paper's length where there are two."""
-    cell = of.cell
-    same = [
-        r for r in results if (r.cell.dataset, r.cell.model, r.cell.frames) == (cell.dataset, cell.model, cell.frames)
-    ]
+    same = [r for r in results if _finetuned_on(r) == _finetuned_on(of)]
     return next((r for arm in (SCRATCH, LONGER) for r in same if r.cell.arm == arm), None)
+
+
+def _finetuned_on(result: Result) -> tuple[Any, ...]:
+    cell = result.cell
+    return cell.dataset, cell.model, cell.frames, cell.variant
 
 
 def facts_of_data(results: Sequence[Result], out: Path) -> dict[str, dict[str, Any]]:

@@ -30,12 +30,12 @@ def number(value: Estimate | Value | None, decimals: int | None = None, sign: st
     return text if value.standard_error is None else f"{text} ± {value.standard_error:,.{decimals}f}"
 
 
-def error(result: Result, key: str, frames: str = "test") -> str:
+def error(result: Result, key: str, frames: str = "test", decimals: int | None = None) -> str:
     """An error of a cell, or why there is none."""
     found = result.mean(key, frames)
     if found is None:
         return next((status for status in ("diverged", "failed") if result.count(status)), NOTHING)
-    return number(found)
+    return number(found, decimals)
 
 
 def seeds(result: Result) -> str:
@@ -110,6 +110,8 @@ def what_differs(results: Sequence[Result]) -> list[Column]:
         columns.append(("data", lambda r: r.cell.dataset))
     if len({r.cell.model for r in results}) > 1:
         columns.append(("network", lambda r: r.cell.model))
+    if len({r.cell.variant for r in results}) > 1:
+        columns.append(("finetuning", lambda r: r.cell.variant.title))
     if len({r.cell.frames for r in results}) > 1:
         columns.append(("labeled frames", lambda r: frames_text(r.cell.frames)))
     return [*columns, ("training", lambda r: r.cell.arm.title)]

@@ -12,7 +12,7 @@ from mdpot import MdpotError
 from mdpot.training.config import list_recipes
 from mdpot.training.reproduce import EXPERIMENTS, Selection
 from mdpot.training.reproduce.grid import with_parents
-from mdpot.training.reproduce.papers import masked
+from mdpot.training.reproduce.papers import derivative, masked
 from mdpot.training.reproduce.papers.masked import published as paper
 from mdpot.training.reproduce.papers.masked.budgets import BUDGETS
 from mdpot.training.reproduce.plan import plan
@@ -23,17 +23,18 @@ from .conftest import ONE
 def test_names_are_told_apart() -> None:
     """A second paper's experiment would replace one of the same name in silence."""
     assert EXPERIMENTS.keys() == {experiment.name for experiment in EXPERIMENTS.values()}
-    assert len(EXPERIMENTS) == len(masked.EXPERIMENTS)
+    assert len(EXPERIMENTS) == len(masked.EXPERIMENTS) + len(derivative.EXPERIMENTS)
 
 
 def test_the_kit_names_no_paper_and_no_data_set(checkout: Path) -> None:
     """What belongs to one paper is in its folder; the kit also does not know by name how it pretrains."""
     kinds = {arm.kind for e in EXPERIMENTS.values() for data in e.datasets for arm in e.arms(data) if arm.pretrain}
     words = {name.split("-")[0] + "-" for name in list_recipes() if "-" in name} | {f'"{kind}"' for kind in kinds}
-    assert {"rmd17-", "water-", '"mask"'} <= words
+    words -= {'"labels"'}  # also what run.json calls the source of the labels
+    assert {"rmd17-", "water-", "matbench-", '"mask"', '"denoise"'} <= words
     for path in (checkout / "training" / "reproduce").glob("*.py"):
         text = path.read_text(encoding="utf-8")
-        assert not [word for word in [*words, "papers.masked"] if word in text], path
+        assert not [word for word in [*words, "papers.masked", "papers.derivative"] if word in text], path
 
 
 def test_papers_tables_agree_with_the_percentages_it_prints() -> None:

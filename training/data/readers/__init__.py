@@ -68,11 +68,21 @@ def parse_file(path: Path, asked: Asked, want_labels: bool) -> Raw:
         return _named(parse_runner(path, parse_units(asked.units, replace(ATOMIC, source="of the format"))), asked)
     if is_ml_ab(start.removeprefix(_MARK)):
         return _named(parse_ml_ab(path, parse_units(asked.units, UNITS)), asked)
-    if unpacked_name(path).endswith(".csv"):
+    return parse_table(path) or parse_ase(path, asked, want_labels)
+
+
+def parse_table(path: Path) -> Raw | None:
+    """What a table of structures with properties holds, CSV or json; None for a file that is none.
+
+    Raises:
+        MdpotError: one that cannot be read.
+    """
+    name = unpacked_name(path)
+    if name.endswith(".csv"):
         return parse_csv(path)
-    if unpacked_name(path).endswith(".json") and _is_table(start.removeprefix(_MARK)):
+    if name.endswith(".json") and _is_table(head(path).removeprefix(_MARK)):
         return parse_json(path)
-    return parse_ase(path, asked, want_labels)
+    return None
 
 
 def _is_table(start: bytes) -> bool:
