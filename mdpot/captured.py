@@ -2,8 +2,8 @@
 
 A small system keeps a GPU waiting for the processor that sends it four hundred operations a step. Where all shapes and
 addresses stay the same, CUDA records them once and plays them again in one go. So the table of neighbors
-(`mdpot.padded`) holds all pairs out to the skin and is filled anew only when the list is; a step copies positions in
-and results out. On a CPU the same runs without a graph.
+(`mdpot.padded`) holds all pairs out to the skin and is filled anew only when the list or the cell is another; a step
+copies positions in and results out. On a CPU the same runs without a graph.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class FixedSlots:
         self.neighbors = VerletList(potential.cutoff, skin)
         self.n_slots = 0
         self._inputs: tuple[Tensor, ...] = ()
-        self._filled_for = 0  # which build of the list
+        self._filled_for: tuple[int, bytes] = (0, b"")  # which build of the list, in which cell
         self._run: Callable[[], Tensor] | None = None
 
     def __getstate__(self) -> dict[str, object]:
@@ -89,11 +89,12 @@ class FixedSlots:
             MdpotError: as `neighbor_list`.
         """
         i, j, shifts = self.neighbors.candidates(numbers, positions, cell, pbc)
-        if not self._inputs or self._filled_for != self.neighbors.n_builds:
+        filled_for = (self.neighbors.n_builds, np.asarray(cell, dtype=np.float64).tobytes())
+        if not self._inputs or self._filled_for != filled_for:
             edges = torch.from_numpy(np.stack([i, j]))
             offsets = torch.from_numpy(translations(shifts, np.where(pbc[:, None], cell, 0.0)))
             self._fill(torch.from_numpy(numbers.astype(np.int64)), edges, offsets)
-            self._filled_for = self.neighbors.n_builds
+            self._filled_for = filled_for
         self._inputs[1].copy_(torch.from_numpy(np.ascontiguousarray(positions)))
         if self._run is None:
             self._run = capture(self.packed, self._inputs)

@@ -144,8 +144,13 @@ def test_slots_keep_their_place_until_a_list_overflows_them() -> None:
         again()
     assert fixed.neighbors.n_builds > 1
     assert (places(), fixed._run, fixed.n_slots) == (kept, run, n_slots)
-    atoms.set_cell(0.9 * atoms.cell.array, scale_atoms=True)
+    n_builds = fixed.neighbors.n_builds
+    atoms.set_cell(0.98 * atoms.cell.array, scale_atoms=True)
     assert not np.allclose(again(), first)
+    # A strain within the skin keeps the list, and moves its images.
+    assert (places(), fixed.neighbors.n_builds) == (kept, n_builds)
+    atoms.set_cell(0.85 * atoms.cell.array, scale_atoms=True)
+    again()
     assert fixed.n_slots > n_slots
     assert fixed._run is not run
     n_slots = fixed.n_slots
