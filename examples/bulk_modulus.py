@@ -43,7 +43,8 @@ def relax(atoms: Atoms, calculator: Calculator) -> Atoms:
     """A copy whose atoms and cell are relaxed to 1 meV/Å."""
     atoms = atoms.copy()
     atoms.calc = calculator
-    BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=1e-3, steps=200)
+    # ASE's annotation leaves out its filters.
+    BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=1e-3, steps=200)  # type: ignore[arg-type]
     return atoms
 
 

@@ -117,6 +117,7 @@ def _finish_parity(axis: Axes, what: str, unit: str) -> None:
         axis.text(0.5, 0.5, "no labels", ha="center", transform=axis.transAxes)
     low, high = axis.get_xlim()
     axis.plot([low, high], [low, high], color="0.4", linewidth=0.8, zorder=0)
+    axis.locator_params(axis="x", nbins=5)  # energies are long numbers
     axis.set_xlabel(f"label: {what}{unit}")
     axis.set_ylabel(f"prediction{unit}")
     if not empty:

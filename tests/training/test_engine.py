@@ -47,7 +47,7 @@ def objectives() -> dict[str, tuple[Any, Objective]]:
 
 @needs_kernels
 @pytest.mark.parametrize("name", objectives())
-def test_either_engine_ends_alike(tmp_path, frames, stores, name) -> None:
+def test_either_engine_ends_alike(tmp_path, frames, stores: tuple[Store, Store], name) -> None:
     """In float64 and with AdamW: SOAP's first basis is of few gradients, and where these say nothing, of rounding."""
     stage, objective = objectives()[name]
     logs, networks = [], []
@@ -64,7 +64,7 @@ def test_either_engine_ends_alike(tmp_path, frames, stores, name) -> None:
 
 
 @needs_kernels
-def test_a_run_is_repeated_to_the_bit(tmp_path, frames, stores) -> None:
+def test_a_run_is_repeated_to_the_bit(tmp_path, frames, stores: tuple[Store, Store]) -> None:
     stage, objective = objectives()["labels"]
     stage = stage.model_copy(update={"optimizer": "soap"})
     first, second = new_tide(frames), new_tide(frames)
@@ -75,7 +75,7 @@ def test_a_run_is_repeated_to_the_bit(tmp_path, frames, stores) -> None:
 
 
 @needs_kernels
-def test_errors_of_either_engine_are_the_same(monkeypatch, frames, stores) -> None:
+def test_errors_of_either_engine_are_the_same(monkeypatch, frames, stores: tuple[Store, Store]) -> None:
     network = new_tide(frames).double().eval()
     found = evaluate(network, stores[1]).metrics()
     monkeypatch.setenv(library.VARIABLE, "off")

@@ -4,7 +4,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Lattice, Structure  # type: ignore[import-not-found]
 
 BLOCKS = {0: (4, ("mp-1", ["Na+", "Cl-"])), 1: (2, ("mp-22862", ["Ga", "As"]))}
 
