@@ -14,6 +14,7 @@ from mdpot.training import engine as engines
 from mdpot.training.config import FinetuneConfig, PretrainConfig
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.reference import fit_reference, rms_force
+from mdpot.training.data.store import Store
 from mdpot.training.engine import choose_engine
 from mdpot.training.evaluate import evaluate
 from mdpot.training.objectives import Denoising, Labels, MaskedAtoms, Objective
