@@ -4,8 +4,8 @@
     python benchmarks/bulk_moduli.py runs/mlearn crystals/mlearn_train.extxyz.gz
 
 The potential's: the cell relaxed in ASE, then the equation of state of Birch and Murnaghan through nine volumes up to 6
-percent off. The labels': (C11 + 2 C12) / 3, with the slopes of the DFT stress over uniaxial strains below 2.5 percent, of
-the frames of the group "Elastic" that are strained along one axis of the cubic cell.
+percent off. The labels': (C11 + 2 C12) / 3, with the slopes of the DFT stress over uniaxial strains below 2.5 percent,
+of the frames of the group "Elastic" that are strained along one axis of the cubic cell.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from ase.build import bulk
 from ase.calculators.calculator import Calculator
 from ase.eos import EquationOfState
 from ase.filters import FrechetCellFilter
-from ase.io import read
+from ase.io import iread
 from ase.optimize import BFGS
 from ase.units import GPa
 
@@ -65,7 +65,7 @@ def by_labels(frames: list[Atoms]) -> float | None:
             across.append((strain[axis], np.delete(stress, axis).mean()))
     if len({round(strain, 4) for strain, _ in along}) < 2:
         return None
-    c11, c12 = (np.polyfit(*np.array(pairs).T, 1)[0] for pairs in (along, across))
+    c11, c12 = (np.polyfit([e for e, _ in pairs], [s for _, s in pairs], 1)[0] for pairs in (along, across))
     return float(c11 + 2 * c12) / 3
 
 
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("frames", type=Path, help="labeled frames of cubic elements, strained along an axis")
     arguments = parser.parse_args()
     calculator = MaskedGNNCalculator(arguments.model)
-    frames = read(arguments.frames, ":")
+    frames = list(iread(arguments.frames, ":"))
     print("| | lattice constant, Å | bulk modulus, GPa | of the labels | difference | off the equation of state |")
     print("|---|---:|---:|---:|---:|---:|")
     for element in CRYSTALS:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from ase import Atoms
 from torch import Tensor
 
 from mdpot.autograd import exact_gradients
@@ -66,7 +67,7 @@ class FixedSlots:
         self.function = PaddedPotential(potential)
         self.device = potential.shift.device
         self.neighbors = VerletList(potential.cutoff, skin)
-        self.n_slots = 0
+        self.n_slots = 1  # an atom alone has none to fill, and networks want a slot
         self._inputs: tuple[Tensor, ...] = ()
         self._filled_for: tuple[int, bytes] = (0, b"")  # which build of the list, in which cell
         self._run: Callable[[], Tensor] | None = None
@@ -170,7 +171,8 @@ def self_test(fixed: FixedSlots, potential: Potential) -> None:
     """
     dtype = next(potential.parameters()).dtype
     rng = np.random.default_rng(0)
-    for atoms in example_structures(potential.elements)[:2]:
+    alone = Atoms([potential.elements[0]], [[0.0, 0.0, 0.0]])
+    for atoms in [alone, *example_structures(potential.elements)[:2]]:
         for _ in range(2):
             found = fixed(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
             with exact_gradients():

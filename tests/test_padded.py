@@ -161,6 +161,15 @@ def test_slots_keep_their_place_until_a_list_overflows_them() -> None:
     again()
 
 
+def test_the_first_structure_may_be_an_atom_alone() -> None:
+    potential = make()
+    fixed = FixedSlots(potential, 0.5)
+    alone, bound = Atoms("O"), structures()[4]
+    assert numbers_of(fixed, alone)[0] == pytest.approx(float(potential.shift[potential.lookup[8]]), rel=1e-3)
+    for atoms in (bound, alone):
+        np.testing.assert_allclose(numbers_of(fixed, atoms), numbers_of(FixedSlots(potential, 0.0), atoms), atol=1e-10)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_calculator(tmp_path, dtype: str) -> None:
     file = tmp_path / "p.safetensors"

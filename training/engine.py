@@ -46,7 +46,7 @@ def choose_engine(network: nn.Module, outputs: Collection[str], asked: str = "au
             raise NoKernel(f'engine: "kernels" is not possible: {error}') from None
         if str(error) not in _told:
             _told.add(str(error))
-            expected = isinstance(network, Potential) and isinstance(network.backbone, Tide) and not library.is_off()
+            expected = _could(network, outputs) and not library.is_off()
             logger.log(
                 logging.WARNING if expected else logging.INFO, "torch computes this network, not the kernels: %s", error
             )
@@ -62,6 +62,13 @@ def dtype_of(engine: Engine) -> torch.dtype:
     """That of the weights."""
     weights: Any = engine.weights if isinstance(engine, TrainingKernel) else engine.parameters()  # type: ignore[attr-defined]
     return next(iter(weights)).dtype
+
+
+def _could(network: nn.Module, outputs: Collection[str]) -> bool:
+    """Whether there are kernels for a network and what is asked of it, were they compiled."""
+    if not isinstance(network, Potential) or not isinstance(network.backbone, Tide):
+        return False
+    return network.shift.device.type == "cpu" and set(outputs) <= set(OUTPUTS)
 
 
 def _kernels(network: nn.Module, outputs: Collection[str]) -> TrainingKernel:

@@ -1,4 +1,4 @@
-"""Why there is no kernel."""
+"""Why there is no kernel, or no number."""
 
 from __future__ import annotations
 
@@ -7,3 +7,7 @@ from mdpot.errors import MdpotError
 
 class NoKernel(MdpotError):
     """This potential has no fused kernel here: of another architecture or size, or without the compiled library."""
+
+
+class NotFinite(MdpotError):
+    """Positions, a cell, weights or atoms too near each other make numbers that are none."""

@@ -14,10 +14,12 @@ from mdpot.errors import MdpotError
 from mdpot.heads import Potential
 from mdpot.kernels import library
 from mdpot.kernels.describe import describe
+from mdpot.kernels.errors import NotFinite
 from mdpot.threads import available_threads
 
 NOT_FINITE = 2
 OUT_OF_MEMORY = 3
+CLASH = 4
 
 
 @dataclass(frozen=True)
@@ -155,10 +157,10 @@ class Kernel:
         passed = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
         status = getattr(self._lib, f"mdpot_kernel_{function}")(self._handle, *passed)
         if status == NOT_FINITE:
-            raise MdpotError("positions and cell must be finite; they hold NaN or infinity.")
+            raise NotFinite("positions and cell must be finite; they hold NaN or infinity.")
         if status:
-            message = self._lib.mdpot_kernels_error().decode()
-            raise MemoryError(message) if status == OUT_OF_MEMORY else MdpotError(message)
+            kind = {OUT_OF_MEMORY: MemoryError, CLASH: NotFinite}.get(status, MdpotError)
+            raise kind(self._lib.mdpot_kernels_error().decode())
 
     def _species(self, numbers: np.ndarray) -> np.ndarray:
         numbers = np.asarray(numbers)

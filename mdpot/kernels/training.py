@@ -16,10 +16,14 @@ from torch import Tensor
 from mdpot.errors import unknown
 from mdpot.heads import Potential
 from mdpot.kernels.describe import trained_weights
+from mdpot.kernels.errors import NoKernel, NotFinite
 from mdpot.kernels.kernel import Kernel
 
 OUTPUTS = ("energy", "energies", "interaction", "forces", "stress", "derivative")
 """What `TrainingKernel` computes: all outputs of a potential but its vector head's."""
+
+MOST_WEIGHTS = 2**24
+"""In float32 the kernels number the weights up to here."""
 
 
 class TrainingKernel:
@@ -39,6 +43,10 @@ class TrainingKernel:
     def __init__(self, potential: Potential, lib: ctypes.CDLL | None = None) -> None:
         self.kernel = Kernel(potential, lib=lib)
         self.weights = trained_weights(potential)
+        if (n_weights := self.kernel.description.weights.size) >= MOST_WEIGHTS and self.kernel.dtype == torch.float32:
+            raise NoKernel(
+                f"they train networks of less than {MOST_WEIGHTS:,} weights in float32; it has {n_weights:,}."
+            )
         self._lookup = potential.lookup.numpy()
         self._shift = potential.shift.numpy()
         self._flat = torch.zeros(self.kernel.description.weights.size, dtype=torch.float64)
@@ -84,7 +92,13 @@ class TrainingKernel:
         energies, forces = np.empty(n), np.empty((n, 3))
         virials = np.empty(batch.cell.shape) if stress else None
         self._follow_weights()
-        self.kernel.call("evaluate", *batch.arguments(), energies, forces, virials)
+        try:
+            self.kernel.call("evaluate", *batch.arguments(), energies, forces, virials)
+        except NotFinite:
+            # Weights that have diverged: as with torch, who trains sees it by the numbers.
+            for array in (energies, forces, virials):
+                if array is not None:
+                    array.fill(np.nan)
         return energies, forces, virials
 
     def gradients(
@@ -94,9 +108,15 @@ class TrainingKernel:
         [n_systems, 3, 3]; None is zero."""
         gradient = np.empty(self._flat.numel())
         moved = None if by_forces is None else -by_forces
-        strain = None if by_virials is None else 0.5 * (by_virials + by_virials.transpose(0, 2, 1))
+        # A sum keeps the order of its terms in memory, which need not be that of C.
+        strain = (
+            None if by_virials is None else np.ascontiguousarray(0.5 * (by_virials + by_virials.transpose(0, 2, 1)))
+        )
         self._follow_weights()
-        self.kernel.call("gradient", *batch.arguments(), by_energies, moved, strain, gradient)
+        try:
+            self.kernel.call("gradient", *batch.arguments(), by_energies, moved, strain, gradient)
+        except NotFinite:
+            gradient.fill(np.nan)
         parts = torch.from_numpy(gradient).to(self.weights[0].dtype).split(self._sizes)
         return [part.view_as(weight) for part, weight in zip(parts, self.weights, strict=False)]
 

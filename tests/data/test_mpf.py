@@ -46,9 +46,23 @@ class Harmful:
         return os.system, ("touch harmed",)
 
 
+class Addresses:
+    """An array of objects whose addresses are the bytes of the file."""
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return np.ndarray, ((1,), np.dtype("O"), b"\x41" * 8)
+
+
+SNAPSHOTS = {"structure": [1], "energy": [0.0], "force": [[]], "stress": [[]]}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (pickle.dumps({"mp-1": {**SNAPSHOTS, "id": Addresses()}}), "an array of 'O8', which is none of numbers"),
+        (pickle.dumps({"mp-1": SNAPSHOTS}), "no dictionary of materials, each with energy, force, id"),
+        (pickle.dumps({"mp-1": {**SNAPSHOTS, "id": []}}), "the lists of mp-1 differ in length"),
+        (pickle.dumps({"mp-1": {**SNAPSHOTS, "id": ["mp-1-0-0"]}}), "no structure of one element at each site"),
         (pickle.dumps({"mp-1": Harmful()}), "posix.system, which is none of pymatgen's"),
         (pickle.dumps([1, 2]), "no dictionary of materials"),
         (b"\x80\x04 broken", "truncated or damaged"),

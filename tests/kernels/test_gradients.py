@@ -148,6 +148,17 @@ def test_are_those_of_differences(lib, make_potential, make_batch) -> None:
         assert float(found[name].view(-1)[k]) == pytest.approx(slope, rel=1e-5, abs=1e-5)
 
 
+def test_derivatives_by_the_stress_may_lie_in_any_order_in_memory(lib, make_potential, make_batch) -> None:
+    potential = make_potential()
+    graph = make_batch(potential)
+    weights = torch.tensor(np.random.default_rng(0).normal(size=(3, 3, graph.n_systems))).permute(2, 0, 1)
+    found, wanted = (
+        gradients(engine, potential, graph, lambda out: (30.0 * weights * out["stress"]).sum())
+        for engine in (TrainingKernel(potential, lib), potential)
+    )
+    assert worst(found, wanted) < 1e-9
+
+
 def test_float32_is_no_worse_than_torch(lib, make_potential, make_batch, as_float32) -> None:
     ratios = []
     for seed in range(4):

@@ -18,7 +18,7 @@ from mdpot.training.data.store import Store
 from mdpot.training.engine import choose_engine
 from mdpot.training.evaluate import evaluate
 from mdpot.training.objectives import Denoising, Labels, MaskedAtoms, Objective
-from mdpot.training.trainer import fit
+from mdpot.training.trainer import Diverged, fit
 
 from .conftest import CUTOFF, STAGE, read_log
 
@@ -62,6 +62,24 @@ def test_either_engine_ends_alike(tmp_path, frames, stores: tuple[Store, Store],
     for ours, theirs in zip(*(network.state_dict().values() for network in networks), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
     assert logs[0][-1]["val/loss"] < logs[0][0]["val/loss"]
+
+
+@needs_kernels
+@pytest.mark.parametrize("asked", ["kernels", "torch"])
+def test_weights_that_diverge_are_called_that(tmp_path, frames, stores: tuple[Store, Store], asked: str) -> None:
+    stage, objective = objectives()["labels"]
+    stage = stage.model_copy(update={"engine": asked, "optimizer": "adamw", "lr": 1e6, "warmup_steps": 0})
+    with pytest.raises(Diverged, match="Lower lr"):
+        fit(new_tide(frames), objective, *stores, stage, tmp_path, 0)
+
+
+@needs_kernels
+def test_too_many_weights_for_the_kernels_are_trained_by_torch(monkeypatch, frames) -> None:
+    monkeypatch.setattr("mdpot.kernels.training.MOST_WEIGHTS", 100)
+    network = new_tide(frames)
+    assert choose_engine(network, FORCES) is network
+    with pytest.raises(NoKernel, match="less than 100 weights in float32"):
+        choose_engine(network, FORCES, "kernels")
 
 
 @needs_kernels

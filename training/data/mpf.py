@@ -7,6 +7,7 @@ structures of pymatgen, energies in eV, forces in eV/Å, and stress as VASP prin
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from io import BytesIO
@@ -30,16 +31,7 @@ ALL, RELAXED = "all", "relaxed"
 SIZES = (ALL, RELAXED)
 """All frames, or of each crystal the last of its second relaxation, whose forces are small: those to denoise."""
 
-# What these pickles hold besides objects of pymatgen, whose attributes are all that is wanted. Nothing else is called,
-# so that a file cannot run code.
-_HARMLESS = {
-    "builtins": {"dict", "list", "set", "tuple", "float", "int", "complex", "slice", "range"},
-    "collections": {"OrderedDict", "defaultdict"},
-    "numpy": {"ndarray", "dtype"},
-    "numpy.core.multiarray": {"_reconstruct", "scalar"},
-    "numpy._core.multiarray": {"_reconstruct", "scalar"},
-    "_codecs": {"encode"},
-}
+_KEYS = {"structure", "energy", "force", "stress", "id"}
 
 DOWNLOAD = Download(
     page=f"https://figshare.com/articles/dataset/MPF_2021_2_8/{ARTICLE}",
@@ -87,12 +79,59 @@ class _Object:
             self.__dict__.update(part or {})
 
 
+class _Dtype:
+    """Stands for a type of numpy, of numbers alone."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if not re.fullmatch("[biuf][1248]", code):
+            raise pickle.UnpicklingError(f"it holds an array of {code!r}, which is none of numbers")
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = state[1] if state[1] in ("<", ">") else "="
+
+    def array(self, data: bytes) -> np.ndarray:
+        """The numbers [n] that bytes stand for."""
+        return np.frombuffer(data, np.dtype(self.order + self.code))
+
+
+class _Array:
+    """Stands for an array, until numpy asks for its values."""
+
+    def __setstate__(self, state: tuple[int, tuple[int, ...], _Dtype, bool, bytes]) -> None:
+        _, shape, dtype, by_columns, data = state
+        self.values = dtype.array(data).reshape(shape, order="F" if by_columns else "C")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.values, dtype)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, place: int) -> Any:
+        return self.values[place]
+
+
+# What is called while such a pickle is read: stand-ins for pymatgen's objects and numpy's arrays, which keep what they
+# are given, and containers. So a file cannot run code, nor have numpy take bytes of its choice for addresses.
+_STAND_INS: dict[tuple[str, str], Any] = {
+    ("numpy", "dtype"): _Dtype,
+    ("numpy", "ndarray"): None,  # named, never called
+    ("_codecs", "encode"): lambda text, encoding: text.encode("latin1"),  # how older pickles write bytes
+    ("collections", "OrderedDict"): dict,
+    **{("builtins", kind.__name__): kind for kind in (dict, list, set, tuple, float, int)},
+}
+for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+    _STAND_INS[_module, "_reconstruct"] = lambda kind, shape, code: _Array()
+    _STAND_INS[_module, "scalar"] = lambda dtype, data: dtype.array(data)[0]
+
+
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module.split(".")[0] == "pymatgen":
             return _Object
-        if name in _HARMLESS.get(module, ()):
-            return super().find_class(module, name)
+        if (module, name) in _STAND_INS:
+            return _STAND_INS[module, name]
         raise pickle.UnpicklingError(f"it holds {module}.{name}, which is none of pymatgen's structures")
 
 
@@ -103,10 +142,12 @@ def _load(file: Path) -> Mapping[str, Any]:
         raise
     except Exception as error:  # what unpickling raises depends on what it meets
         raise MdpotError(f"{file}: no pickle of MPF.2021.2.8, truncated or damaged ({error}). Copy it again.") from None
-    if not isinstance(content, dict) or not all(
-        isinstance(one, dict) and "structure" in one for one in content.values()
-    ):
-        raise MdpotError(f"{file}: it holds no dictionary of materials, each with structure, energy, force and stress.")
+    materials = content.values() if isinstance(content, dict) else [None]
+    if not all(isinstance(material, dict) and material.keys() >= _KEYS for material in materials):
+        raise MdpotError(f"{file}: it holds no dictionary of materials, each with {', '.join(sorted(_KEYS))}.")
+    for name, material in content.items():
+        if not all(hasattr(material[key], "__len__") for key in _KEYS) or len({len(material[k]) for k in _KEYS}) != 1:
+            raise MdpotError(f"{file}: the lists of {name} differ in length. Copy it again.")
     return content
 
 

@@ -14,6 +14,9 @@ from mdpot.training.data.download import cache_folder
 #: More bytes than this lie in a file. The system keeps in memory what of it is used and fits.
 MOST_IN_MEMORY = 2_000_000_000
 
+#: So many rows are copied at a time.
+PIECE = 10_000_000
+
 
 class Rows:
     """Rows of whole numbers, appended one array after the other.
@@ -81,5 +84,7 @@ class Rows:
 
     def _widen(self) -> None:
         wide = Rows(self._width, np.int32)
-        wide.append(self.take().numpy())
+        rows = self.take().numpy()
+        for start in range(0, len(rows), PIECE):
+            wide.append(rows[start : start + PIECE])
         self.__dict__.update(wide.__dict__)
