@@ -35,7 +35,7 @@ def changes(results: Sequence[Result]) -> Figure:
     for axis in axes.flat:
         axis.set_ylim(min(ends), max(ends))
     pretrained = [r for r in results if r.cell.arm.pretrain]
-    arms_legend(made, pretrained, ["same network"] if any(paper_change(r) is not None for r in pretrained) else [], 4)
+    arms_legend(made, pretrained, ["same network"] if any(paper_change(r) is not None for r in pretrained) else [], 3)
     return made
 
 
