@@ -10,4 +10,8 @@ class NoKernel(MdpotError):
 
 
 class NotFinite(MdpotError):
-    """Positions, a cell, weights or atoms too near each other make numbers that are none."""
+    """Positions or a cell that hold NaN or infinity."""
+
+
+class Clash(MdpotError):
+    """Forces that are not finite: atoms on top of each other, or weights that have diverged."""

@@ -14,7 +14,7 @@ from mdpot.errors import MdpotError
 from mdpot.heads import Potential
 from mdpot.kernels import library
 from mdpot.kernels.describe import describe
-from mdpot.kernels.errors import NotFinite
+from mdpot.kernels.errors import Clash, NotFinite
 from mdpot.threads import available_threads
 
 NOT_FINITE = 2
@@ -159,7 +159,7 @@ class Kernel:
         if status == NOT_FINITE:
             raise NotFinite("positions and cell must be finite; they hold NaN or infinity.")
         if status:
-            kind = {OUT_OF_MEMORY: MemoryError, CLASH: NotFinite}.get(status, MdpotError)
+            kind = {OUT_OF_MEMORY: MemoryError, CLASH: Clash}.get(status, MdpotError)
             raise kind(self._lib.mdpot_kernels_error().decode())
 
     def _species(self, numbers: np.ndarray) -> np.ndarray:

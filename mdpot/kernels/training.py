@@ -16,7 +16,7 @@ from torch import Tensor
 from mdpot.errors import unknown
 from mdpot.heads import Potential
 from mdpot.kernels.describe import trained_weights
-from mdpot.kernels.errors import NoKernel, NotFinite
+from mdpot.kernels.errors import Clash, NoKernel, NotFinite
 from mdpot.kernels.kernel import Kernel
 
 OUTPUTS = ("energy", "energies", "interaction", "forces", "stress", "derivative")
@@ -94,7 +94,7 @@ class TrainingKernel:
         self._follow_weights()
         try:
             self.kernel.call("evaluate", *batch.arguments(), energies, forces, virials)
-        except NotFinite:
+        except Clash:
             # Weights that have diverged: as with torch, who trains sees it by the numbers.
             for array in (energies, forces, virials):
                 if array is not None:
@@ -115,7 +115,7 @@ class TrainingKernel:
         self._follow_weights()
         try:
             self.kernel.call("gradient", *batch.arguments(), by_energies, moved, strain, gradient)
-        except NotFinite:
+        except (Clash, NotFinite):  # not finite: the derivatives of the loss
             gradient.fill(np.nan)
         parts = torch.from_numpy(gradient).to(self.weights[0].dtype).split(self._sizes)
         return [part.view_as(weight) for part, weight in zip(parts, self.weights, strict=False)]
