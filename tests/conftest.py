@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the cores; OpenMP's threads would spin against each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 # Read once, before `hermetic` hides it.
 _DATA = os.environ.get("MDPOT_DATA")
 
