@@ -23,7 +23,7 @@ from mdpot import (
 from mdpot.cli.main import main
 from mdpot.modelfile import save_ensemble
 
-from .test_property import graph, make_potential, make_property
+from .test_property import graph, make_property
 
 
 @pytest.fixture
