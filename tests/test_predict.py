@@ -23,15 +23,12 @@ from mdpot import (
 from mdpot.cli.main import main
 from mdpot.modelfile import save_ensemble
 
-from .test_property import graph, make_property
+from .test_property import graph, make_property, periodic_water
 
 
 @pytest.fixture
 def water() -> Any:
-    atoms = molecule("H2O")
-    atoms.set_cell([4.0, 4.2, 4.4])
-    atoms.pbc = True
-    return atoms
+    return periodic_water()
 
 
 @pytest.fixture

@@ -53,12 +53,16 @@ def graph(*structures: Any, cutoff: float = 3.3) -> Graph:
     return Graph.from_atoms(list(structures), cutoff, torch.float64)
 
 
-@pytest.fixture
-def water() -> Any:
+def periodic_water() -> Any:
     atoms = molecule("H2O")
     atoms.set_cell([4.0, 4.2, 4.4])
     atoms.pbc = True
     return atoms
+
+
+@pytest.fixture
+def water() -> Any:
+    return periodic_water()
 
 
 # ---- the property ----------------------------------------------------------------------

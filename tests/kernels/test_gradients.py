@@ -15,7 +15,7 @@ from mdpot.graph import Graph
 from mdpot.heads import Potential, build_potential
 from mdpot.kernels import NoKernel, TrainingKernel
 
-from .test_same_numbers import CASES, ELEMENTS
+from .test_same_numbers import CASES, ELEMENTS, random_sizes
 
 OUTPUTS = ["energies", "energy", "interaction", "forces", "stress"]
 Loss = Callable[[dict[str, torch.Tensor]], torch.Tensor]
@@ -81,16 +81,7 @@ def test_are_those_of_torch(lib, case, elements, make_potential, make_batch) -> 
 @pytest.mark.parametrize("seed", range(8))
 def test_random_sizes(lib, seed, make_potential, make_batch) -> None:
     rng = np.random.default_rng(seed)
-    case = {
-        "order": int(rng.integers(1, 4)),
-        "layers": int(rng.integers(1, 5)),
-        "width": int(rng.integers(1, 50)),
-        "channels": int(rng.integers(1, 20)),
-        "n_radial": int(rng.integers(1, 10)),
-        "n_basis": int(rng.integers(1, 20)),
-        "hidden": int(rng.integers(1, 70)),
-        "cutoff": float(rng.uniform(2.0, 5.0)),
-    }
+    case = random_sizes(rng, 2.0, 5.0)
     elements = tuple(sorted(rng.choice(np.arange(1, 90), rng.integers(1, 7), replace=False).tolist()))
     potential = make_potential(elements, seed, plain=bool(rng.integers(2)), **case)
     graph = make_batch(potential, seed)

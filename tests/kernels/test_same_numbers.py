@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,10 +73,9 @@ def test_float32_is_no_worse_than_eager(lib, case, make_potential, make_structur
     assert np.exp(np.mean(np.log(ratios))) < 1.5
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_random_sizes(lib, seed, make_potential, make_structures, reference, run) -> None:
-    rng = np.random.default_rng(seed)
-    case = {
+def random_sizes(rng: np.random.Generator, shortest: float, longest: float) -> dict[str, Any]:
+    """Hyperparameters of a Tide with a cutoff, Å, between two."""
+    return {
         "order": int(rng.integers(1, 4)),
         "layers": int(rng.integers(1, 5)),
         "width": int(rng.integers(1, 50)),
@@ -83,9 +83,14 @@ def test_random_sizes(lib, seed, make_potential, make_structures, reference, run
         "n_radial": int(rng.integers(1, 10)),
         "n_basis": int(rng.integers(1, 20)),
         "hidden": int(rng.integers(1, 70)),
-        "cutoff": float(rng.uniform(1.5, 6.0)),
-        "avg_neighbors": float(rng.uniform(1, 60)),
+        "cutoff": float(rng.uniform(shortest, longest)),
     }
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_sizes(lib, seed, make_potential, make_structures, reference, run) -> None:
+    rng = np.random.default_rng(seed)
+    case = {**random_sizes(rng, 1.5, 6.0), "avg_neighbors": float(rng.uniform(1, 60))}
     elements = tuple(sorted(rng.choice(np.arange(1, 90), rng.integers(1, 7), replace=False).tolist()))
     potential = make_potential(elements, seed, plain=bool(rng.integers(2)), **case)
     kernel = Kernel(potential, threads=int(rng.integers(1, 6)), lib=lib)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mdpot.errors import MdpotError
 from mdpot.files import atomic
@@ -91,27 +91,35 @@ def fetch(name: str, download: Download, folder: Path) -> None:
 
 def zenodo_address(record: str, archive: str) -> tuple[str, str | None]:
     """Address and checksum of a file of a Zenodo record, both as Zenodo's own interface states them."""
-    import requests
-
-    answer = requests.get(f"https://zenodo.org/api/records/{record}", timeout=FIRST_ANSWER)
-    answer.raise_for_status()
-    files = {file["key"]: file for file in answer.json()["files"]}
-    if archive not in files:
-        raise ValueError(f"record {record} holds {', '.join(sorted(files))}")
-    return files[archive]["links"]["self"], files[archive].get("checksum")
+    file = _listed(f"https://zenodo.org/api/records/{record}", "key", archive, f"record {record}")
+    return file["links"]["self"], file.get("checksum")
 
 
 def figshare_address(article: str, archive: str) -> tuple[str, str | None]:
     """Address and checksum of a file of a figshare article, both as figshare's own interface states them."""
+    file = _listed(f"https://api.figshare.com/v2/articles/{article}", "name", archive, f"article {article}")
+    checksum = file.get("computed_md5") or file.get("supplied_md5")
+    return file["download_url"], f"md5:{checksum}" if checksum else None
+
+
+def _listed(address: str, key: str, archive: str, where: str) -> dict[str, Any]:
+    """What an interface says of one of the files that it lists, each of which has its name under a key.
+
+    Raises:
+        ValueError: it is not among them.
+    """
     import requests
 
-    answer = requests.get(f"https://api.figshare.com/v2/articles/{article}", timeout=FIRST_ANSWER)
+    answer = requests.get(address, timeout=FIRST_ANSWER)
     answer.raise_for_status()
-    files = {file["name"]: file for file in answer.json()["files"]}
+    files = {file[key]: file for file in answer.json()["files"]}
     if archive not in files:
-        raise ValueError(f"article {article} holds {', '.join(sorted(files))}")
-    checksum = files[archive].get("computed_md5") or files[archive].get("supplied_md5")
-    return files[archive]["download_url"], f"md5:{checksum}" if checksum else None
+        raise ValueError(f"{where} holds {', '.join(sorted(files))}")
+    return files[archive]
+
+
+def keep(archive: Path, folder: Path) -> None:
+    """Unpacks nothing: the archive is the file, and was fetched to its place."""
 
 
 def unpack_runner(archive: Path, folder: Path, words: Iterable[str], others: Iterable[str]) -> None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from mdpot.errors import MdpotError
-from mdpot.training.data.download import Download
+from mdpot.training.data.download import Download, keep
 from mdpot.training.data.frames import Frame
 
 N_FOLDS = 5
@@ -132,14 +131,10 @@ def download(name: str) -> Download:
         page="https://matbench.materialsproject.org",
         archives=(archive,),
         resolve=partial(_address, TASKS[name].sha256),
-        unpack=_as_it_is,
+        unpack=keep,
         by_hand="put it at {folder}/" + archive + ", or give its path by --data.",
     )
 
 
 def _address(sha256: str, archive: str) -> tuple[str, str]:
     return f"https://ml.materialsproject.org/projects/{archive}", f"sha256:{sha256}"
-
-
-def _as_it_is(archive: Path, folder: Path) -> None:
-    """The archive is the file, and was fetched to its place."""

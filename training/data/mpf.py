@@ -19,7 +19,7 @@ from ase.data import atomic_numbers
 
 from mdpot.errors import MdpotError
 from mdpot.structures import read_bytes
-from mdpot.training.data.download import Download, figshare_address
+from mdpot.training.data.download import Download, figshare_address, keep
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Keys
 from mdpot.training.data.reading import Raw
@@ -37,7 +37,7 @@ DOWNLOAD = Download(
     page=f"https://figshare.com/articles/dataset/MPF_2021_2_8/{ARTICLE}",
     archives=FILES,
     resolve=partial(figshare_address, ARTICLE),
-    unpack=lambda archive, folder: None,  # it is the file, fetched to its place
+    unpack=keep,
     by_hand="put block_0.p and block_1.p into {folder}, or give their folder by --data.",
 )
 
@@ -66,8 +66,7 @@ def parse_mpf(files: Sequence[Path], size: str = ALL) -> Raw:
 class _Object:
     """Stands for an object of pymatgen: the arguments that it was made of, and its attributes."""
 
-    def __init__(self, *arguments: Any) -> None:
-        self.arguments = arguments
+    arguments: tuple[Any, ...]
 
     def __new__(cls, *arguments: Any) -> _Object:
         made = super().__new__(cls)
