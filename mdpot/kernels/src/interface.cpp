@@ -8,6 +8,7 @@
 #include <string>
 
 #include "pool.h"
+#include "soap.h"
 
 #ifndef MDPOT_INSTRUCTIONS
 #define MDPOT_INSTRUCTIONS "baseline"
@@ -79,6 +80,11 @@ template <class F> int32_t take_turn(mdpot_kernel* kernel, F&& f) {
   return status == MDPOT_OK ? MDPOT_OK : fail(status, text_of(status));
 }
 
+int32_t soap_status(mdpot_status status) {
+  if (status == MDPOT_BAD_ARGUMENT) return fail(status, "weights of sizes that do not fit, or without what they need.");
+  return status == MDPOT_OK ? MDPOT_OK : fail(status, text_of(status));
+}
+
 }  // namespace
 
 extern "C" {
@@ -141,6 +147,15 @@ int32_t mdpot_kernel_gradient(mdpot_kernel* kernel, int64_t n_atoms, const int32
         {n_atoms, species, positions, marks, n_systems, system, cell, n_candidates, first, second, shifts},
         {by_energies, moved, strain}, gradient);
   });
+}
+
+int32_t mdpot_soap_step(int64_t count, const mdpot_soap_weights* weights, const mdpot_soap_settings* settings,
+                        int32_t threads) {
+  return soap_status(mdpot::soap_step(count, weights, *settings, threads));
+}
+
+int32_t mdpot_soap_refresh(int64_t count, const mdpot_soap_weights* weights, int32_t threads) {
+  return soap_status(mdpot::soap_refresh(count, weights, threads));
 }
 
 const char* mdpot_kernels_error(void) { return error().c_str(); }
