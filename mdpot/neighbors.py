@@ -1,4 +1,7 @@
-"""Periodic neighbor lists: every image inside the cutoff, in any cell, found by vesin; and a Verlet list around it."""
+"""Periodic neighbor lists: every image inside the cutoff, in any cell; and a Verlet list around them.
+
+Found by the search in the kernels' library where it is loaded, else by vesin, which is the reference.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,17 @@ def neighbor_list(
             periodic vectors that are not finite, too long or almost flat, or a cell so small that there are too many
             pairs.
     """
+    from mdpot.kernels.search import search  # here, for the kernels import this module
+
+    pbc = np.broadcast_to(np.asarray(pbc, dtype=bool), 3)
+    found = search(positions, cell, pbc, cutoff)
+    return vesin_neighbor_list(positions, cell, pbc, cutoff) if found is None else found
+
+
+def vesin_neighbor_list(
+    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same by vesin, or by the search in torch where vesin would not end; arguments and errors as there."""
     positions = np.ascontiguousarray(positions, dtype=np.float64)
     pbc = np.broadcast_to(np.asarray(pbc, dtype=bool), 3)
     _require_positions(positions)
