@@ -188,6 +188,7 @@ class VerletList:
         self.cutoff, self.skin = float(cutoff), float(skin)
         self.n_builds = 0
         self._key: tuple[bytes, bytes] | None = None  # species and periodicity at the last build
+        self._inverse: np.ndarray | None = None  # of the cell at the last build
         self._offsets: np.ndarray | None = None  # of the pairs in `_offsets_cell`
         self._offsets_cell = np.zeros((3, 3))
 
@@ -220,7 +221,7 @@ class VerletList:
             self._edges, self._shifts = neighbor_list(positions, cell, pbc, self.cutoff + self.skin)
             self._key = (np.asarray(numbers).tobytes(), np.asarray(pbc).tobytes())
             self._built_at, self._built_in = np.array(positions), np.array(cell)
-            self._offsets = None  # only who does not choose by himself needs them
+            self._inverse = self._offsets = None  # made where they are needed
             self.n_builds += 1
         return self._edges[0], self._edges[1], self._shifts
 
@@ -231,7 +232,9 @@ class VerletList:
         if not np.array_equal(self._built_in, cell):
             if not np.all(pbc):
                 return True
-            strain = np.linalg.inv(self._built_in) @ cell
+            if self._inverse is None:
+                self._inverse = np.linalg.inv(self._built_in)
+            strain = self._inverse @ cell
             if not np.isfinite(strain).all():
                 return True
             # What was farther apart than cutoff + skin is still farther than the cutoff and what is left of the skin.

@@ -72,13 +72,13 @@ class RestingLangevin(LangevinBAOAB):
         """The force on the logarithm of the cell's length, Quigley and Probert's eq. 6 (`_update_force_eps`)."""
         twice_kinetic = float((self.masses * velocities * velocities).sum())
         external: Any = self.externalstress
-        excess = 3.0 * external - float(self.atoms.get_stress()[:3].sum())
+        excess = 3.0 * external - float(self.stress[:3].sum())
         self.force_eps = self.atoms.get_volume() * excess + (1.0 + 3.0 / self.Ndof) * twice_kinetic
 
     def _update_accel(self) -> None:
         if self.externalstress is not None:
             # Stress first: a calculator that gives the forces with it is then called once a step.
-            self.atoms.get_stress()
+            self.stress = self.atoms.get_stress()
         self.accel = self.atoms.get_forces() / self.masses
 
 
