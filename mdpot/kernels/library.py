@@ -80,6 +80,19 @@ def load(path: Path | str) -> ctypes.CDLL:
     library.mdpot_soap_step.argtypes = [c_int64, POINTER(SoapWeights), POINTER(SoapSettings), c_int32]
     library.mdpot_soap_refresh.restype = c_int32
     library.mdpot_soap_refresh.argtypes = [c_int64, POINTER(SoapWeights), c_int32]
+    library.mdpot_pairs_find.restype = c_int32
+    library.mdpot_pairs_find.argtypes = [
+        c_int64,
+        *[c_void_p] * 3,
+        c_double,
+        c_int32,
+        POINTER(c_void_p),
+        POINTER(c_int64),
+    ]
+    library.mdpot_pairs_write.restype = c_int32
+    library.mdpot_pairs_write.argtypes = [c_void_p] * 4
+    library.mdpot_pairs_destroy.restype = None
+    library.mdpot_pairs_destroy.argtypes = [c_void_p]
     library.mdpot_kernels_error.restype = c_char_p
     library.mdpot_kernels_instructions.restype = c_char_p
     library.mdpot_kernels_runs.restype = c_int32

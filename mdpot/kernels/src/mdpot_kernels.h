@@ -131,6 +131,29 @@ MDPOT_EXPORT int32_t mdpot_soap_step(int64_t count, const mdpot_soap_weights *we
  * moment is turned along, the second follows the order. The gradient is not read. The same to the bit, too. */
 MDPOT_EXPORT int32_t mdpot_soap_refresh(int64_t count, const mdpot_soap_weights *weights, int32_t threads);
 
+/* Pairs of atoms closer than a cutoff. */
+typedef struct mdpot_pairs mdpot_pairs;
+
+/* Searches them: both directions, each periodic image on its own, an atom's own images included.
+ *
+ *   positions  [n_atoms][3], Å, wrapped or not
+ *   cell       [3][3], Å, rows are lattice vectors; those of aperiodic directions are ignored
+ *   periodic   [3], which directions repeat
+ *   cutoff     Å
+ *   threads    at most; what is found does not depend on it
+ *   pairs      what is found, for the calls below
+ *   n_pairs    their number
+ *
+ * MDPOT_BAD_ARGUMENT says that another search has to do it, or that none can: no atoms, positions or lattice vectors
+ * that are not finite, beyond 1e9 Å or almost in one plane, atoms more than 2^29 cells away, a cell so small that there
+ * are millions of candidates for an atom, or a volume that is next to empty. */
+MDPOT_EXPORT int32_t mdpot_pairs_find(int64_t n_atoms, const double *positions, const double *cell,
+                                      const uint8_t *periodic, double cutoff, int32_t threads, mdpot_pairs **pairs,
+                                      int64_t *n_pairs);
+/* Writes them as mdpot_kernel_evaluate takes candidates, in the order of first, second and shift. */
+MDPOT_EXPORT int32_t mdpot_pairs_write(const mdpot_pairs *pairs, int64_t *first, int64_t *second, int32_t *shifts);
+MDPOT_EXPORT void mdpot_pairs_destroy(mdpot_pairs *pairs);
+
 /* What went wrong in this thread's last call that failed: one line. */
 MDPOT_EXPORT const char *mdpot_kernels_error(void);
 MDPOT_EXPORT int32_t mdpot_kernels_abi(void);
