@@ -131,4 +131,4 @@ def test_what_does_not_fit_is_refused(lib):
     with pytest.raises(MdpotError, match="without what they need"):
         soap.soap_step(lib, [(weight, torch.zeros(1, 4, 4), state)], settings)
     with pytest.raises(MdpotError, match="'mean' must be contiguous"):
-        soap.soap_step(lib, [(weight, torch.zeros(1, 4, 4), state | {"mean": torch.zeros(4, 4, 1).mT})], settings)
+        soap.soap_step(lib, [(weight, torch.zeros(1, 4, 4), state | {"mean": torch.zeros(1, 4, 4).mT})], settings)
