@@ -74,10 +74,8 @@ class SOAP(torch.optim.Optimizer):
                 _find_basis(state)
                 return
         (beta1, beta2), t = group["betas"], state["step"]
-        state["first"].lerp_(gradient, 1 - beta1)
-        rotated, mean = (
-            _rotate(torch.stack([gradient, state["first"]]), state) if matrices else (gradient, state["first"])
-        )
+        rotated = _rotate(gradient, state) if matrices else gradient
+        mean = state["first"].lerp_(rotated, 1 - beta1)
         state["second"].mul_(beta2).addcmul_(rotated, rotated, value=1 - beta2)
         root = state["second"].sqrt().mul_((1 - beta2**t) ** -0.5).add_(group["eps"])
         update = _rotate_back(mean / root, state)
@@ -109,17 +107,18 @@ def _find_basis(state: dict[str, Any]) -> None:
 
 
 def _refresh_basis(state: dict[str, Any]) -> None:
-    """One power iteration; the second moment follows where eigenvalues change their order."""
+    """One power iteration; the second moment follows where eigenvalues change their order, the first one turns."""
+    first = _rotate_back(state["first"], state)
     for side, axis in (("left", 1), ("right", 2)):
         if side not in state:
             continue
-        average, basis = state[side], state[f"{side}_basis"]
-        eigenvalues = ((basis.mT @ average) * basis.mT).sum(2)
-        order = eigenvalues.argsort(1, descending=True)
-        basis = basis.gather(2, order.unsqueeze(1).expand_as(basis))
+        basis = state[f"{side}_basis"]
+        power = state[side] @ basis
+        order = (basis * power).sum(1).argsort(1, descending=True)  # by eigenvalue
         second = state["second"]
         state["second"] = second.gather(axis, order.unsqueeze(3 - axis).expand_as(second))
-        state[f"{side}_basis"] = torch.linalg.qr(average @ basis)[0]
+        state[f"{side}_basis"] = torch.linalg.qr(power.gather(2, order.unsqueeze(1).expand_as(power)))[0]
+    state["first"] = _rotate(first, state)
 
 
 def _rotate(values: Tensor, state: dict[str, Any]) -> Tensor:
