@@ -64,7 +64,7 @@ class SOAP(torch.optim.Optimizer):
             gradient = gradient.reshape(-1, *parameter.shape[-2:])
         if not state:
             state["step"] = 0
-            state["first"], state["second"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
+            state["mean"], state["second"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
             if matrices:
                 _start_basis(state, gradient)
         state["step"] += 1
@@ -74,8 +74,10 @@ class SOAP(torch.optim.Optimizer):
                 _find_basis(state)
                 return
         (beta1, beta2), t = group["betas"], state["step"]
-        rotated = _rotate(gradient, state) if matrices else gradient
-        mean = state["first"].lerp_(rotated, 1 - beta1)
+        if "first" in state:  # saved when the first moment was not kept in the eigenbasis
+            state["mean"] = _rotate(state.pop("first"), state)
+        rotated = _rotate(gradient, state)
+        mean = state["mean"].lerp_(rotated, 1 - beta1)
         state["second"].mul_(beta2).addcmul_(rotated, rotated, value=1 - beta2)
         root = state["second"].sqrt().mul_((1 - beta2**t) ** -0.5).add_(group["eps"])
         update = _rotate_back(mean / root, state)
@@ -108,7 +110,7 @@ def _find_basis(state: dict[str, Any]) -> None:
 
 def _refresh_basis(state: dict[str, Any]) -> None:
     """One power iteration; the second moment follows where eigenvalues change their order, the first one turns."""
-    first = _rotate_back(state["first"], state)
+    mean = _rotate_back(state["mean"], state)
     for side, axis in (("left", 1), ("right", 2)):
         if side not in state:
             continue
@@ -118,7 +120,7 @@ def _refresh_basis(state: dict[str, Any]) -> None:
         second = state["second"]
         state["second"] = second.gather(axis, order.unsqueeze(3 - axis).expand_as(second))
         state[f"{side}_basis"] = torch.linalg.qr(power.gather(2, order.unsqueeze(1).expand_as(power)))[0]
-    state["first"] = _rotate(first, state)
+    state["mean"] = _rotate(mean, state)
 
 
 def _rotate(values: Tensor, state: dict[str, Any]) -> Tensor:
