@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.io import read, write
+from ase.io import iread, write
 
 from mdpot import MdpotError, load_potential
 from mdpot.simulate import Settings, run_md
@@ -68,7 +68,7 @@ for engine in ("ase", "openmm"):
         )  # fmt: skip
         folder = out / f"{engine}-{temperature:.0f}K"
         summary = run_md(settings, folder)
-        frames = read(folder / "trajectory.xyz", ":")
+        frames = list(iread(folder / "trajectory.xyz"))
         found = distances(atoms.positions for atoms in frames[int(DISCARD * len(frames)) :])
         said = [f"{summary.time_ps:g} ps at {summary.mean_temperature:.0f} K", summary.stopped or "watch silent"]
         if reference is not None:
