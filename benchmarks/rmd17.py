@@ -48,7 +48,8 @@ def main(arguments: list[str] | None = None) -> None:
                 grid.run_grid(everything, args.work, work, listener, launch)
         except (MdpotError, Stopped) as error:
             raise SystemExit(str(error)) from None
-    results = [{**run._asdict(), **found} for run, in_grid in runs if (found := read(in_grid, args)) is not None]
+    finished = [(run, read(in_grid, args)) for run, in_grid in runs]
+    results = [{**run._asdict(), "set": args.set, **found} for run, found in finished if found is not None]
     results += by_molecule(together, args) if together else []
     results = kept(results, args.out.with_suffix(".json"))
     if not results:
@@ -56,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     picture = args.out.with_suffix(".png")
     draw(picture, results)
-    args.out.write_text(to_markdown(results, picture.name, command(args)), encoding="utf-8")
+    args.out.write_text(to_markdown(results, picture.name), encoding="utf-8")
     args.out.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(args.out.read_text(encoding="utf-8"))
 
@@ -157,16 +158,6 @@ def kept(results: list[dict[str, Any]], file: Path) -> list[dict[str, Any]]:
 
 def _key(result: dict[str, Any]) -> Run:
     return Run(*(result.get(name, "scratch") for name in Run._fields))
-
-
-def command(args: argparse.Namespace) -> str:
-    """What makes the page, apart from what an earlier command had made."""
-    parts = ["python benchmarks/rmd17.py --molecules", *args.molecules, "--steps", *map(str, args.steps)]
-    parts += ["--frames", *map(str, args.frames)] if args.steps else []
-    parts += [f"--together {args.together}"] if args.together else []
-    parts += ["--after", *map(str, args.after)] if args.after else []
-    parts += [f"--set {key}" for key in args.set] + ([] if args.device == "cpu" else [f"--device {args.device}"])
-    return " ".join([*parts, "--out docs/results/rmd17.md"])
 
 
 if __name__ == "__main__":

@@ -81,14 +81,14 @@ def best_of(results: list[dict[str, Any]], start: str) -> dict[str, dict[str, An
     return {r["molecule"]: r for r in sorted(chosen, key=lambda r: r["steps"])}
 
 
-def to_markdown(results: list[dict[str, Any]], picture: str, command: str) -> str:
+def to_markdown(results: list[dict[str, Any]], picture: str) -> str:
     """The page: all errors, and where the curves point."""
     model = results[0]["recipe"]["model"]
     size = ", ".join(f"{key} {value}" for key, value in model["hyperparameters"].items())
     about = f"`{model['name']}` ({size}, cutoff {model['cutoff']:g} Å). {ABOUT}"
     lines = ["# Revised MD17", "", fill(about, 118), "", f"![test errors by molecule]({picture})", ""]
     lines += [*summary(results), "", "## All trainings", "", *table(results), *pointers(results)]
-    return "\n".join([*lines, "", "```bash", command, "```", ""])
+    return "\n".join([*lines, "", "```bash", *commands(results), "```", ""])
 
 
 def summary(results: list[dict[str, Any]]) -> list[str]:
@@ -107,7 +107,7 @@ def summary(results: list[dict[str, Any]]) -> list[str]:
 def table(results: list[dict[str, Any]]) -> list[str]:
     """A row for each training and molecule."""
     lines = [
-        "| molecule | trained | frames | steps | minutes | force MAE, train | force MAE, test | force RMSE, test | "
+        "| molecule | trained | its frames | steps | minutes | force MAE, train | force MAE, test | force RMSE, test | "
         "energy MAE, test |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
@@ -123,7 +123,7 @@ def table(results: list[dict[str, Any]]) -> list[str]:
 
 def pointers(results: list[dict[str, Any]]) -> list[str]:
     """Where the power laws over frames and steps lead."""
-    lines = ["", "## Where the curves point", ""]
+    lines = []
     for molecule in dict.fromkeys(r["molecule"] for r in results):
         for key in ("frames", "steps"):
             x, y = curve(results, molecule, key)
@@ -135,4 +135,22 @@ def pointers(results: list[dict[str, Any]]) -> list[str]:
                     f"- {molecule}, alone, over {key}: MAE ∝ {key}^{b:.2f} ({len(x)} points); MACE's "
                     f"{MACE[molecule]:.1f} meV/Å would come {said}, if it went on like that."
                 )
-    return lines
+    return ["", "## Where the curves point", "", *lines] if lines else []
+
+
+def commands(results: list[dict[str, Any]]) -> list[str]:
+    """What trains all of the page; each adds to what the page holds already."""
+    groups: dict[str, list[str]] = {}
+    together = max((r["steps"] for r in results if r.get("start") == "all"), default=0)
+    for r in results:
+        if (start := r.get("start", "scratch")) == "scratch":
+            fewer = "" if r["frames"] == ALL else f" {r['frames']}"
+            how = f"--steps {r['steps']} --frames{fewer}"
+        elif start == "after":
+            how = f"--steps --together {together} --after {r['steps']}"
+        else:
+            continue
+        how += "".join(f" --set {key}" for key in r.get("set", ()))
+        groups.setdefault(how, []).append(r["molecule"])
+    return [f"python benchmarks/rmd17.py --molecules {' '.join(m)} \\\n  {how} --out docs/results/rmd17.md"
+            for how, m in groups.items()]  # fmt: skip
