@@ -28,12 +28,12 @@ STARTS = {
 ABOUT = (
     "Forces in meV/Å, energies of a molecule in meV, of the official test split (1,000 frames). One seed; one thread "
     'of a CPU for each, minutes by the clock of a crowded machine. "Alone" is `mdpot train rmd17-MOLECULE`, 950 frames '
-    'of the molecule from random weights, as the published numbers are. "All ten together" is `mdpot train '
-    'rmd17-all`, one network on the ten training splits, 9,500 frames; "after all ten" goes on from it with the 950 frames of one molecule, so it has seen nine other '
-    "molecules that the published networks have not. MACE's errors are those of its paper (Batatia et al., NeurIPS "
-    "2022, table 2); the best published ones without pretraining are MACE's, Allegro's (Nat. Commun. 2023) or "
-    "GotenNet's (ICLR 2025). A public rerun of MACE (0.3.14, 1,000 epochs) got 8.9 for aspirin, 2.7 for ethanol and "
-    "6.0 for malonaldehyde."
+    'of the molecule from random weights, as the published numbers are. "All ten together" is `mdpot train rmd17-all`, '
+    'one network on the ten training splits, 9,500 frames; "after all ten" goes on from it with the 950 frames of one '
+    "molecule, so it has seen nine other molecules that the published networks have not. MACE's errors are those of "
+    "its paper (Batatia et al., NeurIPS 2022, table 2); the best published ones without pretraining are MACE's, "
+    "Allegro's (Nat. Commun. 2023) or GotenNet's (ICLR 2025). A public rerun of MACE (0.3.14, 1,000 epochs) got 8.9 "
+    "for aspirin, 2.7 for ethanol and 6.0 for malonaldehyde."
 )
 
 
@@ -125,7 +125,7 @@ def verdict(results: list[dict[str, Any]]) -> str:
     said = f"At or below MACE's error: {', '.join(reached) or 'none'}."
     if above:
         (least, near), (most, far) = above[0], above[-1]
-        said += f" Ours are {least:.1f} ({near}) to {most:.1f} times ({far}) as large for the others."
+        said += f" The others are {least:.1f} ({near}) to {most:.1f} ({far}) times as large."
     longest = max(r["steps"] for r in results)
     return said + f" The columns have the longest training of each kind, of {longest:,} steps or fewer."
 
