@@ -127,7 +127,10 @@ def verdict(results: list[dict[str, Any]]) -> str:
         (least, near), (most, far) = above[0], above[-1]
         said += f" The others are {least:.1f} ({near}) to {most:.1f} ({far}) times as large."
     longest = max(r["steps"] for r in results)
-    return said + f" The columns have the longest training of each kind, of {longest:,} steps or fewer."
+    said += f" The columns have the longest training of each kind, of {longest:,} steps or fewer."
+    if any("engine" not in r["recipe"]["finetune"] for r in results):
+        said += " Those alone are from before there were kernels for training, so their minutes are those of torch."
+    return said
 
 
 def table(results: list[dict[str, Any]]) -> list[str]:
@@ -157,10 +160,11 @@ def pointers(results: list[dict[str, Any]]) -> list[str]:
                 a, b = power_law(x, y)
                 needed = (MACE[molecule] / a) ** (1 / b) if b < 0 else float("inf")
                 said = f"at {float(f'{needed:.1g}'):,.0f} {key}" if needed < OUT_OF_REACH else f"at no number of {key}"
-                lines.append(
+                text = (
                     f"- {molecule}, alone, over {key}: MAE ∝ {key}^{b:.2f} ({len(x)} points); MACE's "
                     f"{MACE[molecule]:.1f} meV/Å would come {said}, if it went on like that."
                 )
+                lines.append(fill(text, 118, subsequent_indent="  "))
     return ["", "## Where the curves point", "", *lines] if lines else []
 
 
@@ -178,5 +182,5 @@ def commands(results: list[dict[str, Any]]) -> list[str]:
             continue
         how += "".join(f" --set {key}" for key in r.get("set", ()))
         groups.setdefault(how, []).append(r["molecule"])
-    return [f"python benchmarks/rmd17.py --molecules {' '.join(m)} \\\n  {how} --out docs/results/rmd17.md"
+    return [f"python benchmarks/rmd17.py \\\n  --molecules {' '.join(m)} \\\n  {how} --out docs/results/rmd17.md"
             for how, m in groups.items()]  # fmt: skip
