@@ -125,7 +125,7 @@ def verdict(results: list[dict[str, Any]]) -> str:
     said = f"At or below MACE's error: {', '.join(reached) or 'none'}."
     if above:
         (least, near), (most, far) = above[0], above[-1]
-        said += f" The others are {least:.1f} ({near}) to {most:.1f} ({far}) times as large."
+        said += f" {'The others' if reached else 'All'} are {least:.1f} ({near}) to {most:.1f} ({far}) times as large."
     longest = max(r["steps"] for r in results)
     said += f" The columns have the longest training of each kind, of {longest:,} steps or fewer."
     if any("engine" not in r["recipe"]["finetune"] for r in results):
