@@ -14,6 +14,7 @@ EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "examples").glob("*.
 
 def test_there_are_examples() -> None:
     assert {e.stem for e in EXAMPLES} >= {
+        "aspirin",
         "ase_dynamics",
         "bulk_modulus",
         "openmm_nvt",

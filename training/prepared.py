@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+import torch
 
+from mdpot.heads import Potential
 from mdpot.models import MODELS
 from mdpot.radial import pair_energy
 from mdpot.training.contacts import Contact, Pair, closest_approach, shortest_contacts
@@ -15,6 +17,7 @@ from mdpot.training.data.cache import Arrays, cached
 from mdpot.training.data.frames import Dataset, Frame
 from mdpot.training.data.reference import fit_reference, label_scale, mean_offset, wild_frames
 from mdpot.training.data.store import Store
+from mdpot.training.evaluate import evaluate
 from mdpot.training.pair import PairFit, evaluate_pair_energy, fit_pair_energy
 from mdpot.training.schema import ModelConfig
 
@@ -72,6 +75,33 @@ class Prepared:
             _, self.shift = fit_reference(training, self.elements, isolated)
             self.offset = mean_offset(training, self.elements, self.shift) if isolated else 0.0
         self.scale = label_scale(training, self.elements, self.shift)
+        self._set_shift()
+
+    def refer_to(self, source: Potential, offset: float) -> None:
+        """Takes over the pair energy of a trained potential, and fits the reference energies to what all of it leaves
+        of the training labels: a network that takes its readout as well begins where it ended.
+
+        Pairs of elements that it has no energy for keep the one that was fitted to these frames.
+
+        Args:
+            source: knows all elements; on the device of the stores.
+            offset: that of the data it was trained on, see `Prepared.offset`.
+        """
+        rows = torch.tensor([source.elements.index(z) for z in self.elements])
+        pair = source.pair.detach().cpu()[:, rows][:, :, rows].double().numpy()
+        self.pair = np.where((pair != 0).any(0), pair, 0.0 if self.pair is None else self.pair)
+        frames, isolated = self.frames("train"), self.dataset.isolated
+        if self.means is not None:
+            energies = evaluate(source, self.train).energy[1]
+            left = [
+                replace(frame, energy=None if frame.energy is None else frame.energy - energy)
+                for frame, energy in zip(frames, energies.tolist(), strict=True)
+            ]
+            _, self.shift = fit_reference(left, self.elements, isolated)
+            self.offset = offset + (mean_offset(left, self.elements, self.shift) if isolated else 0.0)
+            self._set_shift()
+
+    def _set_shift(self) -> None:
         for store in self.stores.values():
             store.set_shift(dict(zip(self.elements, self.shift.tolist(), strict=True)))
 

@@ -221,6 +221,8 @@ def _labelling(listener: Listener) -> Callable[[int, int], None]:
 
 def _finetune(run: Run, prepared: Prepared, source: _Source | None) -> dict[str, Any]:
     stage = run.recipe.finetune
+    if source is not None and source.learned == "labels" and _takes_readout(run, source):
+        _take_references(source, run, prepared)
     network, objective = _new_head(run, prepared, source)
     rates: dict[str, float] = {}
     if source is not None:
@@ -253,9 +255,21 @@ def _new_head(run: Run, prepared: Prepared, source: _Source | None) -> tuple[Pot
 
 
 def _transfer(source: _Source, network: Potential | PropertyModel, run: Run, prepared: Prepared) -> None:
-    asked = run.recipe.finetune.readout
-    takes = source.learned == "forcefield" if asked == "auto" else asked == "pretrained"
-    takes = takes and isinstance(network, Potential)
+    takes = _takes_readout(run, source)
     new = transfer_backbone(source.potential, network, source.name, takes, prepared.offset - source.offset)
     parts = "the backbone and the readout" if takes else "the backbone"
     run.listener.note(f"transferred every weight of {parts} of {source.name}; new: {', '.join(new) or 'nothing'}")
+
+
+def _takes_readout(run: Run, source: _Source) -> bool:
+    """Whether the finetuning, of a potential, begins with the readout of the pretraining."""
+    asked = run.recipe.finetune.readout
+    takes = source.learned == "forcefield" if asked == "auto" else asked == "pretrained"
+    return takes and run.recipe.property is None
+
+
+def _take_references(source: _Source, run: Run, prepared: Prepared) -> None:
+    """The pair energy comes along with the readout that was learned beside it, if the elements are known."""
+    if set(prepared.elements) <= set(source.potential.elements):
+        prepared.refer_to(source.potential.to(run.device), source.offset)
+        run.listener.note(f"transferred the pair energy of {source.name}")

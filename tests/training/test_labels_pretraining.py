@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,14 @@ from mdpot import MdpotError, load_potential
 from mdpot.training.config import FinetuneConfig, PretrainConfig, load_recipe, recipe_to_toml
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.store import Store
+from mdpot.training.evaluate import evaluate
 from mdpot.training.networks import new_potential
 from mdpot.training.objectives import Labels, pretraining_objective
 from mdpot.training.prepare import data_to_pretrain, prepare
 from mdpot.training.process import Process
 from mdpot.training.run import run_finetune, run_pretrain, run_train
 from mdpot.training.trainer import Means, validate
+from mdpot.training.transfer import transfer_backbone
 
 from .conftest import CPU, Notes, read_log, weights_of
 
@@ -121,6 +124,25 @@ def test_the_readout_comes_along_where_asked(recipe, small_file: Path, tmp_path:
         assert all(torch.equal(before[key], after[key]) for key in frozen)
     one, other = (weights_of(tmp_path / asked / "potential.safetensors") for asked in ("new", "pretrained"))
     assert any(not torch.equal(one[key], other[key]) for key in one if key.startswith("readout."))
+
+
+@pytest.mark.parametrize(("isolated", "average"), [({}, np.mean), ({1: -13.0, 8: -430.0}, np.median)])
+def test_with_its_readout_comes_its_pair_energy(isolated, average, tiny_recipe: Callable, small_file: Path) -> None:
+    """Forces are those of the pretrained potential, and the energies are off by nothing on average."""
+    made = tiny_recipe("model.repulsion=false")
+    source_data, data = (prepare(made, small_file, 0, torch.device("cpu")) for _ in range(2))
+    source_data.pair = np.full((4, 2, 2), 0.3)
+    source = new_potential(made.model, source_data, 0)
+    data.dataset = replace(data.dataset, isolated=isolated)
+    data.refer_to(source, 0.5)
+    target = new_potential(made.model, data, 1)
+    transfer_backbone(source, target, with_readout=True, offset=data.offset - 0.5)
+    before, after = evaluate(source, data.train), evaluate(target, data.train)
+    np.testing.assert_allclose(after.forces[1], before.forces[1], atol=1e-4)
+    left = (after.energy[0] - after.energy[1]) / after.sizes
+    assert abs(average(left)) < 0.1 * left.std()
+    if isolated:
+        assert data.shift.tolist() == list(isolated.values())
 
 
 @pytest.mark.parametrize("objective", ["labels", "denoise"])

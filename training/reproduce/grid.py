@@ -36,7 +36,7 @@ class Run:
 
     Attributes:
         folder: below `runs/`, for people: recipe/network/how it is trained/seedN.
-        kind: "pretrain"; "train" from scratch; "finetune" from the pretraining `parent`; "dynamics", which times the
+        kind: "pretrain"; "train" from scratch; "finetune" from the weights of `parent`; "dynamics", which times the
             potential of `parent`.
         recipe: as it runs.
         seed: of the run.

@@ -71,7 +71,7 @@ def launch(run: Run, out: Path, work: Work) -> Worker:
     """Starts a run in a process of its own."""
     before = None
     if run.parent is not None:
-        file = files.POTENTIAL if run.kind == "dynamics" else files.PRETRAINED
+        file = files.PRETRAINED if run.parent.kind == "pretrain" else files.POTENTIAL
         before = str((folder_of(run.parent, out) / file).resolve())
     task = {
         "kind": run.kind,

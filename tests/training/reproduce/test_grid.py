@@ -15,7 +15,8 @@ import pytest
 
 from mdpot import MdpotError
 from mdpot.stopping import Stopped
-from mdpot.training.config import recipe_to_dict
+from mdpot.training import folder as files
+from mdpot.training.config import load_recipe, recipe_to_dict
 from mdpot.training.listener import Listener
 from mdpot.training.reproduce import Selection, Work, reproduce, worker
 from mdpot.training.reproduce.dynamics import time_dynamics
@@ -246,6 +247,14 @@ def test_whole_grid_in_real_processes(small_file: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("kind", "file"), [("pretrain", files.PRETRAINED), ("train", files.POTENTIAL)])
+def test_a_finetuning_begins_with_what_its_parent_left(kind, file, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(worker, "Worker", lambda task, log: task)
+    recipe = load_recipe("rmd17-ethanol")
+    child: Any = worker.launch(Run("after", "finetune", recipe, 0, Run("before", kind, recipe, 0)), tmp_path, Work())
+    assert child["from_file"] == str(tmp_path / "runs" / "before" / file)
+
+
 def test_a_worker_ends_with_its_parent(small_file: Path, tmp_path: Path) -> None:
     """A closed input, which is what a parent leaves that is killed, ends a run in good order."""
     overrides = ("model.hyperparameters.width=8", "finetune.max_steps=100000", "finetune.eval_every=5")
