@@ -221,7 +221,9 @@ def ase_dynamics(model: Path, start: Start, backend: str) -> Contender:
 
 
 def openmm_dynamics(model: Path, start: Start, backend: str, threads: int) -> Contender:
-    """OpenMM's Verlet integrator on the CPU platform, one evaluation a step.
+    """OpenMM's Verlet integrator, one evaluation a step.
+
+    On the platform that `mdpot md` takes: with the kernels Reference, which wakes no threads of its own, else CPU.
 
     Raises:
         MdpotError: the backend does not work here.
@@ -235,9 +237,9 @@ def openmm_dynamics(model: Path, start: Start, backend: str, threads: int) -> Co
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # copying a System may crash; none is copied here
         system = create_system(make_topology(atoms), model, backend, device=device, check=False)
-    platform = openmm.Platform.getPlatform("CPU")
+    name, properties = ("Reference", {}) if backend == "native" else ("CPU", {"Threads": str(threads)})
     integrator = openmm.VerletIntegrator(DT * 1e-3)
-    context = openmm.Context(system, integrator, platform, {"Threads": str(threads)})
+    context = openmm.Context(system, integrator, openmm.Platform.getPlatform(name), properties)
 
     def reset() -> None:
         context.setPositions(atoms.positions / NM)

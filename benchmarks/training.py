@@ -50,13 +50,14 @@ class Trainer:
     def __init__(self, recipe: str, preset: str, engine: str) -> None:
         import torch
 
+        from mdpot.training.average import MovingAverage
         from mdpot.training.config import load_recipe
         from mdpot.training.data.catalog import SAMPLE
         from mdpot.training.engine import choose_engine
         from mdpot.training.networks import new_potential
         from mdpot.training.objectives import Labels
         from mdpot.training.prepare import prepare
-        from mdpot.training.trainer import OPTIMIZERS, _moving_average, _plan_epoch
+        from mdpot.training.trainer import OPTIMIZERS, _plan_epoch
 
         read = load_recipe(recipe, preset)
         self.stage = read.finetune
@@ -65,7 +66,8 @@ class Trainer:
         self.objective = Labels(self.stage, self.store.labels)
         self.engine = choose_engine(self.network, self.objective.outputs, engine)
         self.optimizer = OPTIMIZERS[self.stage.optimizer](self.network.parameters(), lr=1e-4)
-        self.average = _moving_average(self.network, self.stage.ema_decay)
+        decay = self.stage.ema_decay
+        self.average = None if decay is None else MovingAverage(self.network, decay)
         self.plan = _plan_epoch(self.store, self.stage, 0, 0)
         atoms = int(self.store.n_atoms_per_frame.sum()) / len(self.plan)
         weights = sum(p.numel() for p in self.network.parameters())

@@ -57,7 +57,7 @@ def compare(module: Any, report: ExportReport, potential: AnyPotential, frames: 
     """Fills in a report on an exported file.
 
     Every structure is evaluated twice, the second time with the atoms moved a little. The potential gets
-    its edges from another neighbor list (vesin). For conservative potentials the forces are compared with
+    its edges from another neighbor list. For conservative potentials the forces are compared with
     central differences of fourth order of the energy, which is taken in float64.
 
     Args:

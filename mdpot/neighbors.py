@@ -1,4 +1,7 @@
-"""Periodic neighbor lists: every image inside the cutoff, in any cell, found by vesin; and a Verlet list around it."""
+"""Periodic neighbor lists: every image inside the cutoff, in any cell; and a Verlet list around them.
+
+Found by the search in the kernels' library where it is loaded, else by vesin, which is the reference.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,17 @@ def neighbor_list(
             periodic vectors that are not finite, too long or almost flat, or a cell so small that there are too many
             pairs.
     """
+    from mdpot.kernels.search import search  # here, for the kernels import this module
+
+    pbc = np.broadcast_to(np.asarray(pbc, dtype=bool), 3)
+    found = search(positions, cell, pbc, cutoff)
+    return vesin_neighbor_list(positions, cell, pbc, cutoff) if found is None else found
+
+
+def vesin_neighbor_list(
+    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same by vesin, or by the search in torch where vesin would not end; arguments and errors as there."""
     positions = np.ascontiguousarray(positions, dtype=np.float64)
     pbc = np.broadcast_to(np.asarray(pbc, dtype=bool), 3)
     _require_positions(positions)
@@ -173,7 +187,8 @@ class VerletList:
             raise MdpotError(f"skin must not be negative; got {skin} Å.")
         self.cutoff, self.skin = float(cutoff), float(skin)
         self.n_builds = 0
-        self._key: tuple[np.ndarray, ...] | None = None
+        self._key: tuple[bytes, bytes] | None = None  # species and periodicity at the last build
+        self._inverse: np.ndarray | None = None  # of the cell at the last build
         self._offsets: np.ndarray | None = None  # of the pairs in `_offsets_cell`
         self._offsets_cell = np.zeros((3, 3))
 
@@ -204,23 +219,22 @@ class VerletList:
         """
         if self._stale(numbers, positions, cell, pbc):
             self._edges, self._shifts = neighbor_list(positions, cell, pbc, self.cutoff + self.skin)
-            self._key = tuple(np.array(x) for x in (numbers, cell, pbc))
-            self._built_at = np.array(positions)
-            self._offsets = None  # only who does not choose by himself needs them
+            self._key = (np.asarray(numbers).tobytes(), np.asarray(pbc).tobytes())
+            self._built_at, self._built_in = np.array(positions), np.array(cell)
+            self._inverse = self._offsets = None  # made where they are needed
             self.n_builds += 1
         return self._edges[0], self._edges[1], self._shifts
 
     def _stale(self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> bool:
-        if self._key is None or self.skin == 0:
-            return True
-        old_numbers, old_cell, old_pbc = self._key
-        if not (np.array_equal(old_numbers, numbers) and np.array_equal(old_pbc, pbc)):
+        if self.skin == 0 or self._key != (np.asarray(numbers).tobytes(), np.asarray(pbc).tobytes()):
             return True
         start, left = self._built_at, self.skin
-        if not np.array_equal(old_cell, cell):
+        if not np.array_equal(self._built_in, cell):
             if not np.all(pbc):
                 return True
-            strain = np.linalg.inv(old_cell) @ cell
+            if self._inverse is None:
+                self._inverse = np.linalg.inv(self._built_in)
+            strain = self._inverse @ cell
             if not np.isfinite(strain).all():
                 return True
             # What was farther apart than cutoff + skin is still farther than the cutoff and what is left of the skin.

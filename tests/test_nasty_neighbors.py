@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from mdpot.errors import MdpotError
-from mdpot.neighbors import VerletList, neighbor_list
+from mdpot.neighbors import VerletList, neighbor_list, vesin_neighbor_list
 from mdpot.torch_neighbors import TorchNeighborList
 
 Edges = tuple[np.ndarray, np.ndarray]
@@ -51,6 +51,7 @@ def by_torchscript(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cut
 
 SEARCHES: dict[str, Search] = {
     "numpy": neighbor_list,
+    "vesin": vesin_neighbor_list,
     "verlet": by_verlet,
     "torch": by_torch,
     "torchscript": by_torchscript,

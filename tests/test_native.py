@@ -213,17 +213,23 @@ def test_what_has_no_kernels_is_torchs(tmp_path: Path, caplog: pytest.LogCapture
 
 
 @compiled
-def test_dynamics_is_that_of_torch(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("engine", "slow", "described"),
+    [("ase", "torch", "by fused kernels"), ("openmm", "python", "OpenMM on Reference, VerletIntegrator, mdpot native")],
+)
+def test_dynamics_is_that_of_torch(tmp_path: Path, engine: str, slow: str, described: str) -> None:
+    if engine == "openmm":
+        pytest.importorskip("openmm")
+    settings = {"engine": engine, "ensemble": "nve", "steps": 20, "every": 5, "dtype": "float64", "device": "cpu"}
     logs = {}
-    for backend in ("native", "torch"):
+    for backend in ("native", slow):
         out = tmp_path / backend
-        s = Settings("water:8", "water-rpbe-small", ensemble="nve", steps=20, every=5, dtype="float64", backend=backend)
-        summary = run_md(s, out)
+        summary = run_md(Settings("water:8", "water-rpbe-small", backend=backend, **settings), out)
         assert summary.stopped is None
-        assert ("by fused kernels" if backend == "native" else "by torch") in summary.engine
+        assert (described in summary.engine) == (backend == "native")
         logs[backend] = read_log(out / "log.csv")
     for column in ("potential_eV", "kinetic_eV"):
-        assert logs["native"][column] == pytest.approx(logs["torch"][column], abs=2e-6)
+        assert logs["native"][column] == pytest.approx(logs[slow][column], abs=2e-6)
 
 
 @compiled

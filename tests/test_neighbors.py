@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from ase.neighborlist import primitive_neighbor_list
 
 from mdpot.errors import MdpotError
-from mdpot.neighbors import VerletList, full_cell, neighbor_list
+from mdpot.neighbors import VerletList, full_cell, neighbor_list, vesin_neighbor_list
 from mdpot.training.data.catalog import SAMPLE
 from mdpot.training.data.readers.runner import read_runner
 
@@ -74,12 +75,13 @@ def as_set(edge_index: np.ndarray, shifts: np.ndarray) -> set[tuple]:
     return set(rows)
 
 
+@pytest.mark.parametrize("search", [neighbor_list, vesin_neighbor_list])
 @pytest.mark.parametrize("cutoff", [1.5, 3.4, 6.5])
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_equals_brute_force_and_ase(name: str, cutoff: float) -> None:
+def test_equals_brute_force_and_ase(name: str, cutoff: float, search: Callable) -> None:
     for seed in range(2):
         positions, cell, pbc = make(name, seed)
-        edge_index, shifts = neighbor_list(positions, cell, pbc, cutoff)
+        edge_index, shifts = search(positions, cell, pbc, cutoff)
         expected = brute_force(positions, cell, pbc, cutoff)
         assert as_set(edge_index, shifts) == expected
         assert by_ase(positions, cell, pbc, cutoff) == expected

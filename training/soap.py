@@ -11,6 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mdpot.kernels.soap import find_soap, fits, soap_refresh, soap_step
+
+Row = tuple[Tensor, Tensor, dict[str, Any]]
+"""A parameter, its gradient as matrices, and what is kept of it."""
+
 LARGEST = 1024
 """Sides of a matrix longer than this are not preconditioned."""
 
@@ -22,7 +27,7 @@ class SOAP(torch.optim.Optimizer):
 
         L ← β_s L + (1 - β_s) G Gᵀ,  R ← β_s R + (1 - β_s) Gᵀ G
         Q_L, Q_R: eigenvectors of L and R, refreshed every few steps by one power iteration and a QR
-        Adam's update N from M = Q_Lᵀ m Q_R and G' = Q_Lᵀ G Q_R, with m the moving average of G
+        Adam's update N from the moments of G' = Q_Lᵀ G Q_R; the first is turned along when the eigenbasis changes
         W ← W - lr Q_L N Q_Rᵀ
 
     Vectors are updated by Adam. The first step of a matrix only finds its eigenbasis.
@@ -35,6 +40,7 @@ class SOAP(torch.optim.Optimizer):
         refresh: steps between two refreshments of the eigenbasis.
         eps: added to the root of the second moment.
         weight_decay: decoupled, as in AdamW.
+        kernels: whether the fused kernels make the steps of what they take, where they are installed; else torch.
     """
 
     def __init__(
@@ -46,46 +52,93 @@ class SOAP(torch.optim.Optimizer):
         refresh: int = 10,
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        kernels: bool = True,
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "basis_beta": basis_beta, "refresh": refresh, "eps": eps}
+        self._kernels = kernels
         super().__init__(params, {**defaults, "weight_decay": weight_decay})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for kept in self.state.values():
+            if "first" in kept:  # of an interrupted training by an earlier version: outside of the eigenbasis
+                kept["mean"] = _rotate(kept.pop("first"), kept)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One step from the gradients that the parameters hold."""
+        library = find_soap() if self._kernels else None
         for group in self.param_groups:
+            due: dict[int, list[Row]] = {}  # by the number of the step
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, self.state[parameter], group)
+                if parameter.grad is not None and (row := self._ready(parameter, group)) is not None:
+                    due.setdefault(row[2]["step"], []).append(row)
+            for step, rows in due.items():
+                settings = _settings(group, step)
+                native = [row for row in rows if library is not None and fits(*row[:2])]
+                refreshes = step % group["refresh"] == 0
+                if library is not None and native:
+                    soap_step(library, native, settings)
+                    if refreshes:
+                        soap_refresh(library, native)
+                for row in rows if not native else [row for row in rows if not fits(*row[:2])]:
+                    _update(*row, **settings)
+                    if refreshes:
+                        _refresh_basis(row[2])
 
-    def _update(self, parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def _ready(self, parameter: Tensor, group: dict[str, Any]) -> Row | None:
+        """A parameter with its gradient, as matrices, and its state; None in the first step of a matrix, which only
+        finds its eigenbasis."""
+        state, gradient = self.state[parameter], parameter.grad
         matrices = parameter.ndim >= 2 and min(parameter.shape[-2:]) > 1
-        if matrices:
-            gradient = gradient.reshape(-1, *parameter.shape[-2:])
+        gradient = gradient.reshape(-1, *parameter.shape[-2:]) if matrices else gradient.reshape(-1)
         if not state:
             state["step"] = 0
-            state["first"], state["second"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
+            state["mean"], state["second"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
             if matrices:
                 _start_basis(state, gradient)
         state["step"] += 1
-        if matrices:
+        if matrices and state["step"] == 1:
             _average_outer_products(state, gradient, group["basis_beta"])
-            if state["step"] == 1:
-                _find_basis(state)
-                return
-        (beta1, beta2), t = group["betas"], state["step"]
-        state["first"].lerp_(gradient, 1 - beta1)
-        rotated, mean = (
-            _rotate(torch.stack([gradient, state["first"]]), state) if matrices else (gradient, state["first"])
-        )
-        state["second"].mul_(beta2).addcmul_(rotated, rotated, value=1 - beta2)
-        root = state["second"].sqrt().mul_((1 - beta2**t) ** -0.5).add_(group["eps"])
-        update = _rotate_back(mean / root, state)
-        if group["weight_decay"]:
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(update.view_as(parameter), alpha=-group["lr"] / (1 - beta1**t))
-        if matrices and t % group["refresh"] == 0:
-            _refresh_basis(state)
+            _find_basis(state)
+            return None
+        return parameter, gradient, state
+
+
+def _settings(group: dict[str, Any], step: int) -> dict[str, float]:
+    """The numbers of a step, as `mdpot_soap_settings` names them."""
+    beta1, beta2 = group["betas"]
+    return {
+        "rate": group["lr"] / (1 - beta1**step),
+        "keep": 1 - group["lr"] * group["weight_decay"],
+        "beta1": beta1,
+        "beta2": beta2,
+        "basis_beta": group["basis_beta"],
+        "root_scale": (1 - beta2**step) ** -0.5,
+        "eps": group["eps"],
+    }
+
+
+def _update(
+    parameter: Tensor,
+    gradient: Tensor,
+    state: dict[str, Any],
+    *,
+    rate: float,
+    keep: float,
+    beta1: float,
+    beta2: float,
+    basis_beta: float,
+    root_scale: float,
+    eps: float,
+) -> None:
+    """One step in torch: the reference of `mdpot.kernels.soap`."""
+    _average_outer_products(state, gradient, basis_beta)
+    rotated = _rotate(gradient, state)
+    state["mean"].lerp_(rotated, 1 - beta1)
+    state["second"].mul_(beta2).addcmul_(rotated, rotated, value=1 - beta2)
+    update = _rotate_back(state["mean"] / state["second"].sqrt().mul_(root_scale).add_(eps), state)
+    parameter.mul_(keep).add_(update.view_as(parameter), alpha=-rate)
 
 
 def _start_basis(state: dict[str, Any], gradient: Tensor) -> None:
@@ -105,11 +158,13 @@ def _average_outer_products(state: dict[str, Any], gradient: Tensor, beta: float
 def _find_basis(state: dict[str, Any]) -> None:
     for side in ("left", "right"):
         if side in state:
-            state[f"{side}_basis"] = torch.linalg.eigh(state[side].double())[1].to(state[side].dtype)
+            state[f"{side}_basis"] = torch.linalg.eigh(state[side].double())[1].to(state[side].dtype).contiguous()
 
 
 def _refresh_basis(state: dict[str, Any]) -> None:
-    """One power iteration; the second moment follows where eigenvalues change their order."""
+    """One power iteration; the first moment is turned into the new basis, and the second follows where eigenvalues
+    change their order."""
+    mean = _rotate_back(state["mean"], state)
     for side, axis in (("left", 1), ("right", 2)):
         if side not in state:
             continue
@@ -119,7 +174,8 @@ def _refresh_basis(state: dict[str, Any]) -> None:
         basis = basis.gather(2, order.unsqueeze(1).expand_as(basis))
         second = state["second"]
         state["second"] = second.gather(axis, order.unsqueeze(3 - axis).expand_as(second))
-        state[f"{side}_basis"] = torch.linalg.qr(average @ basis)[0]
+        state[f"{side}_basis"] = torch.linalg.qr(average @ basis)[0].contiguous()
+    state["mean"] = _rotate(mean, state)
 
 
 def _rotate(values: Tensor, state: dict[str, Any]) -> Tensor:

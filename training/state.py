@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.optim.swa_utils import AveragedModel
 
 from mdpot.errors import MdpotError
 from mdpot.files import sealed, sealed_content, write_bytes, write_text
+from mdpot.training.average import MovingAverage
 from mdpot.training.process import ALONE, Process
 
 LAST, BEST, LOG = "last.pt", "best.pt", "metrics.jsonl"
@@ -53,7 +53,7 @@ class State:
 
     folder: Path
     potential: torch.nn.Module
-    average: AveragedModel | None
+    average: MovingAverage | None
     optimizer: torch.optim.Optimizer
     run: dict[str, Any]
     process: Process = ALONE

@@ -11,11 +11,11 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch.optim.swa_utils import AveragedModel
 
 from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError
 from mdpot.stopping import Stopped, StopSignal
+from mdpot.training.average import MovingAverage
 from mdpot.training.data.store import Store, batches
 from mdpot.training.engine import Engine, choose_engine, dtype_of, small_operations
 from mdpot.training.metrics import LOGGED
@@ -89,7 +89,7 @@ def fit(
         MdpotError: a saved state that is damaged.
     """
     optimizer = OPTIMIZERS[stage.optimizer](_parameters(potential, rates), lr=stage.lr, weight_decay=stage.weight_decay)
-    average = _moving_average(potential, stage.ema_decay)
+    average = None if stage.ema_decay is None else MovingAverage(potential, stage.ema_decay)
     run = {"seed": seed, "frames": train.fingerprint(), **stage.model_dump(mode="json")}
     state = State(folder, potential, average, optimizer, run, process)
     progress = state.resume()
@@ -261,19 +261,6 @@ def _plan_epoch(store: Store, stage: Stage, seed: int, epoch: int) -> list[torch
     """The batches of an epoch, as frame indices; the same for the same (seed, epoch)."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     return batches(store, stage.batch_atoms, stage.batch_frames, generator)
-
-
-def _moving_average(potential: torch.nn.Module, decay: float | None) -> AveragedModel | None:
-    """An exponential moving average of the weights whose decay grows to `decay`, so that it forgets the start."""
-    if decay is None:
-        return None
-
-    def update(averages: Any, weights: Any, n: torch.Tensor | int) -> None:
-        done = float(n)
-        forget = 1.0 - min(decay, (1.0 + done) / (10.0 + done))
-        torch._foreach_lerp_(averages, weights, forget)  # type: ignore[reportPrivateImportUsage]
-
-    return AveragedModel(potential, multi_avg_fn=update)
 
 
 def _log_line(

@@ -13,7 +13,7 @@ from mdpot.errors import MdpotError, unknown
 from mdpot.kernels.build import FOLDER, NotBuilt, compile_library, file_name, instruction_sets, machine
 from mdpot.kernels.errors import NoKernel
 
-ABI = 2
+ABI = 3
 VARIABLE = "MDPOT_KERNELS"
 """Environment variable that forces an instruction set, or with "off" has torch do all the work."""
 REMEDY = "Install a C++ compiler and run: python -m mdpot.kernels"
@@ -29,6 +29,22 @@ class Tide(ctypes.Structure):
         *((name, c_void_p) for name in ("messages", "products", "weights")),
         ("n_weights", c_int64),
     ]
+
+
+class SoapWeights(ctypes.Structure):
+    """`mdpot_soap_weights` of mdpot_kernels.h."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("n", "rows", "columns")),
+        *((name, c_void_p) for name in ("gradient", "weights", "mean", "second")),
+        *((name, c_void_p) for name in ("left", "right", "left_basis", "right_basis")),
+    ]
+
+
+class SoapSettings(ctypes.Structure):
+    """`mdpot_soap_settings` of mdpot_kernels.h."""
+
+    _fields_ = [(name, c_double) for name in ("rate", "keep", "beta1", "beta2", "basis_beta", "root_scale", "eps")]
 
 
 def load(path: Path | str) -> ctypes.CDLL:
@@ -60,6 +76,23 @@ def load(path: Path | str) -> ctypes.CDLL:
     library.mdpot_kernel_update.argtypes = [c_void_p, c_void_p]
     library.mdpot_kernel_gradient.restype = c_int32
     library.mdpot_kernel_gradient.argtypes = [*structures, *[c_void_p] * 4]
+    library.mdpot_soap_step.restype = c_int32
+    library.mdpot_soap_step.argtypes = [c_int64, POINTER(SoapWeights), POINTER(SoapSettings), c_int32]
+    library.mdpot_soap_refresh.restype = c_int32
+    library.mdpot_soap_refresh.argtypes = [c_int64, POINTER(SoapWeights), c_int32]
+    library.mdpot_pairs_find.restype = c_int32
+    library.mdpot_pairs_find.argtypes = [
+        c_int64,
+        *[c_void_p] * 3,
+        c_double,
+        c_int32,
+        POINTER(c_void_p),
+        POINTER(c_int64),
+    ]
+    library.mdpot_pairs_write.restype = c_int32
+    library.mdpot_pairs_write.argtypes = [c_void_p] * 4
+    library.mdpot_pairs_destroy.restype = None
+    library.mdpot_pairs_destroy.argtypes = [c_void_p]
     library.mdpot_kernels_error.restype = c_char_p
     library.mdpot_kernels_instructions.restype = c_char_p
     library.mdpot_kernels_runs.restype = c_int32

@@ -31,33 +31,55 @@ class RestingLangevin(LangevinBAOAB):
     """
 
     def step(self) -> None:
-        if self.externalstress is None and not self.atoms.constraints:
-            self._step_in_fixed_cell()
-        else:
-            super().step()
-            self.atoms.set_velocities(rest(self.atoms.get_velocities(), self.masses[:, 0]))
-
-    def _step_in_fixed_cell(self) -> None:
         """ASE's own step, in which momenta and velocities are turned into each other ten times, in a tenth of the time.
 
         The kernels need half a millisecond for a small box: what surrounds them counts.
         """
         atoms, half, masses = self.atoms, 0.5 * self.dt, self.masses
+        if atoms.constraints or not self.hydrostatic:
+            super().step()
+            atoms.set_velocities(rest(atoms.get_velocities(), masses[:, 0]))
+            return
         velocities = atoms.arrays["momenta"] / masses
+        drag = self.gamma
+        if self.externalstress is not None:
+            self._barostat_BAOAB_B()
+            self._scale_cell(half)
+            self.gamma_mod = self._barostat_BAOAB_OU_gamma_mod()
+            drag += self.gamma_mod
         velocities += half * self.accel
         atoms.positions += half * velocities
-        velocities *= np.exp(-self.gamma * self.dt)
+        velocities *= np.exp(-drag * self.dt)
         velocities += self.BAOAB_prefactor * (self.rng.normal(size=velocities.shape) / np.sqrt(masses))
         atoms.positions += half * velocities
+        if self.externalstress is not None:
+            self._barostat_BAOAB_OU()
+            self._scale_cell(half)
         self._update_accel()
+        if self.externalstress is not None:
+            self._update_force_on_volume(velocities)
+            self._barostat_BAOAB_B()
         velocities += half * self.accel
         atoms.arrays["momenta"][:] = masses * rest(velocities, masses[:, 0])
+
+    def _scale_cell(self, time: float) -> None:
+        """Cell and positions after a time in which the barostat keeps its momentum (`_barostat_BAOAB_A`)."""
+        scale = np.exp(time * self.p_eps / self.barostat_mass)
+        self.atoms.cell.array[:] *= scale
+        self.atoms.positions *= scale
+
+    def _update_force_on_volume(self, velocities: np.ndarray) -> None:
+        """The force on the logarithm of the cell's length, Quigley and Probert's eq. 6 (`_update_force_eps`)."""
+        twice_kinetic = float((self.masses * velocities * velocities).sum())
+        external: Any = self.externalstress
+        excess = 3.0 * external - float(self.stress[:3].sum())
+        self.force_eps = self.atoms.get_volume() * excess + (1.0 + 3.0 / self.Ndof) * twice_kinetic
 
     def _update_accel(self) -> None:
         if self.externalstress is not None:
             # Stress first: a calculator that gives the forces with it is then called once a step.
-            self.atoms.get_stress()
-        super()._update_accel()
+            self.stress = self.atoms.get_stress()
+        self.accel = self.atoms.get_forces() / self.masses
 
 
 class AseEngine:

@@ -88,6 +88,10 @@ def make_openmm(atoms: Atoms, settings: Settings, seed: int, forces: Forces) -> 
         # The potential has threads of its own. To wake OpenMM's for what is left costs more than they save, and its
         # random numbers would depend on how many there are.
         properties["Threads"] = "1"
+        if any(force.getName() == NATIVE for force in system.getForces()):
+            # The CPU platform wakes a thread several times a step even so: for a small box 0.1 ms that this one saves,
+            # and what it does by itself is nothing beside the kernels, for a large box, too.
+            platform, properties = "Reference", {}
     elif isinstance(forces, BaseCalculator):
         raise MdpotError("engine openmm takes a function that makes a system of a topology, not an ASE calculator.")
     else:
@@ -109,6 +113,9 @@ def openmm_platform(device: str | None) -> tuple[str | None, dict[str, str]]:
     if kind == "cuda":
         return "CUDA", {"DeviceIndex": index} if index else {}
     raise MdpotError(f"engine openmm runs on device cpu or cuda; got {device!r}.")
+
+
+NATIVE = "mdpot native"  # name of the force that is computed by the kernels
 
 
 ENGINES: dict[str, Callable[[Atoms, Settings, int, Forces], Engine]] = {

@@ -10,6 +10,7 @@ import pytest
 from ase import Atoms, units
 from ase.build import bulk, molecule
 from ase.calculators.lj import LennardJones
+from ase.md.langevinbaoab import LangevinBAOAB
 
 from mdpot.errors import MdpotError
 from mdpot.simulate import Dynamics, water_box
@@ -20,6 +21,7 @@ from mdpot.simulate.engine import (
     kinetic_energy,
     maxwell_boltzmann,
     repartition,
+    rest,
 )
 from mdpot.simulate.engine_ase import AseEngine
 from mdpot.units import BAR, BOLTZMANN
@@ -189,6 +191,27 @@ def test_npt_from_a_snapshot_before_the_first_step() -> None:
         engine.step(10)
         ends.append(np.vstack([engine.state().cell, engine.state().positions]))
     np.testing.assert_allclose(ends[1], ends[0], atol=1e-10)
+
+
+@pytest.mark.parametrize("ensemble", ["nvt", "npt"])
+def test_a_langevin_step_is_ases(ensemble: str) -> None:
+    ends = []
+    for ours in (True, False):
+        atoms = bulk("Ar", "fcc", a=5.2, cubic=True).repeat(2)
+        dynamics = Dynamics(ensemble, 20.0, pressure=2000.0, friction=5.0, pdamp=100.0, seed=2)
+        engine = AseEngine(atoms, LennardJones(sigma=3.4, epsilon=0.01, rc=7.0), dynamics)
+        start(engine, 60.0)
+        engine.step(1)
+        moved = engine._atoms
+        for _ in range(30):
+            if ours:
+                engine.step(1)
+            else:
+                LangevinBAOAB.step(engine._integrator)
+                moved.set_velocities(rest(moved.get_velocities(), moved.get_masses()))
+        ends.append(np.vstack([moved.cell.array, moved.positions, moved.get_velocities()]))
+    assert ensemble == "nvt" or abs(ends[0][0, 0] - 10.4) > 0.05
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-11, atol=1e-12)
 
 
 def test_npt_asks_once_a_step(constant: Make) -> None:

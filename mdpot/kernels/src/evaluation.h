@@ -71,9 +71,10 @@ template <class T, int ORDER> class Evaluation : public Engine {
     const int last = int(model_.layers.size()) - 1;
 
     sweep(s, [&](Sweep<T>& w, size_t from, size_t to) {
-      w.most = find_neighbors(s, translations, model_, *state_, from * BLOCK, std::min<size_t>(to * BLOCK, s.n_atoms));
+      w.most = find_candidates(s, *state_, from * BLOCK, std::min<size_t>(to * BLOCK, s.n_atoms));
       w.scratch.grow(model_, w.most);
       for (size_t block = from; block < to; block++) {
+        select_neighbors(s, translations, model_, *state_, block * BLOCK, block * BLOCK + w.atoms(block));
         embed(w, block);
         if (last > 0) forward(w, 0, block);
       }

@@ -63,7 +63,8 @@ template <class T, int ORDER> class GradientPass : public GradientEngine<T> {
  private:
   void find_edges(DualSweep<T>& w, const std::vector<Translations>& translations, size_t from, size_t to) {
     const Structure& s = w.structure;
-    w.scratch.grow(w.model, find_neighbors(s, translations, w.model, state_.edges, from, to));
+    w.scratch.grow(w.model, find_candidates(s, state_.edges, from, to));
+    select_neighbors(s, translations, w.model, state_.edges, from, to);
     for (size_t i = from; i < to; i++)
       set_directions(state_.edges.neighbors(i), i, w.cotangents.moved,
                      w.cotangents.strain ? w.cotangents.strain + 9 * s.of(i) : nullptr);

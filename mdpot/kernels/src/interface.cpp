@@ -8,6 +8,8 @@
 #include <string>
 
 #include "pool.h"
+#include "search.h"
+#include "soap.h"
 
 #ifndef MDPOT_INSTRUCTIONS
 #define MDPOT_INSTRUCTIONS "baseline"
@@ -47,9 +49,28 @@ struct mdpot_kernel {
   std::atomic<int32_t> threads{1};
 };
 
+struct mdpot_pairs {
+  mdpot::Pairs found;
+};
+
 namespace {
 
-// Calls of one kernel one after the other, and what is thrown as a status.
+// What is thrown as a status.
+template <class F> mdpot_status status_of(F&& f) {
+  try {
+    return f();
+  } catch (const std::bad_alloc&) {
+    return MDPOT_OUT_OF_MEMORY;
+  } catch (const std::length_error&) {
+    return MDPOT_OUT_OF_MEMORY;
+  } catch (const std::invalid_argument&) {
+    return MDPOT_BAD_ARGUMENT;
+  } catch (...) {
+    return MDPOT_FAILED;
+  }
+}
+
+// Calls of one kernel one after the other.
 template <class F> int32_t take_turn(mdpot_kernel* kernel, F&& f) {
   std::mutex* turn;
   {
@@ -62,20 +83,19 @@ template <class F> int32_t take_turn(mdpot_kernel* kernel, F&& f) {
     turn = kernel->turn;
   }
   std::lock_guard<std::mutex> hold(*turn);
-  mdpot_status status = MDPOT_FAILED;
-  try {
+  const mdpot_status status = status_of([&] {
     if (kernel->forked || kernel->failed) kernel->engine->forget(kernel->forked);
     kernel->forked = kernel->failed = false;
     kernel->engine->set_threads(kernel->threads);
-    status = f(*kernel->engine);
-  } catch (const std::bad_alloc&) {
-    status = MDPOT_OUT_OF_MEMORY;
-  } catch (const std::invalid_argument&) {
-    status = MDPOT_BAD_ARGUMENT;
-  } catch (...) {
-  }
+    return f(*kernel->engine);
+  });
   // After a failure sums may be left that the next evaluation takes for zero.
   kernel->failed = status != MDPOT_OK;
+  return status == MDPOT_OK ? MDPOT_OK : fail(status, text_of(status));
+}
+
+int32_t soap_status(mdpot_status status) {
+  if (status == MDPOT_BAD_ARGUMENT) return fail(status, "weights of sizes that do not fit, or without what they need.");
   return status == MDPOT_OK ? MDPOT_OK : fail(status, text_of(status));
 }
 
@@ -142,6 +162,33 @@ int32_t mdpot_kernel_gradient(mdpot_kernel* kernel, int64_t n_atoms, const int32
         {by_energies, moved, strain}, gradient);
   });
 }
+
+int32_t mdpot_soap_step(int64_t count, const mdpot_soap_weights* weights, const mdpot_soap_settings* settings,
+                        int32_t threads) {
+  return soap_status(mdpot::soap_step(count, weights, *settings, threads));
+}
+
+int32_t mdpot_soap_refresh(int64_t count, const mdpot_soap_weights* weights, int32_t threads) {
+  return soap_status(mdpot::soap_refresh(count, weights, threads));
+}
+
+int32_t mdpot_pairs_find(int64_t n_atoms, const double* positions, const double* cell, const uint8_t* periodic,
+                         double cutoff, int32_t threads, mdpot_pairs** pairs, int64_t* n_pairs) {
+  return status_of([&] {
+    *pairs = new mdpot_pairs{{n_atoms, positions, cell, periodic, cutoff, threads}};
+    *n_pairs = (*pairs)->found.count();
+    return MDPOT_OK;
+  });
+}
+
+int32_t mdpot_pairs_write(const mdpot_pairs* pairs, int64_t* first, int64_t* second, int32_t* shifts) {
+  return status_of([&] {
+    pairs->found.write(first, second, shifts);
+    return MDPOT_OK;
+  });
+}
+
+void mdpot_pairs_destroy(mdpot_pairs* pairs) { delete pairs; }
 
 const char* mdpot_kernels_error(void) { return error().c_str(); }
 

@@ -18,9 +18,10 @@ template <class T> struct Sweep {
   bool folds() const { return model.start.folds && !structure.marks; }
   size_t features() const { return size_t(BLOCK) * model.sizes.width; }
   T* h(size_t block) { return &state.h[block * features()]; }
-  T* dh(size_t block) { return &state.dh[block * features()]; }
   T* x(size_t block) { return &state.x[block * features() * (model.sizes.components - 1)]; }
-  T* dx(size_t block) { return &state.dx[block * features() * (model.sizes.components - 1)]; }
+  // The derivatives take the places of what they are by.
+  T* dh(size_t block) { return h(block); }
+  T* dx(size_t block) { return x(block); }
   int atoms(size_t block) const { return int(std::min<size_t>(BLOCK, structure.n_atoms - block * BLOCK)); }
   Saved<T> kept() { return {scratch.y.data(), scratch.inverse.data(), scratch.hidden.data(), scratch.gates.data()}; }
   const T* sent(int layer) { return layer ? state.sent[layer].data() : nullptr; }

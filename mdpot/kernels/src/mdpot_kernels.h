@@ -20,7 +20,7 @@ extern "C" {
 #endif
 
 /* Raised whenever anything below changes its meaning; a caller refuses a library of another one. */
-#define MDPOT_KERNELS_ABI 2
+#define MDPOT_KERNELS_ABI 3
 
 enum mdpot_status {
   MDPOT_OK = 0,
@@ -104,6 +104,55 @@ MDPOT_EXPORT int32_t mdpot_kernel_gradient(mdpot_kernel *kernel, int64_t n_atoms
                                            const int64_t *first, const int64_t *second, const int32_t *shifts,
                                            const double *by_energies, const double *moved, const double *strain,
                                            double *gradient);
+
+/* Weights of a network and what SOAP keeps of them; see mdpot.training.soap. */
+typedef struct {
+  int64_t n, rows, columns;       /* a stack of n matrices; where `rows` is 0, `columns` numbers that are no matrix */
+  const float *gradient;          /* this and the next three: [n][rows][columns] */
+  float *weights;
+  float *mean, *second;           /* Adam's moments, in the eigenbasis */
+  float *left, *right;            /* averages of G Gᵀ [n][rows][rows], and of Gᵀ G [n][columns][columns]; NULL: none */
+  float *left_basis, *right_basis; /* their eigenvectors, in columns */
+} mdpot_soap_weights;
+
+typedef struct {
+  double rate;                    /* learning rate over the first moment's 1 - beta1^t */
+  double keep;                    /* what weight decay leaves of the weights */
+  double beta1, beta2, basis_beta;
+  double root_scale;              /* (1 - beta2^t)^-1/2 */
+  double eps;
+} mdpot_soap_settings;
+
+/* One step of all of them. The result is the same to the bit for any number of threads. */
+MDPOT_EXPORT int32_t mdpot_soap_step(int64_t count, const mdpot_soap_weights *weights,
+                                     const mdpot_soap_settings *settings, int32_t threads);
+
+/* New eigenvectors of the averages by one power iteration and a QR, in the order of falling eigenvalues. The first
+ * moment is turned along, the second follows the order. The gradient is not read. The same to the bit, too. */
+MDPOT_EXPORT int32_t mdpot_soap_refresh(int64_t count, const mdpot_soap_weights *weights, int32_t threads);
+
+/* Pairs of atoms closer than a cutoff. */
+typedef struct mdpot_pairs mdpot_pairs;
+
+/* Searches them: both directions, each periodic image on its own, an atom's own images included.
+ *
+ *   positions  [n_atoms][3], Å, wrapped or not
+ *   cell       [3][3], Å, rows are lattice vectors; those of aperiodic directions are ignored
+ *   periodic   [3], which directions repeat
+ *   cutoff     Å
+ *   threads    at most; what is found does not depend on it
+ *   pairs      what is found, for the calls below
+ *   n_pairs    their number
+ *
+ * MDPOT_BAD_ARGUMENT says that another search has to do it, or that none can: no atoms, positions or lattice vectors
+ * that are not finite, beyond 1e9 Å or almost in one plane, atoms more than 2^29 cells away, a cell so small that there
+ * are millions of candidates for an atom, or a volume that is next to empty. */
+MDPOT_EXPORT int32_t mdpot_pairs_find(int64_t n_atoms, const double *positions, const double *cell,
+                                      const uint8_t *periodic, double cutoff, int32_t threads, mdpot_pairs **pairs,
+                                      int64_t *n_pairs);
+/* Writes them as mdpot_kernel_evaluate takes candidates, in the order of first, second and shift. */
+MDPOT_EXPORT int32_t mdpot_pairs_write(const mdpot_pairs *pairs, int64_t *first, int64_t *second, int32_t *shifts);
+MDPOT_EXPORT void mdpot_pairs_destroy(mdpot_pairs *pairs);
 
 /* What went wrong in this thread's last call that failed: one line. */
 MDPOT_EXPORT const char *mdpot_kernels_error(void);

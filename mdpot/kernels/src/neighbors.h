@@ -114,14 +114,12 @@ bool select_neighbors(const Structure& s, const Translations& translations, cons
   return good;
 }
 
-// The neighbors of the atoms [from, to). Returns as `find_candidates`.
+// The neighbors of the atoms [from, to), whose candidates were found.
 template <class T>
-size_t find_neighbors(const Structure& s, const std::vector<Translations>& translations, const Model<T>& model,
+void select_neighbors(const Structure& s, const std::vector<Translations>& translations, const Model<T>& model,
                       State<T>& state, size_t from, size_t to) {
-  const size_t most = find_candidates(s, state, from, to);
   for (size_t i = from; i < to; i++)
     if (!select_neighbors(s, translations[s.of(i)], model, state, i)) throw std::invalid_argument("candidates");
-  return most;
 }
 
 // R_bl(d) into radial [(order + 1) n_radial][n] and Y_lm(u) into angular [components][n]; where slope is not null, the

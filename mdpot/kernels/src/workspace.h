@@ -50,7 +50,8 @@ template <class T> struct State {
   Array<T> geometry[8];  // x, y, z, distance, the three of the derivative and kind, [slots]
   std::vector<Array<T>> y, inverse, hidden, gates;  // [layer but the last]
   std::vector<Array<T>> sent;                       // [layer], empty for the first
-  Array<T> h, x, dh, dx;                            // by blocks: [width] and [components - 1][BLOCK][width]
+  // By blocks, [width] and [components - 1][BLOCK][width]; from the last layer on, the derivatives by them.
+  Array<T> h, x;
   // [part]; of what is sent two in turns, as one sweep reads the later layer's and writes the earlier's.
   std::vector<Scattered<T>> dsent[2];
   std::vector<Scattered<double>> dposition;
@@ -86,9 +87,7 @@ template <class T> struct State {
       gates[l].grow(rows * model.layers[l].outputs * W);
     }
     h.grow(rows * W);
-    dh.grow(rows * W);
-    if (layers > 1)
-      for (auto* array : {&x, &dx}) array->grow(rows * (z.components - 1) * W);
+    if (layers > 1) x.grow(rows * (z.components - 1) * W);
     int columns = 0;
     for (size_t l = 1; l < layers; l++) columns = std::max(columns, model.layers[l].columns);
     for (size_t k = 0; k < 2; k++) {
