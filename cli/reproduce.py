@@ -96,6 +96,14 @@ def _frames(ctx: click.Context, parameter: click.Parameter, value: str | None) -
 @click.option(
     "--device", metavar="NAME", help="Where to compute, e.g. cpu or cuda:0. Default: a GPU where there is one."
 )
+@click.option(
+    "--earlier",
+    type=PATH,
+    multiple=True,
+    metavar="FILE",
+    help="JSON of an earlier page: finished runs in it with the same settings are taken over, not run again. May be "
+    "given again.",
+)
 @click.option("--tables-only", is_flag=True, help="Run nothing; write tables and figures of what there is.")
 def reproduce(
     experiment: tuple[str, ...],
@@ -112,6 +120,7 @@ def reproduce(
     jobs: int | None,
     threads: int | None,
     device: str | None,
+    earlier: tuple[Path, ...],
     tables_only: bool,
 ) -> None:
     """Run an experiment, and set its numbers beside the paper's.
@@ -143,6 +152,7 @@ def reproduce(
             out=folder,
             work=work,
             tables_only=tables_only,
+            earlier=earlier,
             command=shlex.join(["mdpot", *sys.argv[1:]]),
             listener=listener,
         )

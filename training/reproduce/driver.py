@@ -15,6 +15,7 @@ from mdpot.training.reproduce.grid import Launch, Run, Work, check, only_one, ru
 from mdpot.training.reproduce.numbers import numbers, to_json
 from mdpot.training.reproduce.pages import page
 from mdpot.training.reproduce.plan import find_experiment, plan
+from mdpot.training.reproduce.recorded import Recorded, read_recorded
 from mdpot.training.reproduce.results import collect
 from mdpot.training.reproduce.worker import launch as launch_worker
 
@@ -30,6 +31,7 @@ def reproduce(
     out: Path,
     work: Work | None = None,
     tables_only: bool = False,
+    earlier: Sequence[Path] = (),
     command: str = "",
     listener: Listener = SILENT,
     launch: Launch = launch_worker,
@@ -45,6 +47,7 @@ def reproduce(
         out: folder; receives for each experiment NAME.md, NAME.png and NAME.json, and the runs in `runs/`.
         work: how the runs are done; None does them one by one with one thread.
         tables_only: run nothing; write what there is.
+        earlier: JSON files of earlier pages; finished runs in them that are asked again are taken over, not repeated.
         command: the command line, for the pages.
         listener: hears of the progress.
         launch: starts a run; tests give their own.
@@ -61,8 +64,13 @@ def reproduce(
     datasets = {cell.dataset for cells in plans.values() for cell in cells}
     if work.data is not None and len(datasets) > 1:
         raise MdpotError(f"--data is for one recipe; {len(datasets)} are asked for. Name one by --datasets.")
-    trainings = with_parents(run for cells in plans.values() for cell in cells for run in cell.runs)
-    timings = [run for cells in plans.values() for cell in cells for run in cell.timings]
+    everything = [cell for cells in plans.values() for cell in cells]
+    recorded = read_recorded(earlier, everything, selection)
+    if earlier:
+        listener.note(f"{len(recorded.outcomes)} runs are taken over from earlier pages")
+    # Only what is missing brings the pretraining along that it begins from.
+    trainings = with_parents(run for cell in everything for run in cell.runs if run.folder not in recorded.outcomes)
+    timings = [run for cell in everything for run in cell.timings]
     for run in trainings:
         check(run, out)
     if not tables_only:
@@ -71,16 +79,17 @@ def reproduce(
             # Alone on the machine, or the times would be those of a crowd.
             able = [run for run in timings if run.parent and state_of(run.parent, out).status == "finished"]
             run_grid(able, out, replace(work, jobs=1), listener, launch)
-    elif not (out / "runs").is_dir():
+    elif not (out / "runs").is_dir() and not recorded.outcomes:
         raise MdpotError(f"{str(out)!r} holds no runs. Leave --tables-only away to start them, or give their --out.")
     for name, cells in plans.items():
-        _write(name, selection, cells, out, command)
+        _write(name, selection, cells, out, command, recorded)
         listener.note(f"{name}: {out / name}.md")
     return [run for run in trainings if state_of(run, out).status not in ("finished", "diverged")]
 
 
-def _write(name: str, selection: Selection, cells: Sequence[Cell], out: Path, command: str) -> None:
-    experiment, results = find_experiment(name), collect(cells, out)
+def _write(name: str, selection: Selection, cells: Sequence[Cell], out: Path, command: str, recorded: Recorded) -> None:
+    experiment, results = find_experiment(name), collect(cells, out, recorded.outcomes)
+    told = experiment, selection, results, command, recorded.processes
     draw(out / f"{name}.png", experiment, results)
-    write_text(out / f"{name}.md", page(experiment, selection, results, out, command))
-    write_text(out / f"{name}.json", to_json(numbers(experiment, selection, results, out, command)) + "\n")
+    write_text(out / f"{name}.md", page(*told))
+    write_text(out / f"{name}.json", to_json(numbers(*told)) + "\n")

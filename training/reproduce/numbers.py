@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from mdpot.training.config import Stage
 from mdpot.training.folder import versions
 from mdpot.training.reproduce.comparisons import n_labeled, seconds_per_epoch
-from mdpot.training.reproduce.experiments import Experiment, Selection
+from mdpot.training.reproduce.experiments import Cell, Experiment, Selection
 from mdpot.training.reproduce.results import Outcome, Result, facts_of_data
 from mdpot.training.reproduce.worker import commit
 
@@ -24,10 +23,15 @@ KEPT = (
     *("property_mae", "property_rmse", "baseline_property_mae"),
 )
 """The errors that are kept."""
+PLACES = ("threads", "device", "commit", "torch")
 
 
 def numbers(
-    experiment: Experiment, selection: Selection, results: Sequence[Result], out: Path, command: str
+    experiment: Experiment,
+    selection: Selection,
+    results: Sequence[Result],
+    command: str,
+    earlier: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """What the page of an experiment shows, and the errors of each seed behind it.
 
@@ -37,8 +41,8 @@ def numbers(
         experiment: which.
         selection: what of it was asked for.
         results: its cells, finished or not.
-        out: folder of the runs.
         command: the command line that asked for it.
+        earlier: the processes of earlier pages that gave some of the runs.
     """
     return {
         "experiment": experiment.name,
@@ -51,24 +55,42 @@ def numbers(
             **{"force": "meV/Å", "energy_rmse": "meV/atom", "energy_*_structure": "meV", "seconds": "s"},
             "property": "that of the data",
         },
-        "data": facts_of_data(results, out),
-        "processes": _rounded(processes(results)),
+        "data": facts_of_data(results),
+        "processes": _rounded(processes(results, earlier)),
         "cells": _rounded([_cell(experiment, result) for result in results]),
     }
 
 
-def processes(results: Sequence[Result]) -> dict[str, Any]:
-    """How many runs are behind some cells, those they begin from among them, what they took, and where; {} for none."""
+def processes(results: Sequence[Result], earlier: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """How many runs are behind some cells, those they begin from among them, what they took, and where; {} for none.
+
+    Args:
+        results: the cells.
+        earlier: what this function found for earlier pages that gave some of the runs; all of it is added.
+    """
     states = {o.run.folder: o.state for r in results for o in r.outcomes}
     states |= {o.run.parent.folder: o.before for r in results for o in r.outcomes if o.run.parent and o.before}
     facts = [state.facts for state in states.values() if "threads" in state.facts]
-    if not facts:
+    found = [*(_process(f) for f in facts), *(each for each in earlier if each)]
+    if not found:
         return {}
     return {
-        "runs": len(facts),
-        "hours": sum(f["seconds"] for f in facts) / 3600,
-        **{key: sorted({str(f[key] or "default") for f in facts}) for key in ("threads", "device", "commit")},
-        "torch": sorted({f["versions"]["torch"] for f in facts}),
+        **{key: sum(each[key] for each in found) for key in ("runs", "hours")},
+        **{key: sorted({text for each in found for text in each[key]}) for key in PLACES},
+    }
+
+
+def settings_of(cell: Cell) -> dict[str, Any]:
+    """What the JSON of a page tells of how the runs of a cell were made; with their folder, what a run is known by."""
+    return {
+        "data": cell.dataset,
+        "model": cell.model,
+        "labeled_frames": cell.frames,
+        "max_frames": cell.recipe.data.max_frames,
+        "cutoff": cell.recipe.model.cutoff,
+        "hyperparameters": cell.recipe.model.hyperparameters,
+        "pretraining": cell.pretraining and stage_text(cell.pretraining),
+        "finetuning": stage_text(cell.recipe.finetune),
     }
 
 
@@ -96,23 +118,23 @@ def _cell(experiment: Experiment, result: Result) -> dict[str, Any]:
     cell, known = result.cell, experiment.paper.published(result)
     times = {stage: seconds_per_epoch(result, stage) for stage in ("pretrain", "finetune")}
     return {
-        "data": cell.dataset,
-        "model": cell.model,
+        **settings_of(cell),
         "training": cell.arm.title,
         "kind": cell.arm.kind,
         **({"variant": cell.variant.title} if cell.variant.title else {}),
-        "labeled_frames": cell.frames,
         "frames_trained_on": n_labeled(result),
-        "cutoff": cell.recipe.model.cutoff,
-        "hyperparameters": cell.recipe.model.hyperparameters,
-        "pretraining": cell.pretraining and stage_text(cell.pretraining),
-        "finetuning": stage_text(cell.recipe.finetune),
         "paper": known and asdict(known),
         "test": {key: asdict(found) for key in KEPT if (found := result.mean(key))},
         "seconds_per_epoch": {stage: seconds for stage, seconds in times.items() if seconds},
         "dynamics": list(result.timings),
         "runs": [_run(outcome) for outcome in result.outcomes],
     }
+
+
+def _process(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What one run took, and where."""
+    texts = {**facts, "device": facts["device"] or "default", "torch": facts["versions"]["torch"]}
+    return {"runs": 1, "hours": facts["seconds"] / 3600, **{key: [str(texts[key])] for key in PLACES}}
 
 
 def _run(outcome: Outcome) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mdpot.training.reproduce.comparisons import groups
 from mdpot.training.reproduce.experiments import Experiment, Selection
@@ -11,19 +11,25 @@ from mdpot.training.reproduce.numbers import processes, stage_text
 from mdpot.training.reproduce.results import Result, facts_of_data
 
 
-def page(experiment: Experiment, selection: Selection, results: Sequence[Result], out: Path, command: str) -> str:
+def page(
+    experiment: Experiment,
+    selection: Selection,
+    results: Sequence[Result],
+    command: str,
+    earlier: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """The page of an experiment, in Markdown.
 
     Args:
         experiment: which.
         selection: what of it was asked for.
         results: its cells, finished or not.
-        out: folder of the runs.
         command: the command line that asked for it.
+        earlier: the processes of earlier pages that gave some of the runs.
     """
     asked = sum(len(r.outcomes) for r in results)
     done = sum(len(r.finished) + r.count("diverged") for r in results)
-    data = facts_of_data(results, out)
+    data = facts_of_data(results)
     n_seeds = max(len(r.outcomes) for r in results)
     notes = [
         ("Times" if experiment.dynamics else "Test errors on frames that were not trained on") + f"; {_spread(n_seeds)}"
@@ -52,7 +58,7 @@ def page(experiment: Experiment, selection: Selection, results: Sequence[Result]
 
 ## How it was run
 
-{chr(10).join(f"- {line}" for line in _setup(experiment, selection, results))}
+{chr(10).join(f"- {line}" for line in _setup(experiment, selection, results, earlier))}
 
 ```bash
 {command}
@@ -83,7 +89,9 @@ def _first_stage(result: Result) -> str:
     return f"pretraining{on} {stage_text(parent.recipe.pretrain)}"
 
 
-def _setup(experiment: Experiment, selection: Selection, results: Sequence[Result]) -> list[str]:
+def _setup(
+    experiment: Experiment, selection: Selection, results: Sequence[Result], earlier: Sequence[Mapping[str, Any]]
+) -> list[str]:
     """How the runs were made, a line for each data set and way to optimize."""
     changes = f", with `{' '.join(selection.overrides)}`" if selection.overrides else ""
     lines = [f"Budget `{selection.budget}`, preset `{experiment.paper.budget(selection.budget).preset}`{changes}."]
@@ -97,7 +105,7 @@ def _setup(experiment: Experiment, selection: Selection, results: Sequence[Resul
         key = group[0].cell.dataset, "; ".join(stages)
         networks.setdefault(key, []).append(f"`{model.name}` ({', '.join(sizes)})")
     lines += [f"`{data}`, {', '.join(names)}: {stages}." for (data, stages), names in networks.items()]
-    if done := processes(results):
+    if done := processes(results, earlier):
         told = {key: ", ".join(done[key]) for key in ("threads", "device", "torch", "commit")}
         lines.append(
             f"{done['runs']} runs, {done['hours']:.1f} h in all; threads of each: {told['threads']}; device: "

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,7 @@ class Outcome:
         metrics: the content of metrics.json; empty where it is not finished.
         before: what became of the run it began from; None where it began from random weights.
         finetune, pretrain: the logs of the stages by column, the pretraining's from the run it began from.
+        data: what labeled its frames, how many there are, and their fingerprints; empty where that is not known.
     """
 
     run: Run
@@ -70,6 +72,7 @@ class Outcome:
     metrics: Mapping[str, Any]
     finetune: Log
     pretrain: Log
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def status(self) -> str:
@@ -137,18 +140,27 @@ class Result:
         return None
 
 
+NOTHING_RECORDED: Mapping[str, Outcome] = MappingProxyType({})
+
+
 def paired(result: Result, base: Result, key: str, frames: str = "test") -> Estimate | None:
     """The mean difference of an error, `result` minus `base`, over the seeds that both finished."""
     ours, theirs = result.values(key, frames), base.values(key, frames)
     return estimate([value - theirs[seed] for seed, value in ours.items() if seed in theirs])
 
 
-def collect(cells: Sequence[Cell], out: Path) -> list[Result]:
-    """What the runs of some cells left in `out`, finished or not."""
+def collect(cells: Sequence[Cell], out: Path, recorded: Mapping[str, Outcome] = NOTHING_RECORDED) -> list[Result]:
+    """What the runs of some cells left in `out`, finished or not.
+
+    Args:
+        cells: which.
+        out: folder of the runs.
+        recorded: runs that earlier pages tell of, by folder; they count where `out` has no finished one.
+    """
     return [
         Result(
             cell,
-            tuple(_outcome(run, out) for run in cell.runs),
+            tuple(_outcome(run, out, recorded) for run in cell.runs),
             tuple(metrics for run in cell.timings if (metrics := _read(folder_of(run, out) / files.METRICS))),
         )
         for cell in cells
@@ -166,28 +178,36 @@ def _finetuned_on(result: Result) -> tuple[Any, ...]:
     return cell.dataset, cell.model, cell.frames, cell.variant
 
 
-def facts_of_data(results: Sequence[Result], out: Path) -> dict[str, dict[str, Any]]:
+def facts_of_data(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
     """For each recipe what labeled its frames, how many there are, and their fingerprints: one, unless data changed."""
     found: dict[str, dict[str, Any]] = {}
     for result in results:
-        for outcome in result.outcomes:
-            data = _read(folder_of(outcome.run, out) / files.RUN).get("data")
-            if data:
-                known = found.setdefault(
-                    result.cell.dataset, {"labels": data["labels"], "n_frames": data["n_frames"], "fingerprints": []}
-                )
-                if data["fingerprint"] not in known["fingerprints"]:
-                    known["fingerprints"].append(data["fingerprint"])
+        for data in (outcome.data for outcome in result.outcomes if outcome.data):
+            known = found.setdefault(
+                result.cell.dataset, {"labels": data["labels"], "n_frames": data["n_frames"], "fingerprints": []}
+            )
+            known["fingerprints"] += [each for each in data["fingerprints"] if each not in known["fingerprints"]]
     return found
 
 
-def _outcome(run: Run, out: Path) -> Outcome:
+def _outcome(run: Run, out: Path, recorded: Mapping[str, Outcome]) -> Outcome:
     folder = folder_of(run, out)
     first = folder if run.parent is None else folder_of(run.parent, out)
     state = state_of(run, out)
+    if state.status != "finished" and run.folder in recorded:
+        return recorded[run.folder]
     metrics = _read(folder / files.METRICS) if state.status == "finished" else {}
     before = None if run.parent is None else state_of(run.parent, out)
-    return Outcome(run, state, before, metrics, read_log(folder / "finetune"), read_log(first / "pretrain"))
+    logs = read_log(folder / "finetune"), read_log(first / "pretrain")
+    return Outcome(run, state, before, metrics, *logs, _facts_of_data(folder))
+
+
+def _facts_of_data(folder: Path) -> dict[str, Any]:
+    """What the folder of a run tells of its data."""
+    data = _read(folder / files.RUN).get("data")
+    if not data:
+        return {}
+    return {"labels": data["labels"], "n_frames": data["n_frames"], "fingerprints": [data["fingerprint"]]}
 
 
 def _read(path: Path) -> dict[str, Any]:

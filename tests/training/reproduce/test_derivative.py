@@ -118,4 +118,4 @@ def test_a_part_of_a_data_set_is_said_to_be_one(tmp_path: Path) -> None:
     write("derivative-table3", tmp_path, Selection(seeds=1, datasets=("matbench-perovskites",), arms=("1:1:1",)))
     text = (tmp_path / "derivative-table3.md").read_text()
     assert "frames, of which 1,500 are drawn for each seed, labeled by" in text
-    assert "pretraining on `crystals` 1,500 steps of about 200 atoms" in text
+    assert "pretraining on `crystals` 1,000 steps of about 100 atoms" in text

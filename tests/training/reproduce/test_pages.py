@@ -154,7 +154,17 @@ def test_molecules_are_compared_by_the_errors_that_the_paper_has(tmp_path: Path)
     assert "| 19.0 |" in row
 
 
-SHIPPED = ("table1", "table2", "denoising", "masking-ratio", "learning-curve", "objectives", "pooling")
+SHIPPED = (
+    "table1",
+    "table2",
+    "denoising",
+    "masking-ratio",
+    "learning-curve",
+    "objectives",
+    "pooling",
+    "derivative-table2",
+    "derivative-table3",
+)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
