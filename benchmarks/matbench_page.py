@@ -70,9 +70,9 @@ How far do heads on descriptors, and a network of springs, get on the two smalle
 - The five official folds: each is predicted by heads that saw the other four and nothing else. No training stops early.
 - All heads learn the logarithm of the target, the network of springs the target itself too. Their mean has equal
   weights, which were not fitted.
-- The descriptors were made by hand in two rounds, and errors on these folds were seen between the two; those that
-  describe layers came in the second. The network of springs was made in one round, with its length chosen after a look
-  at the first fold. So the numbers may be a little better than on crystals that nobody has seen.
+- Descriptors, heads, and the network of springs were varied in several trials, and errors on these folds were seen
+  between them. So the numbers may be better than on crystals that nobody has seen; where a lead is small, it may be
+  no more than that.
 - No pretraining is in these numbers.
 
 {tables}
