@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from mdpot.errors import MdpotError
-from mdpot.neighbors import VerletList, neighbor_list, vesin_neighbor_list
+from mdpot.neighbors import VerletList, neighbor_list
 from mdpot.torch_neighbors import TorchNeighborList
+from mdpot.vesin_neighbors import vesin_neighbor_list
 
 Edges = tuple[np.ndarray, np.ndarray]
 Search = Callable[[np.ndarray, np.ndarray, np.ndarray, float], Edges]

@@ -10,9 +10,10 @@ import pytest
 from ase.neighborlist import primitive_neighbor_list
 
 from mdpot.errors import MdpotError
-from mdpot.neighbors import VerletList, full_cell, neighbor_list, vesin_neighbor_list
+from mdpot.neighbors import VerletList, neighbor_list
 from mdpot.training.data.catalog import SAMPLE
 from mdpot.training.data.readers.runner import read_runner
+from mdpot.vesin_neighbors import full_cell, vesin_neighbor_list
 
 CUBIC = np.eye(3) * 8.0
 TRICLINIC = np.array([[7.0, 0.0, 0.0], [-3.2, 6.9, 0.0], [2.7, 3.0, 6.1]])

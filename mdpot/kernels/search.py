@@ -13,8 +13,8 @@ import numpy as np
 from mdpot.errors import MdpotError
 from mdpot.kernels import library
 from mdpot.kernels.kernel import OUT_OF_MEMORY
-from mdpot.neighbors import vesin_neighbor_list
 from mdpot.threads import available_threads
+from mdpot.vesin_neighbors import vesin_neighbor_list
 
 logger = logging.getLogger("mdpot.kernels")
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from mdpot.errors import MdpotError
-from mdpot.neighbors import full_cell, neighbor_list
+from mdpot.neighbors import neighbor_list
 from mdpot.training.data.checks import MIN_DISTANCE, _surely_apart, validate_frames
 from mdpot.training.data.frames import Frame
+from mdpot.vesin_neighbors import full_cell
 
 NAN_POSITIONS = np.array([[0.0, 0, 0], [0.96, np.nan, 0], [-0.24, 0.93, 0]])
 TWO_CLOSE = np.array([[0.0, 0, 0], [0.96, 0, 0], [0.96, 0.2, 0]])

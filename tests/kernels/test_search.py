@@ -11,7 +11,8 @@ import torch
 
 from mdpot.kernels import search as module
 from mdpot.kernels.search import find_pairs, search
-from mdpot.neighbors import neighbor_list, vesin_neighbor_list
+from mdpot.neighbors import neighbor_list
+from mdpot.vesin_neighbors import vesin_neighbor_list
 
 ALL, NONE = np.ones(3, dtype=bool), np.zeros(3, dtype=bool)
 FLAT = np.array([[9.0, 0, 0], [0, 9, 0], [9, 9, 1e-7]])

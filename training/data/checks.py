@@ -8,10 +8,11 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from mdpot.errors import MdpotError
-from mdpot.neighbors import full_cell, neighbor_list, pair_vectors
+from mdpot.neighbors import neighbor_list, pair_vectors
 from mdpot.training.data.frames import Frame, require_elements
 from mdpot.training.data.reading import ENERGY_AND_FORCES, Reading
 from mdpot.training.data.targets import target
+from mdpot.vesin_neighbors import full_cell
 
 #: Atoms closer than this, Å, are an error in the file: the shortest bond there is, H2, has 0.74 Å.
 MIN_DISTANCE = 0.4
