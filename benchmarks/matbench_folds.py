@@ -7,6 +7,7 @@ Every head learns the logarithm of the target. What is finished is kept in `--ou
 """
 
 import argparse
+import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -65,7 +66,9 @@ def load(name: str, out: Path) -> Task:
     folds = np.zeros(len(frames), int)
     for fold, test in enumerate(official_folds(task, frames)):
         folds[test] = fold
-    file = out / f"{name}-descriptors.npz"
+    sources = [Path(__file__).with_name(f"{module}.py") for module in ("descriptors", "layers")]
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:8]
+    file = out / f"{name}-descriptors-{digest}.npz"
     if not file.is_file():
         rows = [describe(atoms, DESCRIPTORS[name]) for atoms in crystals]
         np.savez(file, names=list(rows[0]), values=np.array([list(row.values()) for row in rows], float))
@@ -117,6 +120,8 @@ def predictions(task: Task, head: str, seed: int, out: Path, make: Head | None) 
         if not file.is_file() and make is not None:
             began = time.process_time()
             part = make(task, fold, seed)
+            if not np.isfinite(part).all():
+                raise SystemExit(f"{file.stem}: predictions that are not finite; the network has diverged")
             np.save(file, part)
             error = np.abs(part - task.targets[task.folds == fold]).mean()
             print(f"{file.stem}: {error:.2f}, {time.process_time() - began:.0f} s", flush=True)
@@ -145,7 +150,8 @@ def main() -> None:
         for head in MEMBERS[name]:
             asked = not args.page_only and name in args.tasks and head in (args.heads or MEMBERS[name])
             seeds = range(1 if head == "process" else args.seeds)
-            parts = [predictions(task, head, seed, args.out, makers[head] if asked else None) for seed in seeds]
+            name_of = f"springs{args.epochs}" if head == "springs" else head
+            parts = [predictions(task, name_of, seed, args.out, makers[head] if asked else None) for seed in seeds]
             heads[head] = [part for part in parts if not np.isnan(part).any()]
         found[name] = task, heads
     write_page(args.page, found, args.epochs)

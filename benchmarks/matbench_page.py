@@ -65,7 +65,8 @@ def _table(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 TEXT = """# MatBench's own folds
 
-How far do heads on descriptors, and a network of springs, get on the two smallest tasks of MatBench?
+How far do heads on descriptors, and a network of springs, get on the two smallest tasks of MatBench that have
+structures?
 
 - The five official folds: each is predicted by heads that saw the other four and nothing else. No training stops early.
 - All heads learn the logarithm of the target, the network of springs the target itself too. Their mean has equal

@@ -101,8 +101,10 @@ def joint_run(args: argparse.Namespace) -> grid.Run | None:
     """The training on all molecules, if there is one."""
     if args.together is None:
         return None
-    keys = [f"finetune.max_steps={args.together}", f"finetune.eval_every={max(1, args.together // EVALUATIONS)}"]
-    return grid.Run(f"all/{args.together}steps", "train", load_recipe("rmd17-all", "full", keys), seed=0)
+    every = max(1, args.together // EVALUATIONS)
+    keys = [f"finetune.max_steps={args.together}", f"finetune.eval_every={every}", *args.set]
+    changed = "".join(f"-{key}" for key in args.set)
+    return grid.Run(f"all/{args.together}steps{changed}", "train", load_recipe("rmd17-all", "full", keys), seed=0)
 
 
 def grid_run(run: Run, args: argparse.Namespace, together: grid.Run | None) -> grid.Run:
@@ -126,7 +128,8 @@ def read(run: grid.Run, args: argparse.Namespace) -> dict[str, Any] | None:
         return None
     metrics = json.loads((folder / files.METRICS).read_text(encoding="utf-8"))
     errors = {name: metrics["errors"][name] for name in ("train", "test")}
-    return {"seconds": metrics["finetune_seconds"], "recipe": recipe_to_dict(run.recipe), "errors": errors}
+    how = {"set": args.set} if args.set else {}
+    return {"seconds": metrics["finetune_seconds"], **how, "recipe": recipe_to_dict(run.recipe), "errors": errors}
 
 
 def by_molecule(run: grid.Run, args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -156,8 +159,8 @@ def kept(results: list[dict[str, Any]], file: Path) -> list[dict[str, Any]]:
     return [found[key] for key in sorted(found)]
 
 
-def _key(result: dict[str, Any]) -> Run:
-    return Run(*(result.get(name, "scratch") for name in Run._fields))
+def _key(result: dict[str, Any]) -> tuple[Any, ...]:
+    return *(result.get(name, "scratch") for name in Run._fields), tuple(result.get("set", ()))
 
 
 if __name__ == "__main__":

@@ -81,15 +81,19 @@ class Prepared:
         """Takes over the pair energy of a trained potential, and fits the reference energies to what all of it leaves
         of the training labels: a network that takes its readout as well begins where it ended.
 
-        Pairs of elements that it has no energy for keep the one that was fitted to these frames.
+        Pairs of elements that it has no energy for keep the one that was fitted to these frames; a potential without
+        any pair energy leaves none.
 
         Args:
             source: knows all elements; on the device of the stores.
             offset: that of the data it was trained on, see `Prepared.offset`.
         """
-        rows = torch.tensor([source.elements.index(z) for z in self.elements])
-        pair = source.pair.detach().cpu()[:, rows][:, :, rows].double().numpy()
-        self.pair = np.where((pair != 0).any(0), pair, 0.0 if self.pair is None else self.pair)
+        if source.has_pair:
+            rows = torch.tensor([source.elements.index(z) for z in self.elements])
+            pair = source.pair.detach().cpu()[:, rows][:, :, rows].double().numpy()
+            self.pair = np.where((pair != 0).any(0), pair, 0.0 if self.pair is None else self.pair)
+        else:
+            self.pair = None
         frames, isolated = self.frames("train"), self.dataset.isolated
         if self.means is not None:
             energies = evaluate(source, self.train).energy[1]

@@ -272,4 +272,5 @@ def _take_references(source: _Source, run: Run, prepared: Prepared) -> None:
     """The pair energy comes along with the readout that was learned beside it, if the elements are known."""
     if set(prepared.elements) <= set(source.potential.elements):
         prepared.refer_to(source.potential.to(run.device), source.offset)
-        run.listener.note(f"transferred the pair energy of {source.name}")
+        what = "transferred the pair energy of" if prepared.pair is not None else "no pair energy, as in"
+        run.listener.note(f"{what} {source.name}")

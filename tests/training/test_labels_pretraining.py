@@ -126,12 +126,15 @@ def test_the_readout_comes_along_where_asked(recipe, small_file: Path, tmp_path:
     assert any(not torch.equal(one[key], other[key]) for key in one if key.startswith("readout."))
 
 
+@pytest.mark.parametrize("pair", [np.full((4, 2, 2), 0.3), None], ids=["pair", "no-pair"])
 @pytest.mark.parametrize(("isolated", "average"), [({}, np.mean), ({1: -13.0, 8: -430.0}, np.median)])
-def test_with_its_readout_comes_its_pair_energy(isolated, average, tiny_recipe: Callable, small_file: Path) -> None:
+def test_with_its_readout_comes_its_pair_energy(
+    isolated, average, pair, tiny_recipe: Callable, small_file: Path
+) -> None:
     """Forces are those of the pretrained potential, and the energies are off by nothing on average."""
     made = tiny_recipe("model.repulsion=false")
     source_data, data = (prepare(made, small_file, 0, torch.device("cpu")) for _ in range(2))
-    source_data.pair = np.full((4, 2, 2), 0.3)
+    source_data.pair = pair
     source = new_potential(made.model, source_data, 0)
     data.dataset = replace(data.dataset, isolated=isolated)
     data.refer_to(source, 0.5)

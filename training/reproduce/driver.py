@@ -64,8 +64,11 @@ def reproduce(
     datasets = {cell.dataset for cells in plans.values() for cell in cells}
     if work.data is not None and len(datasets) > 1:
         raise MdpotError(f"--data is for one recipe; {len(datasets)} are asked for. Name one by --datasets.")
+    if earlier and work.data is not None:
+        raise MdpotError("runs of earlier pages are of the recipe's own data; give --earlier or --data, not both.")
     everything = [cell for cells in plans.values() for cell in cells]
-    recorded = read_recorded(earlier, everything, selection)
+    done = {run.folder for cell in everything for run in cell.runs if state_of(run, out).status == "finished"}
+    recorded = read_recorded(earlier, everything, selection, done)
     if earlier:
         listener.note(f"{len(recorded.outcomes)} runs are taken over from earlier pages")
     # Only what is missing brings the pretraining along that it begins from.
@@ -89,7 +92,7 @@ def reproduce(
 
 def _write(name: str, selection: Selection, cells: Sequence[Cell], out: Path, command: str, recorded: Recorded) -> None:
     experiment, results = find_experiment(name), collect(cells, out, recorded.outcomes)
-    told = experiment, selection, results, command, recorded.processes
+    told = experiment, selection, results, command, recorded.processes_of(run for cell in cells for run in cell.runs)
     draw(out / f"{name}.png", experiment, results)
     write_text(out / f"{name}.md", page(*told))
     write_text(out / f"{name}.json", to_json(numbers(*told)) + "\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,22 @@ class Recorded:
 
     Attributes:
         outcomes: of finished runs, by folder.
-        processes: of the pages that gave one; see `mdpot.training.reproduce.numbers.processes`.
+        pages: of each page that gave some, their folders and the page's processes, see
+            `mdpot.training.reproduce.numbers.processes`; these may be of more runs than were taken over.
     """
 
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
-    processes: Sequence[Mapping[str, Any]] = ()
+    pages: Sequence[tuple[Set[str], Mapping[str, Any]]] = ()
+
+    def processes_of(self, runs: Iterable[Run]) -> list[Mapping[str, Any]]:
+        """The processes of the pages that gave one of some runs."""
+        folders = {run.folder for run in runs}
+        return [processes for given, processes in self.pages if given & folders]
 
 
-def read_recorded(paths: Sequence[Path], cells: Iterable[Cell], selection: Selection) -> Recorded:
+def read_recorded(
+    paths: Sequence[Path], cells: Iterable[Cell], selection: Selection, done: Set[str] = frozenset()
+) -> Recorded:
     """The finished runs of pages of earlier that are runs of some cells too.
 
     A run is the same where its folder, the budget, what was changed by hand, and all settings that the page tells
@@ -38,13 +46,14 @@ def read_recorded(paths: Sequence[Path], cells: Iterable[Cell], selection: Selec
         paths: the JSON files of the pages.
         cells: what is asked now.
         selection: of what they are a part.
+        done: folders of runs that are finished here; pages are not asked for them.
 
     Raises:
         MdpotError: a file is not there, or is no page's JSON.
     """
-    wanted = {run.folder: (run, settings_of(cell)) for cell in cells for run in cell.runs}
+    wanted = {run.folder: (run, settings_of(cell)) for cell in cells for run in cell.runs if run.folder not in done}
     found: dict[str, Outcome] = {}
-    processes = []
+    pages = []
     for path in paths:
         content = _page(path)
         asked = content["settings"]
@@ -56,10 +65,10 @@ def read_recorded(paths: Sequence[Path], cells: Iterable[Cell], selection: Selec
             for kept in there["runs"]
             if kept["status"] == "finished" and _same(wanted.get(kept["folder"]), there)
         }
-        if new.keys() - found.keys():
-            processes.append(content["processes"])
+        if given := new.keys() - found.keys():
+            pages.append((given, content["processes"]))
         found = new | found
-    return Recorded(found, processes)
+    return Recorded(found, pages)
 
 
 def _page(path: Path) -> dict[str, Any]:

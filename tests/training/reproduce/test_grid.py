@@ -246,7 +246,6 @@ def test_whole_grid_in_real_processes(small_file: Path, tmp_path: Path) -> None:
     ).read_text().split('"errors"')[1]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "file"), [("pretrain", files.PRETRAINED), ("train", files.POTENTIAL)])
 def test_a_finetuning_begins_with_what_its_parent_left(kind, file, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(worker, "Worker", lambda task, log: task)
@@ -255,6 +254,7 @@ def test_a_finetuning_begins_with_what_its_parent_left(kind, file, monkeypatch, 
     assert child["from_file"] == str(tmp_path / "runs" / "before" / file)
 
 
+@pytest.mark.slow
 def test_a_worker_ends_with_its_parent(small_file: Path, tmp_path: Path) -> None:
     """A closed input, which is what a parent leaves that is killed, ends a run in good order."""
     overrides = ("model.hyperparameters.width=8", "finetune.max_steps=100000", "finetune.eval_every=5")

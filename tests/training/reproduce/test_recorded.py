@@ -10,6 +10,9 @@ import pytest
 
 from mdpot import MdpotError
 from mdpot.training.reproduce import Selection
+from mdpot.training.reproduce.grid import Work
+from mdpot.training.reproduce.plan import plan
+from mdpot.training.reproduce.recorded import read_recorded
 
 from .conftest import Fake, write
 
@@ -103,3 +106,24 @@ def test_files_that_are_no_pages_are_refused(tmp_path: Path) -> None:
             write(NAME, tmp_path / "now", SOME, earlier=[strange])
     with pytest.raises(MdpotError, match="cannot read"):
         write(NAME, tmp_path / "now", SOME, earlier=[tmp_path / "nowhere.json"])
+
+
+def test_a_page_that_takes_over_from_itself_counts_nothing_twice(tmp_path: Path) -> None:
+    write(NAME, tmp_path, SOME)
+    page = tmp_path / f"{NAME}.json"
+    before = json.loads(page.read_text())["processes"]
+    write(NAME, tmp_path, SOME, earlier=[page], tables_only=True)
+    assert json.loads(page.read_text())["processes"] == before
+
+
+def test_a_page_counts_where_a_run_of_it_is_asked(tmp_path: Path, earlier: Path) -> None:
+    cells = plan(NAME, SOME)
+    recorded = read_recorded([earlier], cells, SOME)
+    asked = [run for cell in cells for run in cell.runs]
+    assert [there["runs"] for there in recorded.processes_of(asked)] == [5]
+    assert recorded.processes_of(run for run in asked if run.folder not in recorded.outcomes) == []
+
+
+def test_own_data_and_earlier_pages_are_refused_together(tmp_path: Path, earlier: Path) -> None:
+    with pytest.raises(MdpotError, match="give --earlier or --data, not both"):
+        write(NAME, tmp_path, SOME, work=Work(data=tmp_path / "own.xyz"), earlier=[earlier])
