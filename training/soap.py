@@ -55,14 +55,14 @@ class SOAP(torch.optim.Optimizer):
         kernels: bool = True,
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "basis_beta": basis_beta, "refresh": refresh, "eps": eps}
-        self._kernels = kernels
         super().__init__(params, {**defaults, "weight_decay": weight_decay})
+        self._kernels = kernels
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self.__dict__.setdefault("_kernels", True)
         for kept in self.state.values():
-            if "first" in kept:  # of an interrupted training by an earlier version: outside of the eigenbasis
-                kept["mean"] = _rotate(kept.pop("first"), kept)
+            _renew(kept)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -71,7 +71,9 @@ class SOAP(torch.optim.Optimizer):
         for group in self.param_groups:
             due: dict[int, list[Row]] = {}  # by the number of the step
             for parameter in group["params"]:
-                if parameter.grad is not None and (row := self._ready(parameter, group)) is not None:
+                if parameter.grad is None:
+                    continue
+                if (row := self._ready(parameter, parameter.grad, group)) is not None:
                     due.setdefault(row[2]["step"], []).append(row)
             for step, rows in due.items():
                 settings = _settings(group, step)
@@ -86,15 +88,15 @@ class SOAP(torch.optim.Optimizer):
                     if refreshes:
                         _refresh_basis(row[2])
 
-    def _ready(self, parameter: Tensor, group: dict[str, Any]) -> Row | None:
+    def _ready(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Row | None:
         """A parameter with its gradient, as matrices, and its state; None in the first step of a matrix, which only
         finds its eigenbasis."""
-        state, gradient = self.state[parameter], parameter.grad
+        state = self.state[parameter]
         matrices = parameter.ndim >= 2 and min(parameter.shape[-2:]) > 1
         gradient = gradient.reshape(-1, *parameter.shape[-2:]) if matrices else gradient.reshape(-1)
         if not state:
             state["step"] = 0
-            state["mean"], state["second"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
+            state["mean"], state["second"] = gradient.new_zeros(gradient.shape), gradient.new_zeros(gradient.shape)
             if matrices:
                 _start_basis(state, gradient)
         state["step"] += 1
@@ -103,6 +105,17 @@ class SOAP(torch.optim.Optimizer):
             _find_basis(state)
             return None
         return parameter, gradient, state
+
+
+def _renew(kept: dict[str, Any]) -> None:
+    """Makes what an earlier version kept of an interrupted training what is kept now: the first moment in the
+    eigenbasis, moments of what is no matrix without a shape, and everything contiguous."""
+    if "first" in kept:
+        kept["mean"] = _rotate(kept.pop("first"), kept)
+    for name, value in kept.items():
+        if isinstance(value, Tensor):
+            vector = name in ("mean", "second") and (value.ndim != 3 or min(value.shape[1:]) == 1)
+            kept[name] = value.reshape(-1) if vector else value.contiguous()
 
 
 def _settings(group: dict[str, Any], step: int) -> dict[str, float]:

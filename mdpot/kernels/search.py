@@ -63,7 +63,8 @@ def find_pairs(
         n = count.value
         edge_index, shifts = np.empty((2, n), dtype=np.int64), np.empty((n, 3), dtype=np.int32)
         first = edge_index.ctypes.data
-        lib.mdpot_pairs_write(pairs, first, first + edge_index.strides[0], shifts.ctypes.data)
+        if lib.mdpot_pairs_write(pairs, first, first + edge_index.strides[0], shifts.ctypes.data):
+            raise MemoryError("there is not enough memory for the neighbor list of a structure of this size.")
     finally:
         lib.mdpot_pairs_destroy(pairs)
     return edge_index, shifts

@@ -49,6 +49,12 @@ def soap_step(lib: ctypes.CDLL, rows: Sequence[Row], settings: Mapping[str, floa
     """
     held = [(weights, gradient.contiguous(), state) for weights, gradient, state in rows]
     _call(lib.mdpot_soap_step, lib, held, ctypes.byref(library.SoapSettings(**settings)))
+    for (
+        weights,
+        _,
+        _,
+    ) in rows:  # what else computes with them, and torch's check of saved tensors, see that they changed
+        torch.autograd.graph.increment_version(weights)
 
 
 def soap_refresh(lib: ctypes.CDLL, rows: Sequence[Row]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -127,8 +128,71 @@ def test_state_of_an_earlier_version_goes_on():
 def test_what_does_not_fit_is_refused(lib):
     weight = torch.zeros(4, 4)
     state = {"mean": torch.zeros(1, 4, 4), "second": torch.zeros(1, 4, 4), "left": torch.zeros(1, 4, 4)}
-    settings = dict.fromkeys(("rate", "keep", "beta1", "beta2", "basis_beta", "root_scale", "eps"), 0.5)
+    names = ["rate", "keep", "beta1", "beta2", "basis_beta", "root_scale", "eps"]
+    settings: dict[str, float] = dict.fromkeys(names, 0.5)
     with pytest.raises(MdpotError, match="without what they need"):
         soap.soap_step(lib, [(weight, torch.zeros(1, 4, 4), state)], settings)
     with pytest.raises(MdpotError, match="'mean' must be contiguous"):
         soap.soap_step(lib, [(weight, torch.zeros(1, 4, 4), state | {"mean": torch.zeros(1, 4, 4).mT})], settings)
+
+
+def test_what_has_no_eigenbasis_leaves_the_threads_alone(monkeypatch):
+    """Vectors, and matrices whose sides are too long: a refreshment that has nothing to do."""
+    monkeypatch.setattr(soap, "available_threads", lambda: 2)
+    vectors = SOAP(
+        [torch.nn.Parameter(torch.randn(5)), torch.nn.Parameter(torch.randn(1030, 1030))], lr=1e-3, refresh=1
+    )
+    matrices = SOAP([torch.nn.Parameter(torch.randn(64, 64)) for _ in range(2)], lr=1e-3, refresh=1)
+    for _ in range(20):
+        for opt in (vectors, matrices):
+            for w in opt.param_groups[0]["params"]:
+                w.grad = torch.randn_like(w)
+            opt.step()
+    assert all(torch.isfinite(w).all() for opt in (vectors, matrices) for w in opt.param_groups[0]["params"])
+
+
+def test_others_see_that_weights_have_changed():
+    """`TrainingKernel` follows weights by torch's count of their changes."""
+    opt = optimizer()
+    take_steps(opt, 1)
+    weights = [w for w in opt.param_groups[0]["params"] if w.numel()]
+    before = [w._version for w in weights]
+    take_steps(opt, 1, start=1)
+    assert all(w._version > version for w, version in zip(weights, before, strict=True))
+
+
+def test_gradients_and_states_may_lie_in_any_order_in_memory():
+    """As earlier versions kept eigenvectors, by columns, and moments of what is no matrix, in its shape."""
+    weights = [torch.nn.Parameter(torch.ones(shape)) for shape in ((4, 3), (5, 1), (3, 1, 1), ())]
+    opt = SOAP(weights, lr=1e-3)
+
+    def step() -> None:
+        for n, w in enumerate(weights):
+            generator = torch.Generator().manual_seed(n)
+            w.grad = torch.randn(w.shape[::-1], generator=generator).permute(tuple(range(w.ndim))[::-1])
+        opt.step()
+
+    step()
+    step()
+    saved = copy.deepcopy(opt.state_dict())
+    for kept, w in zip(saved["state"].values(), weights, strict=True):
+        for side in ("left_basis", "right_basis"):
+            if side in kept:
+                kept[side] = kept[side].mT.contiguous().mT
+        if "left_basis" not in kept:
+            kept["mean"], kept["second"] = (kept[name].reshape(w.shape) for name in ("mean", "second"))
+    values = [w.detach().clone() for w in weights]
+    step()
+    wanted = [w.detach().clone() for w in weights]
+    with torch.no_grad():
+        for w, value in zip(weights, values, strict=True):
+            w.copy_(value)
+    opt.load_state_dict(saved)
+    step()
+    for w, value in zip(weights, wanted, strict=True):
+        torch.testing.assert_close(w, value, rtol=0, atol=1e-7)
+
+
+def test_a_copy_goes_on():
+    opt = pickle.loads(pickle.dumps(optimizer()))
+    assert torch.isfinite(take_steps(opt, 2)).all()

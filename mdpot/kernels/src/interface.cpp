@@ -94,7 +94,8 @@ template <class F> int32_t take_turn(mdpot_kernel* kernel, F&& f) {
   return status == MDPOT_OK ? MDPOT_OK : fail(status, text_of(status));
 }
 
-int32_t soap_status(mdpot_status status) {
+template <class F> int32_t soap_status(F&& f) {
+  const mdpot_status status = status_of(f);
   if (status == MDPOT_BAD_ARGUMENT) return fail(status, "weights of sizes that do not fit, or without what they need.");
   return status == MDPOT_OK ? MDPOT_OK : fail(status, text_of(status));
 }
@@ -165,11 +166,11 @@ int32_t mdpot_kernel_gradient(mdpot_kernel* kernel, int64_t n_atoms, const int32
 
 int32_t mdpot_soap_step(int64_t count, const mdpot_soap_weights* weights, const mdpot_soap_settings* settings,
                         int32_t threads) {
-  return soap_status(mdpot::soap_step(count, weights, *settings, threads));
+  return soap_status([&] { return mdpot::soap_step(count, weights, *settings, threads); });
 }
 
 int32_t mdpot_soap_refresh(int64_t count, const mdpot_soap_weights* weights, int32_t threads) {
-  return soap_status(mdpot::soap_refresh(count, weights, threads));
+  return soap_status([&] { return mdpot::soap_refresh(count, weights, threads); });
 }
 
 int32_t mdpot_pairs_find(int64_t n_atoms, const double* positions, const double* cell, const uint8_t* periodic,

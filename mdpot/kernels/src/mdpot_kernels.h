@@ -154,7 +154,7 @@ MDPOT_EXPORT int32_t mdpot_pairs_find(int64_t n_atoms, const double *positions, 
 MDPOT_EXPORT int32_t mdpot_pairs_write(const mdpot_pairs *pairs, int64_t *first, int64_t *second, int32_t *shifts);
 MDPOT_EXPORT void mdpot_pairs_destroy(mdpot_pairs *pairs);
 
-/* What went wrong in this thread's last call that failed: one line. */
+/* What went wrong in this thread's last call of a kernel or of SOAP that failed: one line. */
 MDPOT_EXPORT const char *mdpot_kernels_error(void);
 MDPOT_EXPORT int32_t mdpot_kernels_abi(void);
 /* "baseline", "avx2", "avx512" or "neon": what the library was compiled for. */

@@ -129,6 +129,7 @@ uint64_t generation() { return process().generation; }
 std::mutex& process_lock() { return process().lock; }
 
 void run_parts(int parts, void (*work)(void*, int), void* context) {
+  if (parts < 1) return;
   if (parts == 1) return work(context, 0);
   Pool* pool;
   {
