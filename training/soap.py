@@ -77,13 +77,15 @@ class SOAP(torch.optim.Optimizer):
                     due.setdefault(row[2]["step"], []).append(row)
             for step, rows in due.items():
                 settings = _settings(group, step)
-                native = [row for row in rows if library is not None and fits(*row[:2])]
+                native, others = [], []
+                for row in rows:
+                    (native if library is not None and fits(*row[:2]) else others).append(row)
                 refreshes = step % group["refresh"] == 0
                 if library is not None and native:
                     soap_step(library, native, settings)
                     if refreshes:
                         soap_refresh(library, native)
-                for row in rows if not native else [row for row in rows if not fits(*row[:2])]:
+                for row in others:
                     _update(*row, **settings)
                     if refreshes:
                         _refresh_basis(row[2])

@@ -17,6 +17,7 @@ from mdpot.threads import available_threads
 from mdpot.vesin_neighbors import vesin_neighbor_list
 
 logger = logging.getLogger("mdpot.kernels")
+FULL = "there is not enough memory for the neighbor list of a structure of this size."
 
 
 def search(
@@ -56,7 +57,7 @@ def find_pairs(
     arguments = (positions.ctypes.data, cell.ctypes.data, pbc.ctypes.data, float(cutoff), threads)
     status = lib.mdpot_pairs_find(len(positions), *arguments, ctypes.byref(pairs), ctypes.byref(count))
     if status == OUT_OF_MEMORY:
-        raise MemoryError("there is not enough memory for the neighbor list of a structure of this size.")
+        raise MemoryError(FULL)
     if status:
         return None
     try:
@@ -64,7 +65,7 @@ def find_pairs(
         edge_index, shifts = np.empty((2, n), dtype=np.int64), np.empty((n, 3), dtype=np.int32)
         first = edge_index.ctypes.data
         if lib.mdpot_pairs_write(pairs, first, first + edge_index.strides[0], shifts.ctypes.data):
-            raise MemoryError("there is not enough memory for the neighbor list of a structure of this size.")
+            raise MemoryError(FULL)
     finally:
         lib.mdpot_pairs_destroy(pairs)
     return edge_index, shifts

@@ -49,11 +49,7 @@ def soap_step(lib: ctypes.CDLL, rows: Sequence[Row], settings: Mapping[str, floa
     """
     held = [(weights, gradient.contiguous(), state) for weights, gradient, state in rows]
     _call(lib.mdpot_soap_step, lib, held, ctypes.byref(library.SoapSettings(**settings)))
-    for (
-        weights,
-        _,
-        _,
-    ) in rows:  # what else computes with them, and torch's check of saved tensors, see that they changed
+    for weights, _, _ in rows:  # so that who computes with them, and torch itself, sees that they have changed
         torch.autograd.graph.increment_version(weights)
 
 
