@@ -40,6 +40,8 @@ def describe(potential: Potential) -> Description:
     tide = getattr(potential, "backbone", potential)  # an ensemble has none of its own
     if not isinstance(tide, Tide):
         raise NoKernel(f"only Tide has fused kernels; this potential is {type(tide).__name__}.")
+    if tide.sent_order > 1:
+        raise NoKernel(f"there are fused kernels for sent_order 1 alone; this network has {tide.sent_order}.")
     first, second, table = product_table(tide.order)
     n = (tide.order + 1) ** 2 - 1
     products = np.zeros((table.shape[0], n, n))
