@@ -117,8 +117,9 @@ def time_steps(folders: dict[str, Path], args: argparse.Namespace) -> dict[str, 
     """
     import numpy as np
     import torch
-    from contenders import Contender, make_start, through_calculator
+    from contenders import Contender, through_calculator
     from speed import warm_up
+    from start import make_start
 
     from mdpot.zoo import ZOO, find_model
 
