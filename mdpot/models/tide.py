@@ -111,8 +111,8 @@ class Tide(Backbone):
         hidden = 2 * width if hidden is None else hidden
         if not 1 <= order <= MAX_ORDER:
             raise MdpotError(f"order must be between 1 and {MAX_ORDER}; got {order}.")
-        if not 1 <= sent_order <= min(order, MAX_SENT_ORDER):
-            most = min(order, MAX_SENT_ORDER)
+        most = min(order, MAX_SENT_ORDER)
+        if not 1 <= sent_order <= most:
             raise MdpotError(f"sent_order must be between 1 and {most} where order is {order}; got {sent_order}.")
         self.cutoff = cutoff
         self.n_features = width
