@@ -13,11 +13,10 @@ from trainers import Trainer
 
 # torch and the rest only inside functions: threads are set before they load.
 if TYPE_CHECKING:
-    from contenders import Start
+    from start import Start
 
 N_WATERS = 64
 MIN_ATOMS = 192  # of a crystal, as many as 64 waters have
-N_FRAMES = 40
 ROUNDS = 7
 BLOCK = 0.4  # seconds that one contender runs in a round, at least one call
 
@@ -63,7 +62,7 @@ def time_steps(trainers: Mapping[str, Trainer], folders: Mapping[str, Path], sta
 
 def water_start() -> Start:
     """The box of water that `speed.py` has."""
-    from contenders import make_start
+    from start import make_start
 
     from mdpot.zoo import ZOO, find_model
 
@@ -80,7 +79,7 @@ def crystal_start(frames: Frames, trainer: Trainer, folder: Path) -> Start:
     import numpy as np
     from ase import units
     from ase.md.verlet import VelocityVerlet
-    from contenders import DT, TEMPERATURE, Start
+    from start import DT, N_FRAMES, TEMPERATURE, Start
 
     from mdpot.simulate.engine import maxwell_boltzmann
 
@@ -94,7 +93,7 @@ def crystal_start(frames: Frames, trainer: Trainer, folder: Path) -> Start:
     for _ in range(N_FRAMES):
         found.append(atoms.copy())
         integrator.run(1)
-    return Start(found, velocities)
+    return Start(found, velocities, cutoff=0.0)  # which bare potentials need, and none is timed
 
 
 def say(text: str) -> None:

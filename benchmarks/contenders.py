@@ -4,44 +4,43 @@ A contender's `run(n)` evaluates energy and forces n times, each time at new pos
 follow the frames of a short trajectory, forth and back, at 0.5 fs a frame; dynamics starts at the first of them
 and integrates on its own. So all see the same structures, about, and neighbor lists with a skin go stale as
 often as they do in use.
+
+On a GPU, the fused kernels run on the CPU beside it.
 """
 
 from __future__ import annotations
 
 import atexit
+import gc
 import itertools
 import shutil
+import sys
 import tempfile
+import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from ase import Atoms, units
+from ase import units
 from ase.calculators.calculator import BaseCalculator
 from ase.md.verlet import VelocityVerlet
+from start import DT, Start
 
-from mdpot import Graph, MaskedGNNCalculator, load_potential, open_model
+from mdpot import MaskedGNNCalculator, load_potential, open_model
+from mdpot.captured import capture
 from mdpot.errors import MdpotError
 from mdpot.export import SKIN
 from mdpot.export_aoti import export_aoti
 from mdpot.kernels import make_kernel
 from mdpot.neighbors import neighbor_list
 from mdpot.padded import PaddedPotential, pad_edges
-from mdpot.simulate import Dynamics, water_box
-from mdpot.simulate.engine import maxwell_boltzmann
-from mdpot.simulate.engine_ase import AseEngine
 from mdpot.simulate.engine_openmm import VELOCITY, make_topology
 from mdpot.units import NM
 
-DT = 0.5  # fs
-TEMPERATURE = 300.0  # K
-N_FRAMES = 40
-MAX_MINIMIZATION = 60  # steps: enough that the fresh box does not burst
 BACKEND_OF = {
     "native": "native",
     "torchforce": "torchscript",
@@ -72,60 +71,30 @@ class Contender:
     reset: Callable[[], None] | None = None
 
 
-@dataclass(frozen=True)
-class Start:
-    """Where all contenders start.
-
-    Attributes:
-        frames: consecutive structures of a trajectory.
-        velocities: [n_atoms, 3], Å/fs, at the first of them.
-    """
-
-    frames: list[Atoms]
-    velocities: np.ndarray
-
-    def forth_and_back(self) -> Iterator[int]:
-        """Indices of frames without end, each a neighbor in time of the one before."""
-        last = len(self.frames) - 1
-        return itertools.cycle([*range(last), *range(last, 0, -1)])
-
-
-def make_start(model: Path, n_waters: int, seed: int = 0) -> Start:
-    """A box of water at 1 g/cm³, minimized, and its first femtoseconds at constant energy from 300 K.
-
-    Raises:
-        MdpotError: the potential does not hold the box together.
-    """
-    rng = np.random.default_rng(seed)
-    atoms = water_box(n_waters, rng)
-    engine = AseEngine(atoms, MaskedGNNCalculator(model, device="cpu"), Dynamics("nve", dt=DT))
-    engine.minimize(MAX_MINIMIZATION)
-    velocities = maxwell_boltzmann(atoms.get_masses(), TEMPERATURE, rng)
-    engine.set_velocities(velocities)
-    frames = []
-    for _ in range(N_FRAMES):
-        atoms.positions = engine.state().positions
-        frames.append(atoms.copy())
-        engine.step(1)
-    if engine.state().temperature > 5 * TEMPERATURE:
-        raise MdpotError(f"{model.name}: this potential does not hold {n_waters} waters together.")
-    return Start(frames, velocities)
+def compiled(model: Path, device: str) -> Path:
+    """The potential as a package of AOTInductor, which takes a minute."""
+    if isinstance(found := compiled_once(model, device), Exception):
+        raise found
+    return found
 
 
 @cache
-def compiled(model: Path) -> Path:
-    """The potential as a package of AOTInductor, which takes a minute."""
+def compiled_once(model: Path, device: str) -> Path | Exception:
+    """The package, or why there is none: what fails takes as long."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, True)
-    export_aoti(model, folder / "model.pt2", check=False)
+    try:
+        export_aoti(model, folder / "model.pt2", device=device, check=False)
+    except Exception as error:
+        return error
     return folder / "model.pt2"
 
 
-def calculator_for(model: Path, backend: str) -> MaskedGNNCalculator:
-    """`MaskedGNNCalculator` on the CPU, by a backend of its own or "aoti"."""
+def calculator_for(model: Path, backend: str, device: str) -> MaskedGNNCalculator:
+    """`MaskedGNNCalculator`, by a backend of its own or "aoti"."""
     if backend == "aoti":
-        return MaskedGNNCalculator(compiled(model), device="cpu")
-    return MaskedGNNCalculator(model, device="cpu", backend=backend)
+        return MaskedGNNCalculator(compiled(model, device), device=device)
+    return MaskedGNNCalculator(model, device=device, backend=backend)
 
 
 def padded_inputs(
@@ -136,21 +105,35 @@ def padded_inputs(
     edge_index: torch.Tensor,
     shifts: torch.Tensor,
     cutoff: float,
+    least: int,
 ) -> tuple[torch.Tensor, ...]:
     """The inputs of `PaddedPotential` from those of `Potential`."""
-    return numbers, positions, *pad_edges(edge_index, shifts @ cell[0], len(numbers), cutoff)
+    return numbers, positions, *pad_edges(edge_index, shifts @ cell[0], len(numbers), cutoff, least)
 
 
-def bare(model: Path, start: Start, backend: str) -> Contender:
+def replayed(function: PaddedPotential, inputs: tuple[torch.Tensor, ...]) -> Callable[..., torch.Tensor]:
+    """Forces by a CUDA graph, of inputs with the shapes of these, which are copied to where the graph reads them."""
+    places = tuple(tensor.clone() for tensor in inputs)
+    replay = capture(lambda *tensors: function(*tensors)[2], places)
+
+    def call(*tensors: torch.Tensor) -> torch.Tensor:
+        for place, tensor in zip(places, tensors, strict=True):
+            place.copy_(tensor)
+        return replay()
+
+    return call
+
+
+def bare(model: Path, start: Start, backend: str, device: str) -> Contender:
     """The potential alone: its tensors, the neighbor list of each frame among them, are ready beforehand.
 
-    The kernels get lists with a skin, among which they choose by themselves.
+    The kernels get lists with a skin, among which they choose by themselves. Every call waits for the GPU.
     """
-    potential, _ = load_potential(model, "cpu")
-    order = start.forth_and_back()
+    potential, _ = load_potential(model, device)
+    order = start.forth_and_back(len(start.listed))
     name = f"bare {backend}"
     if backend == "native":
-        kernel, frames = make_kernel(potential), start.frames
+        kernel, frames = make_kernel(potential), start.listed
         lists = [neighbor_list(f.positions, f.cell.array, f.pbc, potential.cutoff + SKIN) for f in frames]
 
         def run_kernel(n: int) -> None:
@@ -160,20 +143,28 @@ def bare(model: Path, start: Start, backend: str) -> Contender:
                 kernel(frames[at].numbers, frames[at].positions, frames[at].cell.array, (i, j, shifts))
 
         return Contender(name, "bare potential, fused kernels", "bare", run_kernel, None, potential.cutoff)
-    inputs = [Graph.from_atoms(frame, potential.cutoff, torch.float64).inputs() for frame in start.frames]
+    inputs = [graph.to(device).inputs() for graph in start.graphs]
     call: Any = potential
     if backend == "torchscript":
         call = torch.jit.script(potential)
     elif backend == "padded":
-        call, inputs = PaddedPotential(potential), [padded_inputs(*values, potential.cutoff) for values in inputs]
+        # A graph wants all tables as large as the largest.
+        least = 1 if device == "cpu" else max(int(torch.bincount(edges[0]).max()) for *_, edges, _ in inputs)
+        inputs = [padded_inputs(*values, potential.cutoff, least) for values in inputs]
+        call = PaddedPotential(potential)
+        if device != "cpu":
+            call = replayed(call, inputs[0])
     elif backend == "aoti":
-        call = open_model(compiled(model)).module("cpu").evaluator.potential
+        call = open_model(compiled(model, device)).module(device).evaluator.potential
     elif backend == "compile":
         potential.backbone.compile(dynamic=True)  # type: ignore[operator]
+
+    wait = (lambda: None) if device == "cpu" else torch.cuda.synchronize
 
     def run(n: int) -> None:
         for _ in range(n):
             call(*inputs[next(order)])
+            wait()
 
     return Contender(name, f"bare potential, {backend}", "bare", run, None, potential.cutoff)
 
@@ -192,17 +183,17 @@ def through_calculator(calculator: BaseCalculator, start: Start) -> Callable[[in
     return run
 
 
-def ase_calculator(model: Path, start: Start, backend: str) -> Contender:
+def ase_calculator(model: Path, start: Start, backend: str, device: str) -> Contender:
     """`MaskedGNNCalculator` as ASE calls it."""
-    calculator = calculator_for(model, backend)
+    calculator = calculator_for(model, backend, device)
     run = through_calculator(calculator, start)
     cutoff = calculator.metadata["cutoff"]
     return Contender(f"ase {backend}", f"ASE calculator, {backend}", "ase", run, f"bare {backend}", cutoff)
 
 
-def ase_dynamics(model: Path, start: Start, backend: str) -> Contender:
+def ase_dynamics(model: Path, start: Start, backend: str, device: str) -> Contender:
     """ASE's velocity Verlet, one evaluation a step."""
-    calculator = calculator_for(model, backend)
+    calculator = calculator_for(model, backend, device)
     atoms = start.frames[0].copy()
     atoms.calc = calculator
     integrator = VelocityVerlet(atoms, DT * units.fs)
@@ -253,11 +244,25 @@ def openmm_dynamics(model: Path, start: Start, backend: str, threads: int) -> Co
 
 
 def make_own(
-    model: Path, start: Start, backends: Sequence[str], threads: int
+    model: Path, start: Start, backends: Sequence[str], threads: int, device: str
 ) -> tuple[list[Contender], dict[str, str]]:
-    """All contenders of mdpot, and why some are missing: {name: reason}."""
-    found = [make(model, start, backend) for make in (bare, ase_calculator, ase_dynamics) for backend in backends]
-    missing = {}
+    """All contenders of mdpot, and why some are missing: {name: reason}.
+
+    On a GPU the kernels stay on the CPU, OpenMM is left out, and what does not work there is missing, as peers are.
+    """
+    found, missing = [], {}
+    for make, backend in itertools.product((bare, ase_calculator, ase_dynamics), backends):
+        place = "cpu" if backend == "native" else device
+        try:
+            contender = make(model, start, backend, place)
+        except Exception as error:
+            if device == "cpu":
+                raise
+            missing[f"mdpot, {make.__name__} {backend}"] = excuse(error)
+            continue
+        found.append(contender if device == "cpu" else on_gpu(contender, place, threads))
+    if device != "cpu":
+        return found, missing
     for backend in BACKEND_OF:
         if BACKEND_OF[backend] not in backends:
             continue
@@ -268,7 +273,26 @@ def make_own(
     return found, missing
 
 
-def make_peers(families: Sequence[str], start: Start, folder: Path) -> tuple[list[Contender], dict[str, str]]:
+def on_gpu(contender: Contender, place: str, threads: int) -> Contender:
+    """A contender whose label says where it runs beside those on a GPU."""
+    label = contender.label.replace("native", "fused kernels").replace("padded", "CUDA graph")
+    if place == "cpu":
+        label += f" on the CPU, {threads} thread" + ("" if threads == 1 else "s")
+    return replace(contender, label=label)
+
+
+def excuse(error: Exception) -> str:
+    """Why a contender is missing, in a line; how it failed goes to stderr. Frees what it left on a GPU."""
+    traceback.print_exception(error, limit=-5, file=sys.stderr)
+    traceback.clear_frames(error.__traceback__)
+    gc.collect()
+    torch.cuda.empty_cache()
+    return " ".join([f"{type(error).__name__}:", *str(error).split()])[:200].rstrip(".:") + "."
+
+
+def make_peers(
+    families: Sequence[str], start: Start, folder: Path, device: str
+) -> tuple[list[Contender], dict[str, str]]:
     """The peers of some families through their own ASE calculators, and why some are missing."""
     from peers import PEERS
 
@@ -281,9 +305,9 @@ def make_peers(families: Sequence[str], start: Start, folder: Path) -> tuple[lis
             missing[peer.label] = f"{peer.package} is not installed."
             continue
         try:
-            calculator = peer.build(folder)
+            calculator = peer.build(folder, device)
         except Exception as error:  # whatever another package raises while it is set up
-            missing[peer.label] = f"{peer.package} {installed}: {type(error).__name__}."
+            missing[peer.label] = f"{peer.package} {installed}: {excuse(error)}"
             continue
         label = f"{peer.label} ({peer.package} {installed})"
         run = through_calculator(calculator, start)

@@ -1,7 +1,7 @@
 """Peers of mdpot with random weights, each behind the ASE calculator that its own package brings.
 
-Every function takes a folder for files that a calculator wants to read its model from, and returns an ASE
-calculator in float32 on the CPU, in the mode that the package takes by default. Settings that the names do not
+Every function takes a torch device, and a folder for files where a calculator wants to read its model from one, and
+returns an ASE calculator in float32, in the mode that the package takes by default. Settings that the names do not
 say are the defaults of the package. Elements are hydrogen and oxygen.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,14 +29,14 @@ class Peer:
         label: for the table.
         package: distribution that must be installed.
         cutoff: Å.
-        build: makes the calculator.
+        build: makes the calculator, of a folder and a device.
     """
 
     family: str
     label: str
     package: str
     cutoff: float
-    build: Callable[[Path], BaseCalculator]
+    build: Callable[[Path, str], BaseCalculator]
 
     def installed(self) -> str | None:
         """Version of the package, or None where it is missing."""
@@ -45,7 +46,7 @@ class Peer:
             return None
 
 
-def mace(irreps: str) -> BaseCalculator:
+def mace(irreps: str, folder: Path, device: str) -> BaseCalculator:
     """MACE with two layers and 5 Å; the rest as `mace_run_train` takes it by default."""
     import numpy as np
     import torch
@@ -76,10 +77,10 @@ def mace(irreps: str) -> BaseCalculator:
         atomic_inter_scale=1.0,
         atomic_inter_shift=0.0,
     )
-    return MACECalculator(models=model.float(), device="cpu", default_dtype="float32")
+    return MACECalculator(models=model.float(), device=device, default_dtype="float32")
 
 
-def tensornet(layers: int, folder: Path) -> BaseCalculator:
+def tensornet(layers: int, folder: Path, device: str) -> BaseCalculator:
     """TensorNet of TorchMD-Net, width 128, 4.5 Å, with the settings of the package's examples."""
     import torch
     import warp
@@ -121,10 +122,10 @@ def tensornet(layers: int, folder: Path) -> BaseCalculator:
             atoms.info["charge"] = 0.0
             super().calculate(atoms, *args, **kwargs)
 
-    return Neutral(str(path))
+    return Neutral(str(path), device=device)
 
 
-def painn(folder: Path) -> BaseCalculator:
+def painn(folder: Path, device: str) -> BaseCalculator:
     """PaiNN of SchNetPack, width 128, three layers, 5 Å, with its neighbor list of a skin of 0.3 Å."""
     import torch
     from torch.utils.data import dataloader
@@ -148,18 +149,18 @@ def painn(folder: Path) -> BaseCalculator:
     class WithModel(SpkCalculator):
         """It reads models as pickles, which torch no longer does without being told to; so none is written."""
 
-        def _load_model(self, model_file: str) -> torch.nn.Module:
-            return model.eval()
+        def _load_model(self, model_file: str, *placing: Any) -> torch.nn.Module:  # since 2.2 with device and dtype
+            return model.to(device).eval()
 
     neighbors = spk.transform.SkinNeighborList(spk.transform.MatScipyNeighborList(5.0), cutoff_skin=0.3)
-    return WithModel("", neighbors, energy_unit="eV")
+    return WithModel("", neighbors, energy_unit="eV", device=device)
 
 
 PEERS = [
-    Peer("tensornet", "TensorNet 128, 1 layer", "torchmd-net", 4.5, lambda folder: tensornet(1, folder)),
-    Peer("tensornet", "TensorNet 128, 2 layers", "torchmd-net", 4.5, lambda folder: tensornet(2, folder)),
-    Peer("mace", "MACE 64x0e, 2 layers", "mace-torch", 5.0, lambda _: mace("64x0e")),
-    Peer("mace", "MACE 128x0e + 128x1o, 2 layers", "mace-torch", 5.0, lambda _: mace("128x0e + 128x1o")),
+    Peer("tensornet", "TensorNet 128, 1 layer", "torchmd-net", 4.5, partial(tensornet, 1)),
+    Peer("tensornet", "TensorNet 128, 2 layers", "torchmd-net", 4.5, partial(tensornet, 2)),
+    Peer("mace", "MACE 64x0e, 2 layers", "mace-torch", 5.0, partial(mace, "64x0e")),
+    Peer("mace", "MACE 128x0e + 128x1o, 2 layers", "mace-torch", 5.0, partial(mace, "128x0e + 128x1o")),
     Peer("painn", "PaiNN 128, 3 layers", "schnetpack", 5.0, painn),
 ]
 FAMILIES = tuple(dict.fromkeys(peer.family for peer in PEERS))

@@ -1,7 +1,10 @@
 """The highest phonon frequency of MatBench's crystals by a potential's forces, and what a head learns of the rest.
 
-    mdpot pretrain matbench-phonons --out runs/crystals
-    python benchmarks/phonons_by_potential.py runs/crystals/pretrained.safetensors --most 4
+    mdpot reproduce derivative-table2 --models tide --datasets matbench-phonons --arm 0:1:1
+    python benchmarks/phonons_by_potential.py FILE --most 4
+
+The first line leaves the pretrained network whose numbers are in docs/results/README.md: FILE is the
+pretrained.safetensors under runs/reproduce-small/runs/crystals/tide.
 
 Atoms of the unit cell are displaced in a 2 × 2 × 2 supercell, by which the dynamical matrices at its eight wave vectors
 are known; the highest frequencies are averaged over these. Then a Gaussian process learns, in the official folds, the

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from contenders import DT
+from start import DT
 
 OUR_PACKAGES = ("mdpot", "torch", "numpy", "ase", "vesin", "openmm", "openmmtorch")
 PEER_PACKAGES = ("mace-torch", "e3nn", "torchmd-net", "schnetpack", "matscipy")
 NS_PER_DAY = 86400e3 * DT * 1e-6  # times steps per millisecond
 LIMIT = 15.0  # percent: what an engine may cost over the bare potential
-# The calculator as it is by default, which the peers are compared with; the second where there are no kernels.
-OURS = ("ase native", "ase eager")
+# The calculator as it is by default, which the peers are compared with; the second where that does not work.
+OURS = {"cpu": ("ase native", "ase eager"), "cuda": ("ase padded", "ase eager")}
 
 
-def describe_machine(threads: int) -> dict[str, Any]:
-    """Processor, threads, load, versions and commit."""
+def describe_machine(threads: int, device: str = "cpu") -> dict[str, Any]:
+    """Processor, GPU, threads, load, versions and commit."""
     import torch
 
     versions = {}
@@ -34,6 +34,7 @@ def describe_machine(threads: int) -> dict[str, Any]:
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
+        "gpu": None if device == "cpu" else _gpu(),
         "threads": threads,
         "torch_threads": torch.get_num_threads(),
         "load_average_before": list(os.getloadavg()),
@@ -51,6 +52,19 @@ def _cpu_model() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def _gpu() -> str:
+    """Name, memory, CUDA of torch, and driver."""
+    import torch
+
+    memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        driver = "unknown"
+    return f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB (CUDA {torch.version.cuda}, driver {driver})"
 
 
 def _is_real_time() -> bool:
@@ -88,7 +102,7 @@ def summarize(model: Path, machine: dict[str, Any], sizes: list[dict[str, Any]],
             c["ns_per_day"] = NS_PER_DAY / c["median_ms"]
             if c["bare"] in blocks:
                 c["overhead_percent"], c["overhead_quartiles"] = _middle(100 * (ms / blocks[c["bare"]] - 1))
-            if ours := next((name for name in OURS if name in blocks), None):
+            if ours := next((name for name in _ours(machine) if name in blocks), None):
                 c["ratio"], c["ratio_quartiles"] = _middle(ms / blocks[ours])
     return {
         "machine": machine,
@@ -106,6 +120,10 @@ def summarize(model: Path, machine: dict[str, Any], sizes: list[dict[str, Any]],
     }
 
 
+def _ours(machine: dict[str, Any]) -> tuple[str, ...]:
+    return OURS["cuda" if machine["gpu"] else "cpu"]
+
+
 def _middle(values: np.ndarray) -> tuple[float, list[float]]:
     low, median, high = np.percentile(values, [25, 50, 75]).tolist()
     return median, [low, high]
@@ -118,6 +136,7 @@ def to_markdown(result: dict[str, Any]) -> str:
     load = " → ".join(f"{machine[f'load_average_{when}'][0]:.1f}" for when in ("before", "after"))
     versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items() if v)
     threads, cores = _count(machine["threads"], "thread"), _count(machine["cores"], "core")
+    gpu = f") and {machine['gpu']}" if machine["gpu"] else ")"
     disturbed = f"more than {machine['threads']} means that others disturbed it"
     if machine.get("real_time"):
         disturbed = "this ran at real-time priority, so others waited"
@@ -125,8 +144,8 @@ def to_markdown(result: dict[str, Any]) -> str:
         "# Speed",
         "",
         "Energy and forces at new positions in every call, water at 1 g/cm³, float32, one run on one machine, all",
-        f"contenders in turn, {threads} on {machine['cpu']} ({cores}). Load of the machine in the minute before and",
-        f"at the end: {load} ({disturbed}).",
+        f"contenders in turn, {threads} on {machine['cpu']} ({cores}{gpu}.",
+        f"Load of the machine in the minute before and at the end: {load} ({disturbed}).",
         "",
         f"mdpot: `{model['model']}` ({settings}), cutoff {model['cutoff']:g} Å, {model['n_parameters']} parameters,",
         f"commit {machine['commit']}.",
@@ -137,12 +156,12 @@ def to_markdown(result: dict[str, Any]) -> str:
         "",
     ]
     for size in result["sizes"]:
-        lines += _tables(size)
+        lines += _tables(size, _ours(machine))
     lines += ["`python benchmarks/speed.py` writes this page; what it measures: `benchmarks/README.md`.", ""]
     return "\n".join(lines)
 
 
-def _tables(size: dict[str, Any]) -> list[str]:
+def _tables(size: dict[str, Any], names: tuple[str, ...]) -> list[str]:
     own = [c for c in size["contenders"] if c["group"] != "peer"]
     peers = [c for c in size["contenders"] if c["group"] == "peer"]
     lines = [
@@ -156,12 +175,12 @@ def _tables(size: dict[str, Any]) -> list[str]:
         lines.append(f"| {c['label']} | {_time(c)} | {_short(c['ns_per_day'])} | {over} |")
     lines.append("")
     if peers:
-        ours = next((c for name in OURS for c in own if c["name"] == name), None)
+        ours = next((c for name in names for c in own if c["name"] == name), None)
         head = "times mdpot's" if ours else ""
         lines.append(f"| ASE calculator | cutoff | ms per energy and forces | ns/day | {head} |")
         lines.append("|---|---:|---:|---:|---:|")
         for c in ([ours] if ours else []) + sorted(peers, key=lambda c: c["median_ms"]):
-            label = f"mdpot, {c['name'].split()[1]}" if c is ours else c["label"]
+            label = f"mdpot, {c['label'].split(', ')[1]}" if c is ours else c["label"]
             ratio = _short(c["ratio"]) if ours else ""
             lines.append(f"| {label} | {c['cutoff']:g} Å | {_time(c)} | {_short(c['ns_per_day'])} | {ratio} |")
         lines.append("")

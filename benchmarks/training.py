@@ -21,7 +21,9 @@ def main(arguments: list[str] | None = None) -> None:
     import torch
 
     rows: dict[tuple[str, int], dict[str, float]] = {}
-    trainers = {name: Trainer(args.recipe, args.preset, name) for name in args.engines}
+    # The kernels are for a CPU, and stay there beside a GPU.
+    places = {name: "cpu" if name == "kernels" else args.device for name in args.engines}
+    trainers = {name: Trainer(args.recipe, args.preset, name, place) for name, place in places.items()}
     for threads in args.threads:
         torch.set_num_threads(threads)
         for _ in range(args.rounds):
@@ -29,7 +31,10 @@ def main(arguments: list[str] | None = None) -> None:
                 trainer.block(threads, args.steps)
         for name, trainer in trainers.items():
             rows[name, threads] = trainer.medians(threads)
-    sys.stdout.write(to_markdown(rows, next(iter(trainers.values())).description))
+    description = next(iter(trainers.values())).description
+    if args.device != "cpu":
+        description += f"; torch on {torch.cuda.get_device_name()}, which each part waits for"
+    sys.stdout.write(to_markdown(rows, description))
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -39,6 +44,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--preset", default="quick")
     add("--engines", nargs="+", default=["kernels", "torch"], choices=["kernels", "torch"])
     add("--threads", type=int, nargs="+", default=[1, 2])
+    add("--device", default="cpu", choices=["cpu", "cuda"], help="of torch; the kernels stay on the CPU")
     add("--steps", type=int, default=40, help="of an engine, before the next one's turn")
     add("--rounds", type=int, default=5)
     return parser.parse_args(arguments)
@@ -47,7 +53,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 class Trainer:
     """A finetuning from random weights, on the frames inside the package, whose steps are timed."""
 
-    def __init__(self, recipe: str, preset: str, engine: str) -> None:
+    def __init__(self, recipe: str, preset: str, engine: str, device: str = "cpu") -> None:
         import torch
 
         from mdpot.training.average import MovingAverage
@@ -61,8 +67,9 @@ class Trainer:
 
         read = load_recipe(recipe, preset)
         self.stage = read.finetune
-        prepared = prepare(read, Path(SAMPLE), 0, torch.device("cpu"))
-        self.store, self.network = prepared.train, new_potential(read.model, prepared, 0).train()
+        prepared = prepare(read, Path(SAMPLE), 0, torch.device(device))
+        self.store, self.network = prepared.train, new_potential(read.model, prepared, 0).to(device).train()
+        self.wait = torch.cuda.synchronize if device == "cuda" else None
         self.objective = Labels(self.stage, self.store.labels)
         self.engine = choose_engine(self.network, self.objective.outputs, engine)
         self.optimizer = OPTIMIZERS[self.stage.optimizer](self.network.parameters(), lr=1e-4)
@@ -92,6 +99,8 @@ class Trainer:
 
         def timed(part: Callable[[], Any]) -> Any:
             found = part()
+            if self.wait is not None:
+                self.wait()
             clock.append(time.perf_counter())
             return found
 

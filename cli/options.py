@@ -30,6 +30,12 @@ device_option = click.option(
     metavar="NAME",
     help="Where to compute, e.g. cpu or cuda:0. Default: a GPU where there is one.",
 )
+training_device_option = click.option(
+    "--device",
+    metavar="NAME",
+    help="Where to train, e.g. cpu or cuda:0. Default: a GPU where there is one; for Tide in small batches the CPU, "
+    "whose kernels are faster.",
+)
 threads_option = click.option(
     "--threads",
     type=THREADS,
@@ -201,7 +207,7 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="N",
             help="Seed of the split, the first weights, the batches and the masks.",
         ),
-        device_option,
+        training_device_option,
         click.option(
             "--devices",
             type=THREADS,

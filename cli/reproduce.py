@@ -128,7 +128,7 @@ def reproduce(
     \b
     EXPERIMENT is one or more of
       table1, table2, extended-epochs, denoising, masking-ratio, convergence,
-      cost, of the paper on masked pretraining, and two that it lacks,
+      regime, cost, of the paper on masked pretraining, and two that it lacks,
       learning-curve and objectives;
       derivative-table2, derivative-table3, pooling, pretrain-epochs, of the
       paper on derivative-based pretraining.

@@ -127,7 +127,8 @@ class FixedSlots:
 def capture(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Callable[[], Tensor]:
     """A call of a function with these tensors, whatever they hold then; on a GPU captured in a CUDA graph.
 
-    The result of a captured call is overwritten by the next one.
+    The result of a captured call is overwritten by the next one. What its graph reads, of the function and of these
+    tensors, lives as long as the call.
     """
     if inputs[0].device.type != "cuda":
         return lambda: function(*inputs)
@@ -142,7 +143,7 @@ def capture(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Call
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             result = function(*inputs)
 
-    def replay() -> Tensor:
+    def replay(_read: object = (function, inputs)) -> Tensor:
         graph.replay()
         return result
 

@@ -126,6 +126,7 @@ def trace(module: PaddedPotential) -> torch.export.ExportedProgram:
     Raises:
         MdpotError: torch cannot export the model.
     """
+    from torch._dynamo.exc import UserError
     from torch.fx.experimental.proxy_tensor import make_fx
 
     example = _example(module)
@@ -133,7 +134,11 @@ def trace(module: PaddedPotential) -> torch.export.ExportedProgram:
     shapes = ({0: atoms}, {0: atoms}, {0: atoms, 1: slots}, {0: atoms, 1: slots})
     # torch.export takes no derivatives; tracing them first leaves plain operations.
     graph = make_fx(module, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*example)
-    return torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
+    settings: dict[str, Any] = {"dynamic_shapes": shapes, "strict": False}
+    try:
+        return torch.export.export(graph, example, **settings)
+    except UserError:  # torch 2.11 cannot prove of some sizes that they fit whatever the numbers are
+        return torch.export.export(graph, example, **settings, prefer_deferred_runtime_asserts_over_guards=True)
 
 
 def _example(module: PaddedPotential) -> tuple[Tensor, ...]:

@@ -20,6 +20,7 @@ from mdpot.training.data.readers import NOTHING_ASKED
 from mdpot.training.data.reference import fit_reference
 from mdpot.training.data.sources import load_named
 from mdpot.training.data.store import INTERACTION, Batch, Store, batches
+from mdpot.training.device import pick_device
 from mdpot.training.engine import choose_engine, small_operations
 from mdpot.units import MEV
 
@@ -197,11 +198,6 @@ def store_for(potential: AnyPotential, dataset: Dataset) -> Store:
         )
     shift = dict(zip(potential.elements, potential.shift.tolist(), strict=True))
     return Store(dataset.frames, potential.cutoff, shift, molecules=False).to(potential.shift.device)
-
-
-def pick_device(name: str | None) -> torch.device:
-    """The device of that name; without a name a CUDA GPU where there is one, else the CPU."""
-    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _beside(batch: Batch, name: str, prediction: torch.Tensor) -> torch.Tensor:

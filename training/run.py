@@ -16,7 +16,8 @@ from mdpot.heads import Potential, PropertyModel
 from mdpot.modelfile import save_potential
 from mdpot.training import folder as files
 from mdpot.training.data.frames import Dataset
-from mdpot.training.evaluate import pick_device, run_evaluate
+from mdpot.training.device import choose_device, pick_device
+from mdpot.training.evaluate import run_evaluate
 from mdpot.training.listener import Listener
 from mdpot.training.networks import measured_hyperparameters, new_potential, new_property, with_normalization_of
 from mdpot.training.objectives import Labels, Objective, PropertyTarget, pretraining_objective
@@ -52,7 +53,7 @@ def run_train(
         data: file or folder with the frames, or the frames themselves; None searches, see `load_dataset`.
         out: folder of the run; new, or that of the same run with `resume`.
         seed: of the split, the weights, the batches and the masks.
-        device: torch device; None takes a GPU where there is one.
+        device: torch device; None takes the one on which the recipe trains fastest, see `choose_device`.
         resume: go on with the run in `out`.
         listener: hears of the progress.
         team: the processes that train, see `mdpot.training.together.together`.
@@ -64,7 +65,7 @@ def run_train(
         MdpotError: bad input of any kind; nothing that was there is lost.
         Stopped: on Ctrl-C or SIGTERM; `resume` goes on.
     """
-    run = Run(recipe, out, seed, pick_device(device), listener, "train", resume, team)
+    run = Run(recipe, out, seed, _device(device, recipe, listener, team), listener, "train", resume, team)
     with files.claimed(out, resume):
         material = open_run(run, data)
         return _finetune(run, material.prepared, None if material.pretraining is None else _pretrain(run, material))
@@ -87,7 +88,7 @@ def run_pretrain(
     Returns:
         The file with the pretrained weights.
     """
-    run = Run(recipe, out, seed, pick_device(device), listener, "pretrain", resume, team)
+    run = Run(recipe, out, seed, _device(device, recipe, listener, team), listener, "pretrain", resume, team)
     with files.claimed(out, resume):
         _pretrain(run, open_run(run, data))
     return out / files.PRETRAINED
@@ -111,7 +112,7 @@ def run_finetune(
     Args:
         from_file: a potential file; its network must be that of the recipe.
     """
-    run = Run(recipe, out, seed, pick_device(device), listener, "finetune", resume, team)
+    run = Run(recipe, out, seed, _device(device, recipe, listener, team), listener, "finetune", resume, team)
     return _finetune_from(run, data, from_file)
 
 
@@ -136,7 +137,7 @@ def run_property(
     """
     if recipe.property is None:
         raise MdpotError(f"recipe {recipe.name!r} learns no property: it has no table [property].")
-    run = Run(recipe, out, seed, pick_device(device), listener, "finetune", resume, team)
+    run = Run(recipe, out, seed, _device(device, recipe, listener, team), listener, "finetune", resume, team)
     return _finetune_from(run, data, from_file)
 
 
@@ -157,6 +158,14 @@ class _Source:
     learned: str
     offset: float = 0.0
     file: Path | None = None
+
+
+def _device(name: str | None, recipe: Recipe, listener: Listener, team: Team) -> torch.device:
+    """Where a run trains; says so where that is not the GPU that is there."""
+    device = choose_device(name, recipe, alone=team is SOLO)
+    if name is None and device != pick_device(None):
+        listener.note("training on the CPU, where the kernels are faster than a GPU for batches of this size")
+    return device
 
 
 def _finetune_from(run: Run, data: Path | Dataset | None, file: Path | None) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from torch.distributed import Store, TCPStore  # type: ignore[reportPrivateImpor
 
 from mdpot.errors import MdpotError
 from mdpot.stopping import Stopped, StopSignal
-from mdpot.training.evaluate import pick_device
+from mdpot.training.device import pick_device
 from mdpot.training.process import ALONE, Process, ProcessLost
 from mdpot.training.state import Progress
 from mdpot.training.trainer import Diverged, Report, fit

@@ -244,6 +244,7 @@ def test_force_centric_potentials_warn_once_and_have_no_stress(
     file = save(tmp_path / "potential.safetensors", "direct")
     with pytest.warns(UserWarning, match=r"predicted directly.*not conserved") as seen:
         atoms = attach(liquid, file, dtype="float64")
+    seen = [each for each in seen if "predicted directly" in str(each.message)]
     assert len(seen) == 1
     assert Path(seen[0].filename).name == "conftest.py"  # where `attach` makes it: the line of the caller
     graph = Graph.from_atoms(liquid, CUTOFF, torch.float64)
@@ -260,4 +261,4 @@ def test_what_the_trainer_had_to_say_is_a_warning(tmp_path: Path, liquid: Atoms)
     file = save(tmp_path / "potential.safetensors", caution="it learned rigid molecules.")
     with pytest.warns(UserWarning, match="it learned rigid molecules") as seen:
         attach(liquid, file)
-    assert len(seen) == 1
+    assert len([each for each in seen if "rigid molecules" in str(each.message)]) == 1

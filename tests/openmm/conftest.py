@@ -60,7 +60,8 @@ def make_context(system: Any, positions: np.ndarray, platform: str = "Reference"
     import openmm
 
     integrator = integrator or openmm.VerletIntegrator(0.0005)
-    context = openmm.Context(system, integrator, openmm.Platform.getPlatform(platform))
+    properties = {"Precision": "double"} if platform == "CUDA" else {}
+    context = openmm.Context(system, integrator, openmm.Platform.getPlatform(platform), properties)
     context.setPositions(positions / 10)
     return context
 

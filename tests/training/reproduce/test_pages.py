@@ -61,6 +61,16 @@ def test_convergence_finds_the_step(tmp_path: Path) -> None:
     assert cells[3:] == ["1,500 ± 0", "500 ± 0", "600", "2 of 2"]
 
 
+def test_the_regime_shows_what_outliers_decide_less(tmp_path: Path) -> None:
+    """Scratch and masked, RMSE, MAE, and where the one reaches the other."""
+    write("regime", tmp_path, Selection(seeds=2, models=("egnn",), datasets=("water-rpbe",)))
+    text = (tmp_path / "regime.md").read_text()
+    assert [line.split("|")[1].strip() for line in text.split("force MAE")[1].splitlines()[2:6]] == [
+        *("from scratch", "from scratch, longer", "masked", "denoised")
+    ]
+    assert "| water-rpbe | egnn | 216.0 ±" in text
+
+
 def test_masking_is_compared_with_both_lengths_from_scratch(tmp_path: Path) -> None:
     """As figure 2 of the paper, whose numbers are known for the regular length alone."""
     write("extended-epochs", tmp_path)

@@ -51,6 +51,16 @@ def extended(results: Sequence[Result]) -> str:
     return f"{as_in_the_paper(results)}\n\n{table(titles, rows, 3)}"
 
 
+def regime(results: Sequence[Result]) -> str:
+    """One row a cell; the mean absolute errors, which a few frames far off decide less; and when which is ahead."""
+    columns: list[Column] = []
+    for key in ("force_mae", "energy_mae"):
+        columns.append((METRICS[key].heading, lambda r, key=key: error(r, key)))
+        columns.append((f"change#{key}", lambda r, key=key: change(r, baseline(results, r), key)))
+    parts = [as_in_the_paper(results), by_cell(results, [*columns, ("seeds", seeds)]), convergence(results)]
+    return "\n\n".join(parts)
+
+
 def learning(results: Sequence[Result]) -> str:
     """For each network: rows of numbers of frames, columns of ways to train."""
     parts = []
