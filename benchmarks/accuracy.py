@@ -19,7 +19,7 @@ from accuracy_worker import ENVIRONMENT, RESULT
 from trainers import OWN_TRAINERS, TRAINERS, Trainer
 
 DEFAULT = ("mdpot", "mace", "tensornet", "painn")
-OWN_DEFAULT = ("mdpot", "mace", "mace-twice")
+OWN_DEFAULT = ("mdpot", "mace")
 CLOCKS = {"wall": "seconds", "cpu": "cpu_seconds"}
 
 
@@ -32,18 +32,16 @@ def main(arguments: list[str] | None = None) -> None:
     warnings.simplefilter("ignore")  # peers have much to say about torch
     plans = [Plan(args, *(Path(file) for file in text.split(","))) for text in args.data] or [Plan(args)]
     done = [train_all(plan) for plan in plans]
+    compared = [compare(plan, *found) for plan, found in zip(plans, done, strict=True)]
+    if args.data:
+        import accuracy_own_report as report
+    else:
+        import accuracy_report as report
     from speed_report import describe_machine
 
     machine = describe_machine(args.threads)
     about = {"minutes": args.minutes, "clock": args.clock, "seed": SEED, "machine": machine}
-    if args.data:
-        import accuracy_own_report as report
-
-        result = about | {"data": [compare(plan, *found) for plan, found in zip(plans, done, strict=True)]}
-    else:
-        import accuracy_report as report
-
-        result = about | compare(plans[0], *done[0])
+    result = about | ({"data": compared} if args.data else compared[0])
     args.out.parent.mkdir(parents=True, exist_ok=True)
     report.draw(args.out.with_suffix(".png"), result)
     text = report.to_markdown(result, args.out.with_suffix(".png").name)
@@ -56,6 +54,8 @@ def train_all(plan: Plan) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """The results of the contenders by name, and why others have none."""
     trained, missing = {}, {}
     for name in plan.args.contenders:
+        if plan.args.finished and not (plan.folder(name) / "final" / RESULT).is_file():
+            continue
         try:
             trained[name] = train(name, plan)
         except subprocess.CalledProcessError as error:
@@ -77,7 +77,7 @@ def compare(plan: Plan, trained: dict[str, dict[str, Any]], missing: dict[str, s
     else:
         first, frames = next(iter(trained)), Frames(plan.args.train_frames, plan.data, plan.more)
         start = crystal_start(frames, plan.trainers[first], folders[first])
-    times = time_steps(plan.trainers, folders, start)
+    times = time_steps(plan.trainers, folders, start, plan.args.rounds)
     contenders = [{"name": n, "label": plan.trainers[n].label, **trained[n], **times[n]} for n in trained]
     named = {} if plan.data is None else {"name": plan.title, "more": plan.more and plan.more.name.split(".")[0]}
     return {**named, "contenders": contenders, "missing": missing}
@@ -94,6 +94,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     what = "frames of your own, with energies and forces, and maybe further ones for testing alone"
     add("--data", nargs="+", default=[], metavar="FILE[,FILE]", help=what)
     add("--train-frames", type=int, default=None, help="train on fewer frames, for a trial")
+    add("--finished", action="store_true", help="train nothing: the page has those contenders that are finished")
+    add("--rounds", type=int, default=7, help="in which steps are timed")
     add("--work", type=Path, default=Path("runs/accuracy"), help="folder of the runs; finished ones are kept")
     add("--out", type=Path, required=True, help="markdown file; a JSON file and a picture go beside it")
     args = parser.parse_args(arguments)
@@ -144,7 +146,7 @@ def train(name: str, plan: Plan) -> dict[str, Any]:
     """
     trainer, clock = plan.trainers[name], CLOCKS[plan.args.clock]
     pilot = run(name, "pilot", trainer.pilot, plan)
-    seconds = 60 * plan.args.minutes * trainer.share * (plan.args.threads if plan.args.clock == "cpu" else 1)
+    seconds = 60 * plan.args.minutes * (plan.args.threads if plan.args.clock == "cpu" else 1)
     length = max(1, round(trainer.pilot * seconds / pilot[clock]))
     say(f"{plan.title}, {name}: {trainer.pilot} {trainer.unit} took {pilot[clock]:.1f} s, so {length}")
     result = run(name, "final", length, plan)

@@ -14,6 +14,7 @@ COLUMNS = {
     "force_mae": "force MAE",
     "energy_rmse": "energy RMSE (meV/atom)",
     "energy_mae": "energy MAE",
+    "energy_rmse_shifted": "energy RMSE, shifted",
     "stress_rmse": "stress RMSE (meV/Å³)",
     "stress_mae": "stress MAE",
 }
@@ -35,9 +36,11 @@ def to_markdown(result: dict[str, Any], picture: str) -> str:
         f"the same frames for about {result['minutes']:g} minutes {clock} on {machine['threads']} thread(s) of "
         f"{machine['cpu']}, with a schedule that ends then. One seed ({result['seed']}), no GPU."
     )
+    priority = ", at real-time priority" if machine["real_time"] else ""
     notes = (
-        "Errors are over all components. *Step*: energy and forces by the contender's own ASE calculator, at 0.5 fs "
-        "a step, neighbor list included, float32, median and quartiles. *Training*: processor time and time by the "
+        "Errors are over all components. *Shifted*: after the mean energy error per atom is taken off. *Step*: energy "
+        "and forces by the contender's own ASE calculator, at 0.5 fs a step, neighbor list included, float32, median "
+        f"and quartiles{priority}. *Training*: processor time and time by the "
         "clock. *Epochs*: passes over the training frames, in mdpot those of pretraining and finetuning together. "
         "*Load*: average over the last 15 minutes of the training, of all programs on the machine's "
         f"{machine['cores']} cores."

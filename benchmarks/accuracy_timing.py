@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 N_WATERS = 64
 MIN_ATOMS = 192  # of a crystal, as many as 64 waters have
-ROUNDS = 7
 BLOCK = 0.4  # seconds that one contender runs in a round, at least one call
 
 
-def time_steps(trainers: Mapping[str, Trainer], folders: Mapping[str, Path], start: Start) -> dict[str, dict[str, Any]]:
+def time_steps(
+    trainers: Mapping[str, Trainer], folders: Mapping[str, Path], start: Start, rounds: int
+) -> dict[str, dict[str, Any]]:
     """Milliseconds per energy and forces at new positions in every call, as `speed.py` takes them.
 
     All take turns in an order drawn anew in each round. Neighbor lists are included.
@@ -30,6 +31,7 @@ def time_steps(trainers: Mapping[str, Trainer], folders: Mapping[str, Path], sta
         trainers: the contenders by name.
         folders: with the trained potential of each; no others are timed.
         start: the structures.
+        rounds: how often each has its turn.
 
     Returns:
         For each: "n_atoms", "ms" of each round, "median_ms", "quartiles_ms".
@@ -48,7 +50,7 @@ def time_steps(trainers: Mapping[str, Trainer], folders: Mapping[str, Path], sta
         say(f"{name}: {1e3 * each:.1f} ms for {n_atoms} atoms")
     ms: dict[str, list[float]] = {name: [] for name in runs}
     rng = np.random.default_rng(SEED)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name in rng.permutation(list(runs)):
             begin = time.perf_counter()
             runs[name](calls[name])

@@ -11,7 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -40,7 +40,6 @@ class Trainer:
             list of the package, with its skin.
         pilot: length that tells how long the training may be.
         unit: of the length.
-        share: of the time that the others get.
     """
 
     label: str
@@ -50,7 +49,6 @@ class Trainer:
     calculator: Callable[[Path, dict[str, Any], bool], BaseCalculator]
     pilot: int = 1
     unit: str = "epochs"
-    share: float = 1.0
 
 
 # mdpot
@@ -417,6 +415,5 @@ OWN_TRAINERS = {
     ),
     "mace": _mace("32x0e, 5 Å", mace_settings(32, 5.0) | UNIVERSAL),
     "mace-large": _mace("64x0e, 5 Å", mace_settings(64, 5.0) | UNIVERSAL),
-    "mace-twice": replace(_mace("32x0e, 5 Å, twice the time", mace_settings(32, 5.0) | UNIVERSAL), share=2.0),
     "mace-squares": _mace("32x0e, 5 Å, squared errors", mace_settings(32, 5.0)),
 }
