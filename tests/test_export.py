@@ -22,13 +22,13 @@ from mdpot.heads import Potential, build_potential
 from mdpot.modelfile import open_model, save_potential
 from mdpot.models import MODELS
 
-SMALL = {name: {"width": 16, "layers": 2} for name in MODELS if name != "tide"}
+SMALL: dict[str, dict[str, int]] = {name: {"width": 16, "layers": 2} for name in MODELS if name != "tide"}
 WATER = [1, 8]
 
 
-def make(model: str = "egnn") -> Potential:
+def make(model: str = "egnn", **hyperparameters: int) -> Potential:
     torch.manual_seed(0)
-    return build_potential(model, SMALL.get(model, {}), WATER, [-13.6, -2041.3], 2.0).eval()
+    return build_potential(model, {**SMALL.get(model, {}), **hyperparameters}, WATER, [-13.6, -2041.3], 2.0).eval()
 
 
 def expected(potential: Potential, atoms: Atoms, dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -53,9 +53,11 @@ def slab() -> Atoms:
 
 @pytest.mark.filterwarnings("ignore:.*not the gradient of its energy")
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-10)])
-@pytest.mark.parametrize("model", MODELS)
-def test_file_for_ase(tmp_path, model, dtype, tolerance):
-    potential = make(model)
+@pytest.mark.parametrize(
+    ("model", "hyperparameters"), [*((name, {}) for name in MODELS), ("tide", {"sent_order": 2})], ids=str
+)
+def test_file_for_ase(tmp_path, model, hyperparameters, dtype, tolerance):
+    potential = make(model, **hyperparameters)
     report = export_torchscript(potential, tmp_path / "m.pt", units="ase", dtype=dtype)
     assert report.n_frames == 3
     assert report.energy_error < tolerance

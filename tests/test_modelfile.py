@@ -49,9 +49,11 @@ def outputs(potential: Potential, dtype: torch.dtype) -> dict[str, torch.Tensor]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("model", MODELS)
-def test_round_trip_is_exact(tmp_path: Path, model: str, dtype: torch.dtype) -> None:
-    potential = make(model, dtype)
+@pytest.mark.parametrize(
+    ("model", "hyperparameters"), [*((name, {}) for name in MODELS), ("tide", {"sent_order": 2})], ids=str
+)
+def test_round_trip_is_exact(tmp_path: Path, model: str, hyperparameters: dict[str, int], dtype: torch.dtype) -> None:
+    potential = make(model, dtype, **hyperparameters)
     save_potential(tmp_path / "a.safetensors", potential, METADATA)
     loaded, header = load_potential(tmp_path / "a.safetensors")
     for (name, weight), (same, other) in zip(potential.state_dict().items(), loaded.state_dict().items(), strict=True):

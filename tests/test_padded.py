@@ -24,11 +24,13 @@ SIZES = {"tide": {"width": 8, "channels": 4, "layers": 2}, "et": {"width": 8, "l
 WALL, PAIR = [[1.5, 1.9], [1.9, 2.4]], [[[0.3, -0.2], [-0.2, 0.1]], [[1.0, 2.0], [2.0, 3.0]]]
 
 
-def make(model: str = "tide", seed: int = 0) -> Potential:
+def make(model: str = "tide", seed: int = 0, **hyperparameters: Any) -> Potential:
     torch.manual_seed(seed)
     sizes = SIZES.get(model, {"width": 8, "layers": 2})
     fitted = (WALL, PAIR) if MODELS[model].conservative else (None, None)
-    potential = build_potential(model, {"cutoff": 3.4, **sizes}, [1, 8], [-13.6, -2041.3], 2.0, *fitted)
+    potential = build_potential(
+        model, {"cutoff": 3.4, **sizes, **hyperparameters}, [1, 8], [-13.6, -2041.3], 2.0, *fitted
+    )
     return potential.double().eval().requires_grad_(False)
 
 
@@ -66,6 +68,12 @@ def test_the_numbers_are_those_of_the_potential(model: str) -> None:
     potential = make(model)
     for atoms in structures():
         check(atoms, potential)
+
+
+def test_the_numbers_are_those_of_a_tide_that_sends_tensors() -> None:
+    potential = make(order=3, sent_order=2)
+    for atoms in structures():
+        check(atoms, potential, 0.7, 300)
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -21,13 +21,12 @@ class Description:
     """Sizes and constants by the names of `mdpot_tide`, and its arrays, all float64."""
 
     numbers: dict[str, float]
-    messages: np.ndarray
     products: np.ndarray
     weights: np.ndarray
 
     def structure(self) -> library.Tide:
         """What is passed to the library; valid as long as this description."""
-        arrays = {name: getattr(self, name).ctypes.data for name in ("messages", "products", "weights")}
+        arrays = {name: getattr(self, name).ctypes.data for name in ("products", "weights")}
         return library.Tide(**self.numbers, **arrays, n_weights=self.weights.size)
 
 
@@ -44,7 +43,6 @@ def describe(potential: Potential) -> Description:
     n = (tide.order + 1) ** 2 - 1
     products = np.zeros((table.shape[0], n, n))
     products[:, first, second] = table.numpy()
-    messages = np.ascontiguousarray(message_table(tide.order).numpy())
     fixed = [potential.wall * potential.has_wall, potential.pair * potential.has_pair, potential.shift]
     parts = [*trained_weights(potential), *fixed]
     weights = np.concatenate([part.detach().cpu().double().numpy().ravel() for part in parts])
@@ -52,6 +50,7 @@ def describe(potential: Potential) -> Description:
     sizes = {
         "n_elements": len(potential.elements),
         "order": tide.order,
+        "sent_order": tide.sent_order,
         "layers": len(tide.layers),
         "width": layer.width,
         "channels": layer.channels,
@@ -59,7 +58,7 @@ def describe(potential: Potential) -> Description:
         "n_basis": tide.n_basis,
         "hidden": layer.mlp[0].out_features,
         "n_pair_terms": potential.pair.shape[0],
-        "message_rows": messages.shape[0],
+        "message_rows": message_table(tide.order, tide.sent_order).shape[0],
         "product_rows": products.shape[0],
     }
     constants = {
@@ -69,7 +68,7 @@ def describe(potential: Potential) -> Description:
         "wall_strength": WALL_STRENGTH,
         "pair_decay": PAIR_DECAY,
     }
-    return Description({**sizes, **constants}, messages, products, weights)
+    return Description({**sizes, **constants}, products, weights)
 
 
 def trained_weights(potential: Potential) -> list[Tensor]:
@@ -79,7 +78,9 @@ def trained_weights(potential: Potential) -> list[Tensor]:
     readout: Any = potential.readout
     parts: list[Tensor] = [embedding.element.weight, embedding.mark, tide.radial]
     for layer in tide.layers:
-        parts += [layer.send.weight, layer.send.bias, layer.send_vector, layer.mix]
+        parts += [layer.send.weight, layer.send.bias, layer.send_vector]
+        parts += [] if layer.send_tensor is None else [layer.send_tensor]
+        parts.append(layer.mix)
         for linear in (layer.mlp[0], layer.mlp[2]):
             parts += [linear.weight, linear.bias]
     for linear in (readout[0], readout[2]):

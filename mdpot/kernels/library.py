@@ -13,7 +13,7 @@ from mdpot.errors import MdpotError, unknown
 from mdpot.kernels.build import FOLDER, NotBuilt, compile_library, file_name, instruction_sets, machine
 from mdpot.kernels.errors import NoKernel
 
-ABI = 3
+ABI = 4
 VARIABLE = "MDPOT_KERNELS"
 """Environment variable that forces an instruction set, or with "off" has torch do all the work."""
 REMEDY = "Install a C++ compiler and run: python -m mdpot.kernels"
@@ -23,10 +23,10 @@ class Tide(ctypes.Structure):
     """`mdpot_tide` of mdpot_kernels.h."""
 
     _fields_ = [
-        *((name, c_int32) for name in ("n_elements", "order", "layers", "width", "channels", "n_radial", "n_basis")),
-        *((name, c_int32) for name in ("hidden", "n_pair_terms", "message_rows", "product_rows")),
+        *((name, c_int32) for name in ("n_elements", "order", "sent_order", "layers", "width", "channels", "n_radial")),
+        *((name, c_int32) for name in ("n_basis", "hidden", "n_pair_terms", "message_rows", "product_rows")),
         *((name, c_double) for name in ("cutoff", "norm", "scale", "wall_strength", "pair_decay")),
-        *((name, c_void_p) for name in ("messages", "products", "weights")),
+        *((name, c_void_p) for name in ("products", "weights")),
         ("n_weights", c_int64),
     ]
 

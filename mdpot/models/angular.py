@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 MAX_ORDER = 3
+MAX_SENT_ORDER = 2
 
 # Rows of Y_l as {exponents of x, y, z: coefficient}; over the unit sphere each l has squares that add up to 1.
 _S3, _S15, _S38, _S58 = math.sqrt(3.0), math.sqrt(15.0), math.sqrt(3.0 / 8.0), math.sqrt(5.0 / 8.0)
@@ -99,19 +100,24 @@ def _odd_factorial(n: int) -> int:
     return math.prod(range(1, n + 1, 2))
 
 
-def message_paths(order: int, degree: int) -> list[tuple[int, int]]:
-    """(l of an edge's harmonics, l of what is sent along it: 0 or 1) that couple to l = degree."""
-    vectors = [(edge, 1) for edge in (degree - 1, degree + 1) if 0 <= edge <= order]
-    return [(degree, 0), *vectors]
+def message_paths(order: int, degree: int, sent_order: int = 1) -> list[tuple[int, int]]:
+    """(l of an edge's harmonics, l of what is sent along it: 0 … sent_order) that couple to l = degree."""
+    return [
+        (edge, sent)
+        for sent in range(sent_order + 1)
+        for edge in range(order + 1)
+        if abs(edge - sent) <= degree <= edge + sent and (edge + sent + degree) % 2 == 0
+    ]
 
 
-def message_table(order: int) -> Tensor:
-    """[n_rows, (order + 1)^2 · 4] float64: harmonics times (scalar, vector) to l = 0 … order; rows by l, path, m."""
+def message_table(order: int, sent_order: int = 1) -> Tensor:
+    """[n_rows, (order + 1)^2 (sent_order + 1)^2] float64: harmonics times what is sent, of l = 0 … sent_order, to
+    l = 0 … order; rows by l, path, m."""
     blocks = []
     for degree in range(order + 1):
-        for edge, sent in message_paths(order, degree):
-            block = torch.zeros(2 * degree + 1, (order + 1) ** 2, 4, dtype=torch.float64)
-            block[:, edge**2 : (edge + 1) ** 2, sent : 1 + 3 * sent] = coupling(edge, sent, degree)
+        for edge, sent in message_paths(order, degree, sent_order):
+            block = torch.zeros(2 * degree + 1, (order + 1) ** 2, (sent_order + 1) ** 2, dtype=torch.float64)
+            block[:, edge**2 : (edge + 1) ** 2, sent**2 : (sent + 1) ** 2] = coupling(edge, sent, degree)
             blocks.append(block)
     return torch.cat(blocks).flatten(1)
 

@@ -28,6 +28,8 @@ Count = Annotated[int, Range(1, 256)]
 """Layers, radial functions, basis functions."""
 Order = Annotated[int, Range(1, 3)]
 """Largest angular momentum."""
+SentOrder = Annotated[int, Range(1, 2)]
+"""Largest angular momentum of what neighbors send."""
 Neighbors = Annotated[float, Range(0.0, 1e6)]
 """Average number of neighbors; counts as 1 below 1."""
 Cutoff = Annotated[float, Range(0.1, 100.0)]

@@ -11,6 +11,7 @@ from mdpot.errors import MdpotError, unknown
 from mdpot.models.activation import SiLU
 from mdpot.models.angular import (
     MAX_ORDER,
+    MAX_SENT_ORDER,
     harmonics,
     message_paths,
     message_table,
@@ -19,7 +20,7 @@ from mdpot.models.angular import (
     product_table,
 )
 from mdpot.models.backbone import Backbone
-from mdpot.models.hyperparameters import Count, Cutoff, Neighbors, Order, Width
+from mdpot.models.hyperparameters import Count, Cutoff, Neighbors, Order, SentOrder, Width
 from mdpot.models.slots import pad_neighbors
 from mdpot.radial import polynomial_envelope
 
@@ -49,18 +50,18 @@ class Tide(Backbone):
     harmonics, R_bl learned combinations of Bessel functions times an envelope that is zero at the cutoff, an atom has
     scalars h_i and features x_i of angular momentum l = 1 … order. One layer, n the average number of neighbors:
 
-        A_i = 1/√n Σ_j R_bl(d_ij) Y_l(u_ij) ⊗ (W h_j, W x_j[l=1])     moments of the neighborhood
+        A_i = 1/√n Σ_j R_bl(d_ij) Y_l(u_ij) ⊗ (W h_j, W_l x_j[l])     moments of the neighborhood
         s_i, y_i = linear(A_i);  y_i ← y_i + x_i                      mixed over radial functions and channels
         y_i ← y_i / √(1 + ⟨y_i²⟩)                                     no growth where atoms come too close
         B_i = y_i ⊗ y_i,  I_i = y_i · y_i,  J_i = (y_i ⊗ y_i) · y_i   three- and four-body products
         Δh_i, g_i = MLP(h_i, s_i, I_i, J_i)
         h_i ← h_i + Δh_i;  x_i = g_i (y_i, B_i)
 
-    The sum over neighbors is one matrix product per atom. It has few channels, its radial functions do not depend on
-    the atoms, and they are the same in all layers: the linear map that follows sees every combination of them, so
-    nothing as wide as the features is ever computed for an edge. The first layer is the atomic cluster expansion up
-    to four-body terms (Drautz, Phys. Rev. B 99, 014104, 2019), the later ones pass messages (Batatia et al., MACE,
-    NeurIPS 2022); gates as in PaiNN (Schütt et al., ICML 2021).
+    Of x_j neighbors send l = 1 … `sent_order`. The sum over neighbors is one matrix product per atom. It has few
+    channels, its radial functions do not depend on the atoms, and they are the same in all layers: the linear map that
+    follows sees every combination of them, so nothing as wide as the features is ever computed for an edge. The first
+    layer is the atomic cluster expansion up to four-body terms (Drautz, Phys. Rev. B 99, 014104, 2019), the later ones
+    pass messages (Batatia et al., MACE, NeurIPS 2022); gates as in PaiNN (Schütt et al., ICML 2021).
 
     Args:
         cutoff: Å.
@@ -73,9 +74,10 @@ class Tide(Backbone):
         hidden: width of the hidden layer of the MLPs, by default twice `width`.
         n_basis: Bessel functions they are made of.
         avg_neighbors: average number of neighbors per atom in the training data, for normalization.
+        sent_order: largest angular momentum of the features that neighbors send, from the second layer on.
 
     Raises:
-        MdpotError: an unknown size, or an order out of range.
+        MdpotError: an unknown size, an order out of range, or a `sent_order` above it.
     """
 
     angular: Tensor
@@ -100,6 +102,7 @@ class Tide(Backbone):
         hidden: Width | None = None,
         n_basis: Count = 8,
         avg_neighbors: Neighbors = 25.0,
+        sent_order: SentOrder = 1,
     ) -> None:
         super().__init__()
         chosen = sizes(size, width=width, channels=channels, layers=layers, order=order, n_radial=n_radial)
@@ -108,13 +111,19 @@ class Tide(Backbone):
         hidden = 2 * width if hidden is None else hidden
         if not 1 <= order <= MAX_ORDER:
             raise MdpotError(f"order must be between 1 and {MAX_ORDER}; got {order}.")
+        most = min(order, MAX_SENT_ORDER)
+        if not 1 <= sent_order <= most:
+            raise MdpotError(f"sent_order must be between 1 and {most} where order is {order}; got {sent_order}.")
         self.cutoff = cutoff
         self.n_features = width
-        self.order, self.n_radial, self.n_basis = order, n_radial, n_basis
+        self.order, self.sent_order, self.n_radial, self.n_basis = order, sent_order, n_radial, n_basis
         self.norm = math.sqrt(2.0 * cutoff / max(avg_neighbors, 1.0))
         self.radial = nn.Parameter(torch.randn((order + 1) * n_radial, n_basis) / math.sqrt(n_basis))
         self.layers = nn.ModuleList(
-            [TideLayer(width, channels, n_radial, order, hidden, n == 0, n == layers - 1) for n in range(layers)]
+            [
+                TideLayer(width, channels, n_radial, order, sent_order, hidden, n == 0, n == layers - 1)
+                for n in range(layers)
+            ]
         )
         self.gate = nn.Linear(width, width)
         self._set_constants()
@@ -133,7 +142,7 @@ class Tide(Backbone):
             "angular": angular,
             "frequencies": frequencies,
             "products": products,
-            "messages": message_table(self.order),
+            "messages": message_table(self.order, self.sent_order),
         }
         momenta = [degree for degree in range(self.order + 1) for _ in range(2 * degree + 1)]
         rows = [degree * self.n_radial + b for degree in momenta for b in range(self.n_radial)]
@@ -209,6 +218,7 @@ class TideLayer(nn.Module):
 
     outputs: list[int]
     in_invariants: list[bool]
+    send_tensor: Tensor | None
 
     def __init__(
         self,
@@ -216,6 +226,7 @@ class TideLayer(nn.Module):
         channels: int,
         n_radial: int,
         order: int,
+        sent_order: int,
         hidden: int,
         is_first: bool,
         is_last: bool,
@@ -224,7 +235,8 @@ class TideLayer(nn.Module):
         self.is_first, self.is_last, self.order = is_first, is_last, order
         self.width, self.channels, self.n_radial = width, channels, n_radial
         degrees = range(order + 1)
-        self.paths = [1 if is_first else len(message_paths(order, degree)) for degree in degrees]
+        self.sent_rows = (sent_order + 1) ** 2
+        self.paths = [1 if is_first else len(message_paths(order, degree, sent_order)) for degree in degrees]
         self.moment_rows = [n * (2 * degree + 1) for degree, n in enumerate(self.paths)]
         self.momenta = [2 * degree + 1 for degree in degrees[1:]]
         self.outputs = [l3 for _, _, l3 in product_paths(order)]
@@ -234,6 +246,10 @@ class TideLayer(nn.Module):
         self.send = nn.Linear(width, channels)
         nn.init.normal_(self.send.weight, std=width**-0.5)
         self.send_vector = nn.Parameter(torch.randn(width, 0 if is_first else channels) / math.sqrt(width))
+        # Absent, not empty: the weights of a network that sends no l = 2 are those that files of before hold.
+        sends_tensor = sent_order > 1 and not is_first
+        tensor = nn.Parameter(torch.randn(width, channels) / math.sqrt(width)) if sends_tensor else None
+        self.register_parameter("send_tensor", tensor)
         fan_in = n_radial * channels
         weights = [torch.randn(n, fan_in, width) / math.sqrt(n * fan_in) for n in self.paths]
         self.mix = nn.Parameter(torch.cat(weights))
@@ -259,7 +275,7 @@ class TideLayer(nn.Module):
             x: as returned; [0] in the first layer.
             neighbors: [n_atoms · n_slots] int64, see `pad_neighbors`.
             basis: [n_atoms, (order + 1)^2 n_radial, n_slots], see `Tide.basis`.
-            messages: [n_coupled, 4 (order + 1)^2], see `message_table`.
+            messages: [n_coupled, (order + 1)^2 (sent_order + 1)^2], see `message_table`.
             first, second: [n_pairs] int64, rows of y that are multiplied.
             products: [n_products, n_pairs], what they are coupled to, see `product_table`.
         """
@@ -303,8 +319,12 @@ class TideLayer(nn.Module):
             sent = sent.index_select(0, neighbors).view(n_atoms, n_slots, c)
             found = torch.bmm(sent.transpose(1, 2), basis.transpose(1, 2)).view(n_atoms, c, n_rows // b, b)
             return found.permute(2, 0, 3, 1).reshape(n_rows // b, n_atoms * b * c)
-        vectors = (x[:3].reshape(3 * n_atoms, self.width) @ self.send_vector).view(3, n_atoms, c)
-        sent = torch.cat([sent.unsqueeze(0), vectors]).transpose(0, 1).reshape(n_atoms, 4 * c)
-        found = torch.bmm(basis, sent.index_select(0, neighbors).view(n_atoms, n_slots, 4 * c))
-        found = found.view(n_atoms, n_rows // b, b, 4, c).permute(1, 3, 0, 2, 4)
-        return messages @ found.reshape(4 * n_rows // b, n_atoms * b * c)
+        parts = [sent.unsqueeze(0), (x[:3].reshape(3 * n_atoms, self.width) @ self.send_vector).view(3, n_atoms, c)]
+        send_tensor = self.send_tensor
+        if send_tensor is not None:
+            parts.append((x[3:8].reshape(5 * n_atoms, self.width) @ send_tensor).view(5, n_atoms, c))
+        s = self.sent_rows
+        sent = torch.cat(parts).transpose(0, 1).reshape(n_atoms, s * c)
+        found = torch.bmm(basis, sent.index_select(0, neighbors).view(n_atoms, n_slots, s * c))
+        found = found.view(n_atoms, n_rows // b, b, s, c).permute(1, 3, 0, 2, 4)
+        return messages @ found.reshape(s * n_rows // b, n_atoms * b * c)

@@ -18,6 +18,9 @@ CASES = {
     "medium": {"size": "medium"},
     "order1": {"order": 1},
     "order3": {"order": 3},
+    "sent2": {"sent_order": 2},
+    "sent2-order3": {"order": 3, "sent_order": 2},
+    "sent2-three-layers": {"sent_order": 2, "layers": 3, "width": 19, "channels": 5, "hidden": 21},
     "one-layer": {"layers": 1},
     "one-layer-order3": {"layers": 1, "order": 3},
     "three-layers": {"layers": 3},
@@ -75,8 +78,9 @@ def test_float32_is_no_worse_than_eager(lib, case, make_potential, make_structur
 
 def random_sizes(rng: np.random.Generator, shortest: float, longest: float) -> dict[str, Any]:
     """Hyperparameters of a Tide with a cutoff, Å, between two."""
+    order = int(rng.integers(1, 4))
     return {
-        "order": int(rng.integers(1, 4)),
+        "order": order,
         "layers": int(rng.integers(1, 5)),
         "width": int(rng.integers(1, 50)),
         "channels": int(rng.integers(1, 20)),
@@ -84,6 +88,7 @@ def random_sizes(rng: np.random.Generator, shortest: float, longest: float) -> d
         "n_basis": int(rng.integers(1, 20)),
         "hidden": int(rng.integers(1, 70)),
         "cutoff": float(rng.uniform(shortest, longest)),
+        "sent_order": int(rng.integers(1, min(order, 2) + 1)),
     }
 
 

@@ -6,15 +6,24 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from mdpot.kernels import build
-from mdpot.models.angular import MAX_ORDER, message_paths, message_table, product_paths, product_table
+from mdpot.models.angular import (
+    MAX_ORDER,
+    MAX_SENT_ORDER,
+    message_paths,
+    message_table,
+    product_paths,
+    product_table,
+)
 
-HEADER = build.SOURCE / "angular_tables.h"
-HEAD = """\
+FEATURES_HEADER = build.SOURCE / "angular_tables.h"
+FEATURES_HEAD = """\
 // Written by tests/kernels/test_tables.py: the angular products of `mdpot.models.angular`, for loops that are unrolled.
 #pragma once
 
@@ -26,9 +35,6 @@ struct AngularTerm {  // of the sum `row`: a coefficient and the components that
   int row, first, second;
   double coefficient;
 };
-struct MessageRow {
-  int degree, path, m;
-};
 struct ProductPath {  // its rows begin at `row`; `invariant`: whether its product with y enters the MLP
   int degree, row;
   bool invariant;
@@ -36,6 +42,23 @@ struct ProductPath {  // its rows begin at `row`; `invariant`: whether its produ
 
 template <int ORDER> struct Angular;
 """
+MESSAGES_HEADER = build.SOURCE / "message_tables.h"
+MESSAGES_HEAD = """\
+// Written by tests/kernels/test_tables.py: how the harmonics of an edge and what is sent along it, of l up to SENT,
+// couple (`message_table` of `mdpot.models.angular`), for loops that are unrolled.
+#pragma once
+
+#include "angular_tables.h"
+
+namespace mdpot {
+
+struct MessageRow {
+  int degree, path, m;
+};
+
+template <int ORDER, int SENT> struct Messages;
+"""
+TAIL = "\n}  // namespace mdpot\n"
 
 
 def _number(x: float) -> float:
@@ -51,25 +74,25 @@ def products(order: int) -> list[tuple[int, int, int, float]]:
     return [(int(r), first[p], second[p], _number(float(table[r, p]))) for r, p in zip(rows, pairs, strict=True)]
 
 
-def messages(order: int) -> list[tuple[int, int, int, float]]:
+def messages(order: int, sent_order: int) -> list[tuple[int, int, int, float]]:
     """(row, component of the harmonics, component of what is sent, coefficient)."""
-    table = message_table(order).numpy()
-    places = zip(*np.nonzero(table), strict=True)
-    return [(int(r), int(c) // 4, int(c) % 4, _number(float(table[r, c]))) for r, c in places]
+    table, n_sent = message_table(order, sent_order).numpy(), (sent_order + 1) ** 2
+    places = zip(*np.nonzero(np.abs(table) > 1e-12), strict=True)
+    return [(int(r), *divmod(int(c), n_sent), _number(float(table[r, c]))) for r, c in places]
 
 
-def messages_by_source(order: int) -> list[tuple[int, int, int, float]]:
+def messages_by_source(order: int, sent_order: int) -> list[tuple[int, int, int, float]]:
     """The same in the order of the components; those that are in no sum with the coefficient zero."""
-    found = {(m, s): [] for m in range((order + 1) ** 2) for s in range(4)}
-    for term in messages(order):
+    found = {(m, s): [] for m in range((order + 1) ** 2) for s in range((sent_order + 1) ** 2)}
+    for term in messages(order, sent_order):
         found[term[1:3]].append(term)
     return [term for source, terms in found.items() for term in terms or [(0, *source, 0.0)]]
 
 
-def message_rows(order: int) -> list[tuple[int, int, int]]:
+def message_rows(order: int, sent_order: int) -> list[tuple[int, int, int]]:
     """(degree, path, m) of the messages' rows."""
-    degrees = range(order + 1)
-    return [(d, p, m) for d in degrees for p in range(len(message_paths(order, d))) for m in range(2 * d + 1)]
+    paths = [range(len(message_paths(order, degree, sent_order))) for degree in range(order + 1)]
+    return [(d, p, m) for d, of_degree in enumerate(paths) for p in of_degree for m in range(2 * d + 1)]
 
 
 def paths(order: int) -> list[tuple[int, int, str]]:
@@ -81,31 +104,49 @@ def paths(order: int) -> list[tuple[int, int, str]]:
     return found
 
 
-def written() -> str:
-    """The header's text."""
-    text = HEAD
+def _arrays(tables: dict[str, Sequence[tuple[object, ...]]]) -> str:
+    """Tables by "type name", as constants."""
+    text = ""
+    for declared, table in tables.items():
+        kind, name = declared.split()
+        entries = ", ".join("{" + ",".join(str(x) for x in entry) + "}" for entry in table)
+        lines = textwrap.fill(entries, 112, break_long_words=False).replace("\n", "\n      ")
+        text += f"  static constexpr std::array<{kind}, {len(table)}> {name} = {{{{\n      {lines}}}}};\n"
+    return text
+
+
+def features_header() -> str:
+    """The text of the header with the products of features."""
+    text = FEATURES_HEAD
     for order in range(1, MAX_ORDER + 1):
-        tables = {
-            "ProductPath paths": paths(order),
-            "AngularTerm products": products(order),
-            "MessageRow message_rows": message_rows(order),
-            "AngularTerm messages": messages(order),
-            "AngularTerm messages_by_source": messages_by_source(order),
-        }
-        rows = 1 + max(row for row, *_ in tables["AngularTerm products"])
+        rows = 1 + max(row for row, *_ in products(order))
         text += f"\ntemplate <> struct Angular<{order}> {{\n  static constexpr int product_row_count = {rows};\n"
-        for name, table in tables.items():
-            kind, name = name.split()
-            entries = ", ".join("{" + ",".join(str(x) for x in entry) + "}" for entry in table)
-            lines = textwrap.fill(entries, 112, break_long_words=False).replace("\n", "\n      ")
-            text += f"  static constexpr std::array<{kind}, {len(table)}> {name} = {{{{\n      {lines}}}}};\n"
-        text += "};\n"
-    return text + "\n}  // namespace mdpot\n"
+        text += _arrays({"ProductPath paths": paths(order), "AngularTerm products": products(order)}) + "};\n"
+    return text + TAIL
 
 
-def test_the_compiled_tables_are_those_of_the_network() -> None:
-    assert HEADER.read_text(encoding="utf-8") == written(), "run: python tests/kernels/test_tables.py"
+def messages_header() -> str:
+    """The text of the header with the couplings of what is sent."""
+    text = MESSAGES_HEAD
+    for sent in range(1, MAX_SENT_ORDER + 1):
+        for order in range(sent, MAX_ORDER + 1):
+            tables = {
+                "MessageRow rows": message_rows(order, sent),
+                "AngularTerm terms": messages(order, sent),
+                "AngularTerm terms_by_source": messages_by_source(order, sent),
+            }
+            text += f"\ntemplate <> struct Messages<{order}, {sent}> {{\n{_arrays(tables)}}};\n"
+    return text + TAIL
+
+
+HEADERS = {FEATURES_HEADER: features_header, MESSAGES_HEADER: messages_header}
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=lambda path: path.name)
+def test_the_compiled_tables_are_those_of_the_network(header: Path) -> None:
+    assert header.read_text(encoding="utf-8") == HEADERS[header](), "run: python tests/kernels/test_tables.py"
 
 
 if __name__ == "__main__":
-    Path(HEADER).write_text(written(), encoding="utf-8")
+    for path, text in HEADERS.items():
+        path.write_text(text(), encoding="utf-8")

@@ -31,6 +31,8 @@ ELEMENTS = [1, 6, 8]
 SHIFT = [-13.6, -1030.0, -2043.2]
 # Of H, C and O. That of C and C would reach beyond the cutoff.
 WALL = [[1.7, 1.2, 1.1], [1.2, 4.5, 1.6], [1.1, 1.6, 2.6]]
+VARIANTS = {"tide that sends l = 2": ("tide", {"sent_order": 2})}
+"""Architectures with hyperparameters that are worth the whole suite, beside those of `MODELS`."""
 PAIR = [[[1.0, -2.0, 3.0], [-2.0, 1.5, 0.5], [3.0, 0.5, -1.0]], [[5.0, 6.0, 4.0], [6.0, 9.0, 7.0], [4.0, 7.0, 8.0]]]
 
 
@@ -40,11 +42,12 @@ def build(name: str, dtype: torch.dtype = torch.float64, small: bool = True, wal
 
 
 def _amplified(name: str, small: bool, wall: bool, factor: float) -> Potential:
-    takes = hyperparameters_of(MODELS[name])
+    model, given = VARIANTS.get(name, (name, {}))
+    takes = hyperparameters_of(MODELS[model])
     sizes = {k: v for k, v in {"width": 24, "layers": 3}.items() if k in takes} if small else {}
     torch.manual_seed(1)
     starts, terms = (WALL, PAIR) if wall else (None, None)
-    potential = build_potential(name, {"cutoff": CUTOFF, **sizes}, ELEMENTS, SHIFT, 0.7, starts, terms)
+    potential = build_potential(model, {"cutoff": CUTOFF, **sizes, **given}, ELEMENTS, SHIFT, 0.7, starts, terms)
     with torch.no_grad():
         for weight in potential.parameters():
             if weight.dim() > 1:
@@ -64,18 +67,25 @@ def _factor(name: str, small: bool) -> float:
     return 0.6
 
 
-def _name(param: tuple[str, bool]) -> str:
-    name, wall = param
+def _name(kind: tuple[str, bool]) -> str:
+    name, wall = kind
     return f"{name} with wall and pair energy" if wall else name
 
 
 KINDS = [(name, wall) for name, model in MODELS.items() for wall in (False, True) if model.conservative or not wall]
+KINDS += [(name, False) for name in VARIANTS]
 
 
 @pytest.fixture(params=KINDS, ids=_name)
-def potential(request) -> Potential:
-    """Every architecture, with and without a pair energy and a repulsive wall that systems here run into."""
-    name, wall = request.param
+def kind(request) -> tuple[str, bool]:
+    """Every architecture, and whether with a pair energy and a repulsive wall that systems here run into."""
+    return request.param
+
+
+@pytest.fixture
+def potential(kind: tuple[str, bool]) -> Potential:
+    """Every architecture, with and without a pair energy and a wall."""
+    name, wall = kind
     return build(name, wall=wall)
 
 

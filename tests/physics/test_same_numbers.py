@@ -36,9 +36,9 @@ def test_a_batch_gives_what_each_gives_alone(potential: Potential, sample: list[
         assert_equal(stress, compute(potential, atoms, outputs=["stress"])["stress"][0], "stress", 1e-12)
 
 
-def test_single_precision(potential: Potential, atoms: Atoms) -> None:
+def test_single_precision(kind: tuple[str, bool], potential: Potential, atoms: Atoms) -> None:
     expected = compute(potential, atoms, outputs=WITH_VECTOR)
-    single = build(potential.model, dtype=torch.float32, wall=potential.has_wall)
+    single = build(kind[0], dtype=torch.float32, wall=potential.has_wall)
     for dtype in (torch.float32, torch.float64):
         found = compute(single, atoms, dtype=dtype, outputs=WITH_VECTOR)
         assert found["energy"].dtype == torch.float64
@@ -47,9 +47,9 @@ def test_single_precision(potential: Potential, atoms: Atoms) -> None:
             assert_equal(found[key].double(), expected[key], key, 1e-4)
 
 
-def test_large_references_cost_a_float32_network_nothing(potential: Potential) -> None:
+def test_large_references_cost_a_float32_network_nothing(kind: tuple[str, bool], potential: Potential) -> None:
     """Energy differences of a big system are exact although its total energy has more digits than float32."""
-    single = build(potential.model, dtype=torch.float32)
+    single = build(kind[0], dtype=torch.float32)
     atoms = waters(40, np.eye(3) * 11, (True, True, True))
     moved = atoms.copy()
     moved.positions[3] += 0.01
@@ -98,9 +98,11 @@ def test_ase_and_openmm_give_the_same(name: str, sample: list[Frame], tmp_path) 
 # TorchScript is deprecated in newer torch; and torch 2.13 warns of an attribute that no script uses.
 @pytest.mark.filterwarnings("ignore:The TorchScript type system:UserWarning")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_eager_and_torchscript_agree(potential: Potential, sample: list[Frame], dtype: torch.dtype) -> None:
+def test_eager_and_torchscript_agree(
+    kind: tuple[str, bool], potential: Potential, sample: list[Frame], dtype: torch.dtype
+) -> None:
     relative = 1e-10 if dtype == torch.float64 else 1e-5
-    model = build(potential.model, dtype=dtype, wall=potential.has_wall)
+    model = build(kind[0], dtype=dtype, wall=potential.has_wall)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         scripted = torch.jit.script(model)

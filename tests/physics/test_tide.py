@@ -21,6 +21,8 @@ from .test_symmetry import random_rotation
 
 KINDS: list[dict[str, Any]] = [{"order": order, "width": 16} for order in range(1, MAX_ORDER + 1)]
 KINDS += [{"size": size} for size in SIZES]
+SENDS_TENSORS = [{"order": order, "sent_order": 2, "width": 16} for order in range(2, MAX_ORDER + 1)]
+KINDS += [*SENDS_TENSORS, {"sent_order": 2, "width": 16, "layers": 3}]
 
 
 def _values(order: int, directions: np.ndarray) -> list[np.ndarray]:
@@ -62,6 +64,25 @@ def test_every_size_and_order_turns_with_the_structure(kind: dict[str, Any]) -> 
     assert float(found["forces"].abs().max()) > 1e-3
     assert_same(found, compute(potential, atoms, outputs=WITH_VECTOR), rotation)
     check_forces(potential, atoms, n_random=1)
+
+
+def test_what_is_sent_of_l_2_is_seen() -> None:
+    """Its weights alone change the energy."""
+    torch.manual_seed(2)
+    sizes = {"cutoff": CUTOFF, "sent_order": 2}
+    potential = build_potential("tide", sizes, ELEMENTS, SHIFT, 0.7).double().eval()
+    atoms = molecule("CH3CH2OH")
+    before = compute(potential, atoms)["interaction"]
+    names = [name for name, _ in potential.named_parameters() if "send_tensor" in name]
+    assert names == ["backbone.layers.1.send_tensor"]
+    with torch.no_grad():
+        potential.get_parameter(names[0]).zero_()
+    assert abs(float(compute(potential, atoms)["interaction"] - before)) > 1e-4
+
+
+def test_l_2_is_sent_where_there_is_l_2() -> None:
+    with pytest.raises(MdpotError, match="sent_order must be between 1 and 1 where order is 1; got 2"):
+        build_potential("tide", {"cutoff": CUTOFF, "order": 1, "sent_order": 2}, ELEMENTS, SHIFT, 0.7)
 
 
 def test_an_order_out_of_range_is_refused() -> None:

@@ -120,9 +120,9 @@ template <class T> void dual_send(DualSweep<T>& s, int next, size_t block) {
   const Layer<T>& layer = s.model.layers[next];
   const int W = s.model.sizes.width, C = layer.channels, wide = padded<T>(layer.send_columns);
   T* room = s.scratch.sent.data();
-  for (int part = 0; part < 4; part++) {
+  for (int part = 0; part < s.model.sizes.sent; part++) {
     const T* from = part ? s.x(next, block) + (part - 1) * s.features() : s.h(next, block);
-    multiply<T>(DUAL_ROWS, wide, W, {from, W}, part ? layer.vector.data() : layer.send.data(), wide, room, wide);
+    multiply<T>(DUAL_ROWS, wide, W, {from, W}, layer.send[degree_of(part)].data(), wide, room, wide);
     if (!part)
       for (int a = 0; a < BLOCK; a++) add_to(wide, layer.send_bias.data(), T(1), room + a * wide);
     for (int a = 0; a < s.atoms(block); a++)
@@ -152,12 +152,13 @@ template <class T> void dual_send_back(DualSweep<T>& s, int next, size_t block) 
     }
   }
   memset(room, 0, sizeof(T) * DUAL_ROWS * wide);
-  for (int part = 0; part < 4; part++) {
+  for (int part = 0; part < s.model.sizes.sent; part++) {
+    const int degree = degree_of(part);
     const T* of = part ? s.x(next, block) + (part - 1) * s.features() : s.h(next, block);
     T* to = part ? s.dx(block) + (part - 1) * s.features() : s.dh(block);
     for (int a = 0; a < DUAL_ROWS; a++) memcpy(room + a * wide, total + a * columns + part * C, sizeof(T) * n);
-    multiply<T>(DUAL_ROWS, W, n, {room, wide}, part ? layer.vector_back.data() : layer.send_back.data(), W, to, W, true);
-    add_products(W, wide, of, W, room, wide, part ? gradient.vector : gradient.send);
+    multiply<T>(DUAL_ROWS, W, n, {room, wide}, layer.send_back[degree].data(), W, to, W, true);
+    add_products(W, wide, of, W, room, wide, gradient.send[degree]);
     if (!part) add_rows(wide, room, gradient.send_bias);
   }
 }

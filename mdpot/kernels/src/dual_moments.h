@@ -101,10 +101,10 @@ void dual_copy(const Model<T>& model, const Layer<T>& layer, int a, int half, co
 }
 
 // Sums of radial functions, found, to the moments of each degree that the mixing weights take, or back.
-template <class T, int ORDER>
+template <class T, int ORDER, int SENT>
 void dual_couple(const Model<T>& model, const Layer<T>& layer, int a, int half, const Kept<T>& kept, T* found,
                  bool back) {
-  constexpr auto rows = Angular<ORDER>::message_rows;
+  constexpr auto rows = Messages<ORDER, SENT>::rows;
   const int B = model.sizes.radial, C = layer.channels;
   const Components<ORDER> of(B, layer.columns);
   T* moments[rows.size()];
@@ -115,7 +115,7 @@ void dual_couple(const Model<T>& model, const Layer<T>& layer, int a, int half, 
     couple<T>(C, [&](int c, auto zero) MDPOT_INLINE_LAMBDA {
       decltype(zero) sum = zero, value;
       if (back) {
-        constexpr auto terms = Angular<ORDER>::messages_by_source;
+        constexpr auto terms = Messages<ORDER, SENT>::terms_by_source;
         unrolled<terms.size()>([&](auto t) MDPOT_INLINE_LAMBDA {
           constexpr AngularTerm term = terms[t];
           memcpy(&value, moments[term.row] + b * C + c, sizeof value);
@@ -126,7 +126,7 @@ void dual_couple(const Model<T>& model, const Layer<T>& layer, int a, int half, 
           sum = zero;
         });
       } else {
-        constexpr auto terms = Angular<ORDER>::messages;
+        constexpr auto terms = Messages<ORDER, SENT>::terms;
         unrolled<terms.size()>([&](auto t) MDPOT_INLINE_LAMBDA {
           constexpr AngularTerm term = terms[t];
           memcpy(&value, found + of.start[term.first] + b * of.apart[term.first] + term.second * C + c, sizeof value);
@@ -146,7 +146,9 @@ void dual_exchange(const Model<T>& model, const Layer<T>& layer, int a, const Ke
     if (layer.first)
       dual_copy<T, ORDER>(model, layer, a, half, kept, found, back);
     else
-      dual_couple<T, ORDER>(model, layer, a, half, kept, found, back);
+      with_sent<ORDER>(model.sizes, [&](auto top) {
+        dual_couple<T, ORDER, top>(model, layer, a, half, kept, found, back);
+      });
 }
 
 // Moments of one atom of a block, and the sums that they are made of.

@@ -9,8 +9,8 @@ namespace mdpot {
 
 // Derivatives of the loss by the weights, in the layout of the `Model`'s arrays of the same names; one thread's.
 template <class T> struct LayerGradient {
-  std::vector<T*> mix;
-  T *up, *up_bias, *down, *down_bias, *send, *send_bias, *vector;
+  std::vector<T*> mix, send;
+  T *up, *up_bias, *down, *down_bias, *send_bias;
 };
 
 template <class T> struct Gradient {
@@ -68,9 +68,9 @@ template <class T> struct Gradient {
       to.down = take(layer.outputs * H * W);
       to.down_bias = take(layer.outputs * W);
       const size_t wide = layer.first ? 0 : padded<T>(layer.send_columns);
-      to.send = take(W * wide);
+      to.send.clear();
+      for (size_t l = 0; l < layer.send.size(); l++) to.send.push_back(take(W * wide));
       to.send_bias = take(wide);
-      to.vector = take(W * wide);
     }
   }
 };

@@ -117,9 +117,9 @@ template <class T> void send(Sweep<T>& s, int next, size_t block) {
   const Layer<T>& layer = s.model.layers[next];
   const int W = s.model.sizes.width, C = layer.channels, wide = padded<T>(layer.send_columns);
   T* room = s.scratch.sent.data();
-  for (int part = 0; part < 4; part++) {
+  for (int part = 0; part < s.model.sizes.sent; part++) {
     const T* from = part ? s.x(block) + (part - 1) * s.features() : s.h(block);
-    multiply<T>(BLOCK, wide, W, {from, W}, part ? layer.vector.data() : layer.send.data(), wide, room, wide);
+    multiply<T>(BLOCK, wide, W, {from, W}, layer.send[degree_of(part)].data(), wide, room, wide);
     for (int a = 0; a < s.atoms(block); a++) {
       T* to = &s.state.sent[next][(block * BLOCK + a) * layer.columns + part * C];
       for (int c = 0; c < layer.send_columns; c++)
@@ -145,9 +145,8 @@ template <class T> void send_back(Sweep<T>& s, int next, size_t block) {
       memset(from, 0, sizeof(T) * columns);
     }
   }
-  for (int part = 0; part < 4; part++)
-    multiply<T>(BLOCK, W, layer.send_columns, {total + part * C, columns},
-                part ? layer.vector_back.data() : layer.send_back.data(), W,
+  for (int part = 0; part < s.model.sizes.sent; part++)
+    multiply<T>(BLOCK, W, layer.send_columns, {total + part * C, columns}, layer.send_back[degree_of(part)].data(), W,
                 part ? s.dx(block) + (part - 1) * s.features() : s.dh(block), W, true);
 }
 

@@ -20,7 +20,7 @@ extern "C" {
 #endif
 
 /* Raised whenever anything below changes its meaning; a caller refuses a library of another one. */
-#define MDPOT_KERNELS_ABI 3
+#define MDPOT_KERNELS_ABI 4
 
 enum mdpot_status {
   MDPOT_OK = 0,
@@ -37,24 +37,24 @@ typedef struct mdpot_kernel mdpot_kernel;
  *
  * `weights` holds, one after the other, row by row:
  *   embedding [n_elements][width], mark [width], radial [(order + 1) n_radial][n_basis];
- *   for each layer: send [channels][width], its bias [channels], send_vector [width][channels] (not in the first
- *     layer), mix [paths][n_radial channels][width], first linear map [hidden][inputs width], its bias [hidden],
+ *   for each layer: send [channels][width], its bias [channels], for l = 1 … sent_order [width][channels] (not in the
+ *     first layer), mix [paths][n_radial channels][width], first linear map [hidden][inputs width], its bias [hidden],
  *     second linear map [outputs width][hidden], its bias [outputs width];
  *   readout: [width][width], its bias [width], [width], its bias [1];
  *   wall [n_elements][n_elements] (Å; zero: none), pair [n_pair_terms][n_elements][n_elements] (eV),
  *   shift [n_elements] (eV).
- * `messages` is `mdpot.models.angular.message_table`, [message_rows][(order + 1)^2][4]; `products` is
- * `product_table` spread over all pairs of components, [product_rows][n][n] with n = (order + 1)^2 - 1.
+ * `products` is `mdpot.models.angular.product_table` spread over all pairs of components, [product_rows][n][n] with
+ * n = (order + 1)^2 - 1; `message_rows` is the number of rows of `message_table`, of which the kernels have their own.
  */
 typedef struct {
-  int32_t n_elements, order, layers, width, channels, n_radial, n_basis, hidden, n_pair_terms;
+  int32_t n_elements, order, sent_order, layers, width, channels, n_radial, n_basis, hidden, n_pair_terms;
   int32_t message_rows, product_rows;
   double cutoff;        /* Å */
   double norm;          /* factor of the radial functions */
   double scale;         /* eV, of the network's output */
   double wall_strength; /* eV */
   double pair_decay;    /* 1/Å */
-  const double *messages, *products, *weights;
+  const double *products, *weights;
   int64_t n_weights;
 } mdpot_tide;
 

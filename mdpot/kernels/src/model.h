@@ -31,35 +31,28 @@ template <class T> struct Products {
   int invariants = 0;  // how many paths have `invariant`
 };
 
-// Couplings of moments (component of the harmonics, component of what is sent) to (degree, path, m); `Term.first` is
-// the component of the harmonics and `second` that of what is sent.
-template <class T> struct Couplings {
-  std::vector<std::vector<std::vector<Term<T>>>> forward;  // [degree][m paths + path]
-  struct Source {
-    int degree, m, path;
-    T coefficient;
-  };
-  std::vector<std::vector<Source>> back;  // [component 4 + sent]
-  std::vector<int> paths;                 // [degree]
-};
+// The degree of a component, counted by l and m.
+inline int degree_of(int component) { return component < 1 ? 0 : component < 4 ? 1 : component < 9 ? 2 : 3; }
 
 struct Sizes {
   int elements, order, layers, radial, basis, terms;
   int features;       // of an atom, not padded
   int width, hidden;  // padded
   int components;     // (order + 1)^2
+  int sent;           // components of what neighbors send, (sent_order + 1)^2
   int rows() const { return components * radial; }
 };
 
 template <class T> struct Layer {
   bool first, last;
-  int channels, columns;  // what a neighbor sends: `channels` scalars and, beyond the first layer, as many vectors
-  int send_columns;          // channels, not padded
+  int channels, columns;  // what a neighbor sends: `channels` scalars and, beyond the first layer, as many of each l
+  int send_columns;       // channels, not padded
   int inputs, outputs;    // of the MLP, in units of `width`
   std::vector<int> depth, stride;  // [degree] moments that are mixed for one component; padded
   std::vector<Array<T>> mix, mix_back;
   Array<T> up, up_back, up_bias, down, down_back, down_bias;
-  Array<T> send, send_back, send_bias, vector, vector_back;
+  std::vector<Array<T>> send, send_back;  // [degree of what is sent]; the first layer's are in `FirstLayer`
+  Array<T> send_bias;
 };
 
 // The first layer sends what depends on the species alone. Its messages fold into the mixing weights: moments are then
@@ -75,7 +68,6 @@ template <class T> struct FirstLayer {
 template <class T> struct Model {
   Sizes sizes;
   Products<T> products;
-  Couplings<T> couplings;
   T cutoff, norm, scale, decay, strength;
   double cutoff_squared, frequency;  // frequency: π / cutoff, of the first radial function
   Array<T> embedding, mark, radial;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <stdexcept>
 #include <string>
 
@@ -85,26 +86,18 @@ template <class T> Products<T> make_products(const mdpot_tide& tide) {
   return out;
 }
 
-template <class T> Couplings<T> make_couplings(const mdpot_tide& tide) {
-  const int components = (tide.order + 1) * (tide.order + 1);
-  Couplings<T> out;
-  out.back.resize(components * 4);
-  int row = 0;
+// How many pairs of an edge's harmonics and of what is sent couple to each degree (see `message_paths`).
+inline std::vector<int> message_paths(const mdpot_tide& tide) {
+  std::vector<int> paths(tide.order + 1);
+  int rows = 0;
   for (int degree = 0; degree <= tide.order; degree++) {
-    const int paths = 1 + (degree > 0) + (degree < tide.order);
-    out.paths.push_back(paths);
-    out.forward.emplace_back((2 * degree + 1) * paths);
-    for (int path = 0; path < paths; path++)
-      for (int m = 0; m <= 2 * degree; m++, row++) {
-        if (row >= tide.message_rows) throw std::invalid_argument("message_rows: not those of this order.");
-        for (int k = 0; k < components * 4; k++)
-          if (const double c = tide.messages[size_t(row) * components * 4 + k]; std::fabs(c) > 1e-12) {
-            out.forward[degree][m * paths + path].push_back({k / 4, k % 4, T(c)});
-            out.back[k].push_back({degree, m, path, T(c)});
-          }
-      }
+    for (int sent = 0; sent <= tide.sent_order; sent++)
+      for (int edge = std::abs(degree - sent); edge <= std::min(degree + sent, int(tide.order)); edge += 2)
+        paths[degree]++;
+    rows += paths[degree] * (2 * degree + 1);
   }
-  return out;
+  if (rows != tide.message_rows) throw std::invalid_argument("message_rows: not those of these orders.");
+  return paths;
 }
 
 template <class T> class ModelMaker {
@@ -115,14 +108,16 @@ template <class T> class ModelMaker {
     for (int n : counts)
       if (n < 1) throw std::invalid_argument("sizes: all must be at least 1.");
     if (tide.order < 1 || tide.order > 3) throw std::invalid_argument("order: must be from 1 to 3.");
-    const int components = (tide.order + 1) * (tide.order + 1);
+    if (tide.sent_order < 1 || tide.sent_order > std::min(int(tide.order), 2))
+      throw std::invalid_argument("sent_order: must be 1 or 2, and no larger than order.");
+    const int components = (tide.order + 1) * (tide.order + 1), sent = (tide.sent_order + 1) * (tide.sent_order + 1);
     model_.sizes = {tide.n_elements,    tide.order,  tide.layers,           tide.n_radial,          tide.n_basis,
-                    tide.n_pair_terms, tide.width, padded<T>(tide.width), padded<T>(tide.hidden), components};
+                    tide.n_pair_terms, tide.width, padded<T>(tide.width), padded<T>(tide.hidden), components, sent};
+    paths_ = message_paths(tide);
   }
 
   Model<T> make() {
     model_.products = make_products<T>(tide_);
-    model_.couplings = make_couplings<T>(tide_);
     model_.cutoff = T(tide_.cutoff);
     model_.frequency = 3.14159265358979323846 / tide_.cutoff;
     model_.cutoff_squared = tide_.cutoff * tide_.cutoff;
@@ -152,22 +147,20 @@ template <class T> class ModelMaker {
     Layer<T> out;
     out.first = index == 0;
     out.last = index == tide_.layers - 1;
-    // Vectors of what is sent are of whole registers; where there are four components, each alone of 16 bytes.
+    // Vectors of what is sent are of whole registers; where there are several components, each alone of 16 bytes.
     constexpr int grain = 16 / sizeof(T);
     out.channels = out.first ? padded<T>(C) : (C + grain - 1) / grain * grain;
-    out.columns = out.first ? out.channels : padded<T>(4 * out.channels);
+    out.columns = out.first ? out.channels : padded<T>(model_.sizes.sent * out.channels);
     out.send_columns = C;
-    const Matrix send = linear(C, W), send_bias = linear(1, C);
-    const Matrix vector = out.first ? Matrix(W, C) : linear(W, C);
-    if (!out.first) {
-      out.send = send.transposed().taller(W, model_.sizes.width).template as_wide<T>();
-      out.send_back = send.template as_wide<T>();
-      out.send_bias = send_bias.template as_wide<T>();
-      out.vector = vector.taller(W, model_.sizes.width).template as_wide<T>();
-      out.vector_back = vector.transposed().template as_wide<T>();
+    const Matrix scalars = linear(C, W).transposed(), send_bias = linear(1, C);
+    if (!out.first) out.send_bias = send_bias.template as_wide<T>();
+    for (int degree = 0; !out.first && degree <= tide_.sent_order; degree++) {
+      const Matrix send = degree ? linear(W, C) : scalars;
+      out.send.push_back(send.taller(W, model_.sizes.width).template as_wide<T>());
+      out.send_back.push_back(send.transposed().template as_wide<T>());
     }
     for (int degree = 0; degree <= order; degree++) {
-      const int paths = out.first ? 1 : model_.couplings.paths[degree];
+      const int paths = out.first ? 1 : paths_[degree];
       const Matrix weights = linear(int64_t(paths) * B * C, W);
       const Matrix tall = weights.taller(C, out.channels);
       out.depth.push_back(tall.rows);
@@ -236,6 +229,7 @@ template <class T> class ModelMaker {
 
   const mdpot_tide& tide_;
   Reader read_;
+  std::vector<int> paths_;  // [degree]
   Model<T> model_{};
 };
 

@@ -2,7 +2,7 @@
 // back. In the scratch, moments_of[degree] is [2 degree + 1][BLOCK][stride].
 #pragma once
 
-#include "angular_tables.h"
+#include "message_tables.h"
 #include "neighbors.h"
 
 namespace mdpot {
@@ -61,23 +61,30 @@ template <class T, class F> MDPOT_INLINE void couple(int channels, F&& each) {
   couple_wide<T, 16>(channels, each);
 }
 
+// f(SENT), as a constant: the largest l of what neighbors send.
+template <int ORDER, class F> MDPOT_INLINE void with_sent(const Sizes& z, F&& f) {
+  if constexpr (ORDER >= 2)
+    if (z.sent > 4) return f(std::integral_constant<int, 2>());
+  f(std::integral_constant<int, 1>());
+}
+
 // Where the moments of an atom that one row of the messages gives begin, [n_radial][channels].
-template <class T, int ORDER>
+template <class T, int ORDER, int SENT>
 void message_places(const Model<T>& model, const Layer<T>& layer, int a, const Scratch<T>& scratch, T** places) {
-  constexpr auto rows = Angular<ORDER>::message_rows;
+  constexpr auto rows = Messages<ORDER, SENT>::rows;
   for (size_t r = 0; r < rows.size(); r++)
     places[r] = scratch.moments_of[rows[r].degree] + (rows[r].m * BLOCK + a) * layer.stride[rows[r].degree] +
                 rows[r].path * model.sizes.radial * layer.channels;
 }
 
 // Moments of harmonics and channels, found [(m, b)][(s, c)], as those of each degree that the mixing weights take.
-template <class T, int ORDER>
+template <class T, int ORDER, int SENT>
 void couple_moments(const Model<T>& model, const Layer<T>& layer, int a, Scratch<T>& scratch) {
-  constexpr auto terms = Angular<ORDER>::messages;
-  constexpr int ROWS = Angular<ORDER>::message_rows.size();
+  constexpr auto terms = Messages<ORDER, SENT>::terms;
+  constexpr int ROWS = Messages<ORDER, SENT>::rows.size();
   const int B = model.sizes.radial, C = layer.channels, columns = layer.columns;
   T* to[ROWS];
-  message_places<T, ORDER>(model, layer, a, scratch, to);
+  message_places<T, ORDER, SENT>(model, layer, a, scratch, to);
   for (int b = 0; b < B; b++)
     couple<T>(C, [&](int c, auto zero) MDPOT_INLINE_LAMBDA {
       const T* found = scratch.found.data() + b * columns + c;
@@ -94,13 +101,13 @@ void couple_moments(const Model<T>& model, const Layer<T>& layer, int a, Scratch
     });
 }
 
-template <class T, int ORDER>
+template <class T, int ORDER, int SENT>
 void couple_back(const Model<T>& model, const Layer<T>& layer, int a, Scratch<T>& scratch) {
-  constexpr auto terms = Angular<ORDER>::messages_by_source;
-  constexpr int ROWS = Angular<ORDER>::message_rows.size();
+  constexpr auto terms = Messages<ORDER, SENT>::terms_by_source;
+  constexpr int ROWS = Messages<ORDER, SENT>::rows.size();
   const int B = model.sizes.radial, C = layer.channels, columns = layer.columns;
   T* from[ROWS];
-  message_places<T, ORDER>(model, layer, a, scratch, from);
+  message_places<T, ORDER, SENT>(model, layer, a, scratch, from);
   for (int b = 0; b < B; b++)
     couple<T>(C, [&](int c, auto zero) MDPOT_INLINE_LAMBDA {
       T* found = scratch.found.data() + b * columns + c;
@@ -144,7 +151,7 @@ void sum_sent(const Model<T>& model, const Structure& s, const Layer<T>& layer, 
   if (layer.first)
     copy_moments(model, layer, a, scratch, false);
   else
-    couple_moments<T, ORDER>(model, layer, a, scratch);
+    with_sent<ORDER>(z, [&](auto top) { couple_moments<T, ORDER, top>(model, layer, a, scratch); });
 }
 
 // From derivatives by an atom's moments, in moments_of, to those by its neighbors' vectors and, into dsent, by what
@@ -159,7 +166,7 @@ void sum_sent_back(const Model<T>& model, const Structure& s, const Layer<T>& la
   if (layer.first)
     copy_moments(model, layer, a, scratch, true);
   else
-    couple_back<T, ORDER>(model, layer, a, scratch);
+    with_sent<ORDER>(z, [&](auto top) { couple_back<T, ORDER, top>(model, layer, a, scratch); });
   if (!fresh) {
     edge_functions<T, ORDER>(model, edges, scratch, at.radial, at.angular, at.slope);
     if (dsent) edge_basis<T, ORDER>(z.radial, n, at.radial, at.angular, at.basis);

@@ -61,9 +61,12 @@ template <class T> class WeightPlaces {
         set(to.mix[l], from.mix[l]);
         set(to.mix_back[l], from.mix_back[l]);
       }
+      for (size_t l = 0; l < to.send.size(); l++) {
+        set(to.send[l], from.send[l]);
+        set(to.send_back[l], from.send_back[l]);
+      }
       for (auto array : {&Layer<T>::up, &Layer<T>::up_back, &Layer<T>::up_bias, &Layer<T>::down, &Layer<T>::down_back,
-                         &Layer<T>::down_bias, &Layer<T>::send, &Layer<T>::send_back, &Layer<T>::send_bias,
-                         &Layer<T>::vector, &Layer<T>::vector_back})
+                         &Layer<T>::down_bias, &Layer<T>::send_bias})
         set(to.*array, from.*array);
     }
     set(model.readout, p.readout);
@@ -94,9 +97,8 @@ template <class T> class WeightPlaces {
       if (!places.first) add(layer.up_bias, places.up_bias);
       add(layer.down, places.down);
       add(layer.down_bias, places.down_bias);
-      add(layer.send, places.send);
+      for (size_t l = 0; l < layer.send.size(); l++) add(layer.send[l], places.send[l]);
       add(layer.send_bias, places.send_bias);
-      add(layer.vector, places.vector);
     }
     add(from.readout, p.readout);
     add(from.readout_bias, p.readout_bias);
