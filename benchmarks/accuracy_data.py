@@ -16,20 +16,29 @@ if TYPE_CHECKING:
     import numpy as np
     from ase import Atoms
 
-    from mdpot.training.data.frames import Dataset
+    from mdpot.training.data.frames import Dataset, Frame
 
 SEED = 0
 
 
 @dataclass(frozen=True)
 class Frames:
-    """The frames inside the package, split as `mdpot train water-rpbe` splits them.
+    """The frames inside the package, split as `mdpot train water-rpbe` splits them, or those of a file.
 
     Attributes:
         max_train: train on at most this many of them; None takes all.
+        own: a file, split as `mdpot train custom` splits it; None takes the water.
+        more: a file whose frames are all for testing, beside those of the test split; None where there is none.
     """
 
     max_train: int | None = None
+    own: Path | None = None
+    more: Path | None = None
+
+    @property
+    def recipe(self) -> str:
+        """The recipe that mdpot trains by."""
+        return "water-rpbe" if self.own is None else "custom"
 
     @cached_property
     def overrides(self) -> list[str]:
@@ -39,6 +48,8 @@ class Frames:
     @cached_property
     def file(self) -> Path:
         """The frames as mdpot reads them."""
+        if self.own is not None:
+            return self.own
         from mdpot.training.data.catalog import SOURCES
 
         sample = SOURCES["water-rpbe"].sample
@@ -49,7 +60,7 @@ class Frames:
     def dataset(self) -> Dataset:
         from mdpot.training.data.sources import load_dataset
 
-        return load_dataset("water-rpbe", self.file)
+        return load_dataset(self.recipe, self.file)
 
     @cached_property
     def splits(self) -> dict[str, list[int]]:
@@ -58,7 +69,7 @@ class Frames:
         from mdpot.training.data.splits import limit_frames, split_by_group
 
         groups = [frame.group for frame in self.dataset.frames]
-        splits = split_by_group(groups, load_recipe("water-rpbe").data.fractions, SEED)
+        splits = split_by_group(groups, load_recipe(self.recipe).data.fractions, SEED)
         splits["train"] = limit_frames(splits["train"], groups, self.max_train, SEED)
         return {name: indices.tolist() for name, indices in splits.items()}
 
@@ -73,25 +84,49 @@ class Frames:
         """The reference energies of some atoms together, eV, fitted to the training frames."""
         return sum(self._reference[int(z)] for z in numbers)
 
+    @cached_property
+    def elements(self) -> list[int]:
+        """The atomic numbers of the training frames."""
+        return list(self._reference)
+
+    @cached_property
+    def has_stress(self) -> bool:
+        """Whether every frame of the training and the validation has a stress."""
+        used = [*self.splits["train"], *self.splits["validation"]]
+        return all(self.dataset.frames[i].stress is not None for i in used)
+
     def atoms(self, split: str) -> list[Atoms]:
-        """The frames of a split, with "REF_energy" (eV, without the reference) and "REF_forces" (eV/Å)."""
+        """The frames of a split, or of the file `more`, see `labeled`."""
+        if split != "more":
+            return [self.labeled(self.dataset.frames[index]) for index in self.splits[split]]
+        from mdpot.training.data.sources import load_dataset
+
+        return [self.labeled(frame) for frame in load_dataset("custom", self.more).frames]
+
+    def labeled(self, frame: Frame) -> Atoms:
+        """With "REF_energy" (eV, without the reference), "REF_forces" (eV/Å) and, if known, "REF_stress" (eV/Å³)."""
         from ase import Atoms
 
-        found = []
-        for index in self.splits[split]:
-            frame = self.dataset.frames[index]
-            atoms = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc)
-            atoms.info["REF_energy"] = frame.energy - self.reference(frame.numbers)
-            atoms.arrays["REF_forces"] = frame.forces
-            found.append(atoms)
-        return found
+        atoms = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc)
+        assert frame.energy is not None  # other frames were not let in
+        assert frame.forces is not None
+        atoms.info["REF_energy"] = frame.energy - self.reference(frame.numbers)
+        atoms.arrays["REF_forces"] = frame.forces
+        if frame.stress is not None:
+            atoms.info["REF_stress"] = frame.stress
+        return atoms
 
 
 @dataclass
 class Calls:
-    """How long the calls of a function took: when each began and ended, s, and the arguments of the last."""
+    """How long the calls of a function took: when each began and ended, s, and the arguments of the last.
+
+    Attributes:
+        cpu_seconds: that all threads of the process together were at work.
+    """
 
     times: list[tuple[float, float]] = field(default_factory=list)
+    cpu_seconds: float = 0.0
     arguments: tuple[Any, ...] = ()
 
     @property
@@ -105,11 +140,12 @@ def timed(owner: Any, name: str) -> Iterator[Calls]:
     calls, function = Calls(), getattr(owner, name)
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        calls.arguments, begin = args, time.perf_counter()
+        calls.arguments, begin, cpu = args, time.perf_counter(), time.process_time()
         try:
             return function(*args, **kwargs)
         finally:
             calls.times.append((begin, time.perf_counter()))
+            calls.cpu_seconds += time.process_time() - cpu
 
     with patch.object(owner, name, wrapped):
         yield calls

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from accuracy_data import Frames
-from trainers import TRAINERS, Trainer
+from trainers import OWN_TRAINERS, TRAINERS, Trainer
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -24,33 +24,45 @@ ENVIRONMENT = {
 }
 
 
-def test(calculator: BaseCalculator, frames: Frames, own: bool) -> dict[str, float]:
-    """The errors on the test split, keys and units in `mdpot.training.metrics.METRICS`.
+def test(calculator: BaseCalculator, frames: Frames, own: bool, split: str) -> dict[str, float]:
+    """The errors on frames, keys and units in `mdpot.training.metrics.METRICS`.
 
     Args:
         calculator: of the trained potential.
         frames: that it was trained on.
         own: whether its energies hold the reference energies, as mdpot's do.
+        split: of the frames, or "more".
     """
     from mdpot.training.evaluate import Evaluation
 
-    energy, forces, sizes = [], [], []
-    for atoms in frames.atoms("test"):
+    energy, forces, stress, sizes = [], [], [], []
+    for atoms in frames.atoms(split):
         label = atoms.info["REF_energy"], atoms.arrays.pop("REF_forces")
         found = predict(calculator, atoms)
         energy.append((label[0], found[0] - own * frames.reference(atoms.numbers)))
         forces.append((label[1], found[1]))
+        if "REF_stress" in atoms.info:
+            stress.append((atoms.info["REF_stress"], predict_stress(calculator)))
         sizes.append(len(atoms))
     together = np.stack([np.concatenate(part) for part in zip(*forces, strict=True)])
-    return Evaluation(np.array(sizes), np.array(energy).T, together, np.zeros((2, 0, 3, 3))).metrics()
+    stresses = np.array(stress).swapaxes(0, 1) if stress else np.zeros((2, 0, 3, 3))
+    return Evaluation(np.array(sizes), np.array(energy).T, together, stresses).metrics()
 
 
 def predict(calculator: BaseCalculator, atoms: Atoms) -> tuple[float, np.ndarray]:
-    """Energy, eV, and forces, eV/Å."""
+    """Energy, eV, and forces, eV/Å, of atoms; where they have a label of stress, `predict_stress` has that too."""
     from ase.calculators.calculator import all_changes
 
-    calculator.calculate(atoms, ["energy", "forces"], all_changes)
+    wanted = ["energy", "forces", *(["stress"] if "REF_stress" in atoms.info else [])]
+    calculator.calculate(atoms, wanted, all_changes)
     return float(np.squeeze(calculator.results["energy"])), np.array(calculator.results["forces"])
+
+
+def predict_stress(calculator: BaseCalculator) -> np.ndarray:
+    """The stress, eV/Å³ [3, 3], of the last atoms of `predict`."""
+    from ase.stress import voigt_6_to_full_3x3_stress
+
+    return voigt_6_to_full_3x3_stress(np.squeeze(calculator.results["stress"]))
 
 
 def check_images(trainer: Trainer, folder: Path, frames: Frames) -> dict[str, float]:
@@ -58,9 +70,11 @@ def check_images(trainer: Trainer, folder: Path, frames: Frames) -> dict[str, fl
 
     Returns:
         "energy", eV/atom, and "force", eV/Å: the largest differences. Both are zero but for rounding where every
-        periodic image is counted.
+        periodic image is counted. Nothing where no cell is right-angled.
     """
     right = [atoms for atoms in frames.atoms("test") if atoms.cell.orthorhombic]
+    if not right:
+        return {}
     atoms = min(right, key=lambda atoms: atoms.cell.lengths().min())
     del atoms.arrays["REF_forces"]
     repeats = np.ceil(2 * 5.0 / atoms.cell.lengths()).astype(int)
@@ -96,11 +110,13 @@ def passes(folder: Path, trainer: Trainer, length: int) -> float:
 def main() -> None:
     """Trains one contender; after a pilot nothing is tested."""
     parser = argparse.ArgumentParser(description=(main.__doc__ or "").split("\n")[0])
-    parser.add_argument("name", choices=TRAINERS)
+    parser.add_argument("name", choices={**TRAINERS, **OWN_TRAINERS})
     parser.add_argument("--length", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--train-frames", type=int, default=None)
+    parser.add_argument("--data", type=Path, default=None)
+    parser.add_argument("--more", type=Path, default=None)
     parser.add_argument("--pilot", action="store_true")
     args = parser.parse_args()
     os.environ.update(ENVIRONMENT)
@@ -108,7 +124,8 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(args.threads)
-    trainer, frames = TRAINERS[args.name], Frames(args.train_frames)
+    frames = Frames(args.train_frames, args.data, args.more)
+    trainer = (TRAINERS if args.data is None else OWN_TRAINERS)[args.name]
     args.out.mkdir(parents=True)
     folder = args.out.resolve()
     os.chdir(folder)
@@ -117,15 +134,18 @@ def main() -> None:
         "length": args.length,
         "unit": trainer.unit,
         "seconds": calls.seconds,
+        "cpu_seconds": calls.cpu_seconds,
+        "load_average": list(os.getloadavg()),
         "setup_seconds": calls.times[0][0] - begin,
     }
     if not args.pilot:
-        calculator = trainer.calculator(folder, trainer.settings, False)
+        calculator, own = trainer.calculator(folder, trainer.settings, False), trainer.package == "mdpot"
         result |= {
             "passes": passes(folder, trainer, args.length),
             "parameters": count_parameters(calculator, folder),
             "frames": {name: len(indices) for name, indices in frames.splits.items()},
-            "errors": test(calculator, frames, own=trainer.package == "mdpot"),
+            "errors": test(calculator, frames, own, "test"),
+            **({} if args.more is None else {"more": test(calculator, frames, own, "more")}),
             "images": check_images(trainer, folder, frames),
         }
     (folder / RESULT).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -55,21 +55,25 @@ class Trainer:
 
 
 def train_mdpot(frames: Frames, settings: dict[str, Any], steps: int) -> Calls:
-    """`mdpot train water-rpbe`, its two stages scaled to a number of steps together."""
+    """`mdpot train`, its two stages scaled to a number of steps together."""
     import torch
 
     from mdpot.cli import main
-    from mdpot.training import run
+    from mdpot.training import together
     from mdpot.training.config import load_recipe
 
-    recipe = load_recipe("water-rpbe")
+    words = [word for change in settings.get("set", ()) for word in ("--set", change)]
+    words += ["--preset", settings.get("preset", "quick")]
+    recipe = load_recipe(frames.recipe, settings.get("preset", "quick"), settings.get("set", ()))
     lengths = {"pretrain": recipe.pretrain.max_steps, "finetune": recipe.finetune.max_steps}
     stages = {stage: n for stage, n in lengths.items() if n is not None}
+    if recipe.pretrain.objective == "none":
+        del stages["pretrain"]
     scale = steps / sum(stages.values())
     changes = [*frames.overrides, *(f"{stage}.max_steps={max(1, round(scale * n))}" for stage, n in stages.items())]
-    command = ["train", "water-rpbe", "--data", str(frames.file), "--seed", str(SEED), "--device", "cpu"]
+    command = ["train", frames.recipe, *words, "--data", str(frames.file), "--seed", str(SEED), "--device", "cpu"]
     command += ["--threads", str(torch.get_num_threads()), "--out", "run"]
-    with timed(run, "fit") as calls:
+    with timed(together, "fit") as calls:
         main([*command, *(word for change in changes for word in ("--set", change))], standalone_mode=False)
     splits = json.loads(Path("run/splits.json").read_text())
     if any(splits[name] != indices for name, indices in frames.splits.items()):
@@ -87,7 +91,10 @@ def mdpot_calculator(folder: Path, settings: dict[str, Any], dynamics: bool) -> 
 
 
 def train_mace(frames: Frames, settings: dict[str, Any], epochs: int) -> Calls:
-    """`mace_run_train`: learning rate from 1e-2 to 1e-3 over three quarters of the epochs, then its stage two."""
+    """`mace_run_train`: learning rate from 1e-2 to 1e-3 over three quarters of the epochs, then its stage two.
+
+    Where the frames have a stress, its loss with stress is taken.
+    """
     from ase.io import write
     from mace import tools
     from mace.cli import run_train
@@ -96,11 +103,11 @@ def train_mace(frames: Frames, settings: dict[str, Any], epochs: int) -> Calls:
         write(f"{split}.extxyz", frames.atoms(split), format="extxyz")
     first = epochs * 3 // 4
     options = {
-        "name": "water",
+        "name": "mace",
         "seed": SEED,
         "train_file": "train.extxyz",
         "valid_file": "validation.extxyz",
-        "E0s": "{1: 0.0, 8: 0.0}",
+        "E0s": str(dict.fromkeys(frames.elements, 0.0)),
         "default_dtype": "float32",
         "device": "cpu",
         "batch_size": BATCH,
@@ -112,6 +119,7 @@ def train_mace(frames: Frames, settings: dict[str, Any], epochs: int) -> Calls:
         "ema_decay": 0.99,
         "skip_evaluate_heads": "train,valid",
         "plot": False,
+        **({"loss": "stress"} if frames.has_stress else {}),
         **settings,
     }
     words = ["--ema", "--amsgrad", *(f"--{key}={value}" for key, value in options.items())]
@@ -125,8 +133,8 @@ def train_mace(frames: Frames, settings: dict[str, Any], epochs: int) -> Calls:
 def mace_calculator(folder: Path, settings: dict[str, Any], dynamics: bool) -> BaseCalculator:
     from mace.calculators import MACECalculator
 
-    second = folder / "water_stagetwo.model"
-    path = second if second.exists() else folder / "water.model"
+    second = folder / "mace_stagetwo.model"
+    path = second if second.exists() else folder / "mace.model"
     return MACECalculator(model_paths=str(path), device="cpu", default_dtype="float32")
 
 
@@ -385,4 +393,27 @@ TRAINERS = {
     "tensornet-large": _tensornet("128, 1 layer, 4.5 Å", tensornet_settings(128, 1, 4.5)),
     "painn": _painn("64, 3 layers, 4 Å", painn_settings(64, 4.0)),
     "painn-large": _painn("128, 3 layers, 5 Å", painn_settings(128, 5.0)),
+}
+
+# Energy, force and stress weighted as for MACE-MP-0, and the energy ten times as much as the forces in stage two, which
+# is MACE's own ratio. By its own weights a stress in eV/Å³ would count next to nothing.
+UNIVERSAL = {
+    "loss": "universal",
+    "energy_weight": 1.0,
+    "forces_weight": 10.0,
+    "stress_weight": 100.0,
+    "swa_energy_weight": 100.0,
+    "swa_forces_weight": 10.0,
+    "swa_stress_weight": 100.0,
+}
+
+# Those for frames of a file, by `mdpot train custom` and with stress.
+OWN_TRAINERS = {
+    "mdpot": TRAINERS["mdpot"],
+    "mdpot-medium": Trainer(
+        "mdpot, full preset", "mdpot", {"preset": "full"}, train_mdpot, mdpot_calculator, 200, "steps"
+    ),
+    "mace": _mace("32x0e, 5 Å", mace_settings(32, 5.0) | UNIVERSAL),
+    "mace-large": _mace("64x0e, 5 Å", mace_settings(64, 5.0) | UNIVERSAL),
+    "mace-squares": _mace("32x0e, 5 Å, squared errors", mace_settings(32, 5.0)),
 }
