@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,15 @@ class Evaluation:
     forces: np.ndarray
     stress: np.ndarray
     beyond_mean: np.ndarray | None = None
+
+    def energy_offset(self) -> float:
+        """The median of the energy errors per atom, eV; 0 where there are no labels."""
+        errors = np.diff(self.energy, axis=0)[0] / self.sizes
+        return float(np.nanmedian(errors)) if np.isfinite(errors).any() else 0.0
+
+    def less(self, offset: float) -> Evaluation:
+        """The same of a potential whose energy is lower by an offset, eV per atom."""
+        return replace(self, energy=self.energy - np.stack([np.zeros(len(self.sizes)), offset * self.sizes]))
 
     def metrics(self) -> dict[str, float]:
         """The errors; keys and units in `mdpot.training.metrics.METRICS`."""

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from ase.data import chemical_symbols
 
 from mdpot.heads import Potential, PropertyModel
 from mdpot.modelfile import save_model
 from mdpot.training import folder as files
 from mdpot.training.data.frames import Frame
-from mdpot.training.evaluate import evaluate, evaluate_property
+from mdpot.training.evaluate import Evaluation, evaluate, evaluate_property
 from mdpot.training.metrics import worse_than_nothing
 from mdpot.training.opening import Run, facts
 from mdpot.training.prepared import Prepared
@@ -41,7 +42,7 @@ def conclude(
     if isinstance(network, PropertyModel):
         results = {name: evaluate_property(network, store) for name, store in prepared.stores.items()}
     else:
-        results = {name: evaluate(network, store, means) for name, store in prepared.stores.items()}
+        results = _centered(network, {name: evaluate(network, store, means) for name, store in prepared.stores.items()})
     tables = {name: result.metrics() for name, result in results.items()}
     metadata = provenance(run, prepared, "finetune", progress)
     metadata["provenance"] |= {"metrics": tables, "pretrained_from": from_file and str(from_file)}
@@ -60,6 +61,18 @@ def conclude(
     files.write_json(run.out / files.METRICS, metrics)
     write_report(run.out, metrics, results)
     return metrics
+
+
+def _centered(network: Potential, results: dict[str, Evaluation]) -> dict[str, Evaluation]:
+    """Takes the median energy error per atom of the training frames off the network, and off what it was evaluated to.
+
+    Training leaves a constant behind that no force feels: noise where the rate ends, all of it without energies in the
+    loss.
+    """
+    offset = results["train"].energy_offset()
+    with torch.no_grad():
+        network.readout[-1].bias -= offset / network.scale  # type: ignore[operator]
+    return {name: result.less(offset) for name, result in results.items()}
 
 
 def provenance(run: Run, prepared: Prepared, stage: str, progress: Progress) -> dict[str, Any]:

@@ -247,6 +247,20 @@ def test_own_data_with_stress(tiny_recipe, copper: Path, tmp_path: Path) -> None
     )
 
 
+def test_energies_have_no_offset_on_the_training_frames(tiny_recipe, small_file: Path, tmp_path: Path) -> None:
+    """Not even where energies are not in the loss; and the file says what the run said."""
+    keys = ("pretrain.objective=none", "finetune.energy_weight=0.0", "finetune.second_energy_weight=none")
+    metrics = run_train(tiny_recipe(*keys), data=small_file, out=tmp_path / "run", **CPU)
+    splits = json.loads((tmp_path / "run" / "splits.json").read_text())
+    frames, calculator = read_frames(small_file), MaskedGNNCalculator(tmp_path / "run", device="cpu", dtype="float64")
+    errors = []
+    for frame in (frames[index] for index in splits["train"]):
+        atoms = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc)
+        errors.append((calculator.get_potential_energy(atoms) - frame.energy) / len(atoms))
+    assert np.median(errors) == pytest.approx(0.0, abs=2e-6)
+    assert 1e3 * np.mean(np.abs(errors)) == pytest.approx(metrics["errors"]["train"]["energy_mae"], rel=1e-3)
+
+
 def test_stress_that_is_not_trained_is_still_tested(tiny_recipe, copper: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe("data.split_by=frame", "data.fractions=[0.7, 0.15, 0.15]", name="custom")
     metrics = run_train(recipe, data=copper, out=tmp_path / "run", **CPU)
