@@ -74,7 +74,7 @@ def draw(path: Path, results: list[dict[str, Any]]) -> None:
     readable_log(axis.yaxis)
     axis.set_xticks(range(len(molecules)), molecules, rotation=40, ha="right")
     axis.set_ylabel("test force MAE (meV/Å)")
-    axis.legend(fontsize=7)
+    axis.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     save(figure, path)
 
 
