@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -129,12 +130,18 @@ class Plan:
         """The name of the file without its endings."""
         return "water" if self.data is None else self.data.name.split(".")[0]
 
+    @property
+    def digest(self) -> str:
+        """Tells files of one name apart."""
+        assert self.data is not None
+        return hashlib.sha256(self.data.read_bytes()).hexdigest()[:8]
+
     def folder(self, name: str) -> Path:
         """The folder of a contender's runs; another budget has another."""
         args = self.args
         frames = "" if args.train_frames is None else f"-{args.train_frames}frames"
         clock = "" if args.clock == "wall" else f"-{args.clock}"
-        work = args.work.resolve() if self.data is None else args.work.resolve() / self.title
+        work = args.work.resolve() if self.data is None else args.work.resolve() / f"{self.title}-{self.digest}"
         return work / f"{name}-{args.minutes:g}min{clock}-{args.threads}threads{frames}"
 
 

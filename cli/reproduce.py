@@ -142,6 +142,7 @@ def reproduce(
     from mdpot.training.reproduce import Selection, Work, reproduce
 
     selection = Selection(budget, seeds, models, datasets, frames, equal, overrides, arms)  # type: ignore[arg-type]
+    device = device or _gpu()
     jobs = jobs or _jobs(device)
     work = Work(jobs, threads or max(_cores() // jobs, 1), device, data)
     folder = out or Path("runs") / f"reproduce-{budget}"
@@ -163,10 +164,14 @@ def reproduce(
 
 def _jobs(device: str | None) -> int:
     """How many runs at a time: small networks gain more from a core each than from several."""
+    return min(_cores(), MOST_JOBS) if device is None or device.startswith("cpu") else 1
+
+
+def _gpu() -> str | None:
+    """All runs of a table on one kind of device: a GPU where there is one, whatever suits each of them best."""
     import torch
 
-    on_gpu = torch.cuda.is_available() if device is None else not device.startswith("cpu")
-    return 1 if on_gpu else min(_cores(), MOST_JOBS)
+    return "cuda" if torch.cuda.is_available() else None
 
 
 def _cores() -> int:

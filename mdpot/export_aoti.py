@@ -7,6 +7,7 @@ before it gets its name.
 
 from __future__ import annotations
 
+import inspect
 import json
 import tempfile
 import warnings
@@ -138,7 +139,10 @@ def trace(module: PaddedPotential) -> torch.export.ExportedProgram:
     try:
         return torch.export.export(graph, example, **settings)
     except UserError:  # torch 2.11 cannot prove of some sizes that they fit whatever the numbers are
-        return torch.export.export(graph, example, **settings, prefer_deferred_runtime_asserts_over_guards=True)
+        later = "prefer_deferred_runtime_asserts_over_guards"
+        if later not in inspect.signature(torch.export.export).parameters:
+            raise
+        return torch.export.export(graph, example, **settings, **{later: True})
 
 
 def _example(module: PaddedPotential) -> tuple[Tensor, ...]:

@@ -65,7 +65,7 @@ def run_train(
         MdpotError: bad input of any kind; nothing that was there is lost.
         Stopped: on Ctrl-C or SIGTERM; `resume` goes on.
     """
-    run = Run(recipe, out, seed, _device(device, recipe, listener, team), listener, "train", resume, team)
+    run = _begin("train", recipe, out, seed, device, resume, listener, team)
     with files.claimed(out, resume):
         material = open_run(run, data)
         return _finetune(run, material.prepared, None if material.pretraining is None else _pretrain(run, material))
@@ -88,7 +88,7 @@ def run_pretrain(
     Returns:
         The file with the pretrained weights.
     """
-    run = Run(recipe, out, seed, _device(device, recipe, listener, team), listener, "pretrain", resume, team)
+    run = _begin("pretrain", recipe, out, seed, device, resume, listener, team)
     with files.claimed(out, resume):
         _pretrain(run, open_run(run, data))
     return out / files.PRETRAINED
@@ -112,7 +112,7 @@ def run_finetune(
     Args:
         from_file: a potential file; its network must be that of the recipe.
     """
-    run = Run(recipe, out, seed, _device(device, recipe, listener, team), listener, "finetune", resume, team)
+    run = _begin("finetune", recipe, out, seed, device, resume, listener, team)
     return _finetune_from(run, data, from_file)
 
 
@@ -137,7 +137,7 @@ def run_property(
     """
     if recipe.property is None:
         raise MdpotError(f"recipe {recipe.name!r} learns no property: it has no table [property].")
-    run = Run(recipe, out, seed, _device(device, recipe, listener, team), listener, "finetune", resume, team)
+    run = _begin("finetune", recipe, out, seed, device, resume, listener, team)
     return _finetune_from(run, data, from_file)
 
 
@@ -160,12 +160,17 @@ class _Source:
     file: Path | None = None
 
 
-def _device(name: str | None, recipe: Recipe, listener: Listener, team: Team) -> torch.device:
-    """Where a run trains; says so where that is not the GPU that is there."""
-    device = choose_device(name, recipe, alone=team is SOLO)
-    if name is None and device != pick_device(None):
+def _begin(
+    kind: str, recipe: Recipe, out: Path, seed: int, device: str | None, resume: bool, listener: Listener, team: Team
+) -> Run:
+    """A run, and where it trains: on resuming where it began, if that is here and nothing else is said."""
+    known = files.read_run(out / files.RUN).get("device") if resume and (out / files.RUN).is_file() else None
+    if device is None and known and (torch.cuda.is_available() or not known.startswith("cuda")):
+        return Run(recipe, out, seed, torch.device(known), listener, kind, resume, team)
+    chosen = choose_device(device, recipe, alone=team is SOLO)
+    if device is None and chosen != pick_device(None):
         listener.note("training on the CPU, where the kernels are faster than a GPU for batches of this size")
-    return device
+    return Run(recipe, out, seed, chosen, listener, kind, resume, team)
 
 
 def _finetune_from(run: Run, data: Path | Dataset | None, file: Path | None) -> dict[str, Any]:

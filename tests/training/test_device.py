@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from mdpot.kernels import library
 from mdpot.training.config import load_recipe
 from mdpot.training.device import SMALL, choose_device
+from mdpot.training.folder import RUN
+from mdpot.training.listener import Listener
+from mdpot.training.run import _begin
+from mdpot.training.together import SOLO
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +53,18 @@ def test_a_gpu_for_other_networks_properties_and_several_processes(monkeypatch: 
     assert chosen(alone=False) == "cuda"
     monkeypatch.setenv(library.VARIABLE, "off")
     assert chosen() == "cuda"
+
+
+@pytest.mark.skipif(not library.supported(), reason="the kernels are not compiled")
+def test_a_run_goes_on_where_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of before there was this, on a GPU, too: its noise is drawn there."""
+    (tmp_path / RUN).write_text('{"kind": "train", "seed": 0, "recipe": {}, "device": "cuda"}')
+    recipe, rest = load_recipe("water-rpbe", "quick"), (Listener(), SOLO)
+    assert str(_begin("train", recipe, tmp_path, 0, None, True, *rest).device) == "cuda"
+    assert str(_begin("train", recipe, tmp_path, 0, "cpu", True, *rest).device) == "cpu"
+    assert str(_begin("train", recipe, tmp_path, 0, None, False, *rest).device) == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert str(_begin("train", recipe, tmp_path, 0, None, True, *rest).device) == "cpu"
 
 
 def test_what_is_asked_for_is_taken() -> None:

@@ -105,6 +105,7 @@ def leave(run: Run, out: Path, status: str) -> None:
                 "steps_per_epoch": 40,
                 "seconds": s / 10,
                 "val/force_rmse": force * (1 + 500 / s),
+                "val/force_mae": 0.5 * force * (1 + 500 / s),
                 "val/energy_rmse": 8.0 + 500 / s,
             }
             for s in (500, 1000, 1500)

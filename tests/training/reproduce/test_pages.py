@@ -69,6 +69,12 @@ def test_the_regime_shows_what_outliers_decide_less(tmp_path: Path) -> None:
         *("from scratch", "from scratch, longer", "masked", "denoised")
     ]
     assert "| water-rpbe | egnn | 216.0 ±" in text
+    rows = text.split("on the way")[1].split("---:|\n")[1].splitlines()
+    way = {cells[1].strip(): [cell.strip() for cell in cells[2:-1]] for cells in (row.split("|") for row in rows[:4])}
+    # Half of 160 · (1 + 500/step) and of 100 · (1 + 500/step), at the last step of 1,500.
+    assert way["from scratch"][-2].startswith("108.0 ±")
+    assert way["masked"][-2].startswith("68.0 ±")
+    assert way["masked"][-1] == "2"
 
 
 def test_masking_is_compared_with_both_lengths_from_scratch(tmp_path: Path) -> None:

@@ -51,14 +51,37 @@ def extended(results: Sequence[Result]) -> str:
     return f"{as_in_the_paper(results)}\n\n{table(titles, rows, 3)}"
 
 
+MAE = "val/force_mae"
+SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
+
+
 def regime(results: Sequence[Result]) -> str:
     """One row a cell; the mean absolute errors, which a few frames far off decide less; and when which is ahead."""
     columns: list[Column] = []
     for key in ("force_mae", "energy_mae"):
         columns.append((METRICS[key].heading, lambda r, key=key: error(r, key)))
         columns.append((f"change#{key}", lambda r, key=key: change(r, baseline(results, r), key)))
-    parts = [as_in_the_paper(results), by_cell(results, [*columns, ("seeds", seeds)]), convergence(results)]
-    return "\n\n".join(parts)
+    parts = [as_in_the_paper(results), by_cell(results, [*columns, ("seeds", seeds)])]
+    return "\n\n".join([*parts, *_on_the_way(results), convergence(results)])
+
+
+def _on_the_way(results: Sequence[Result]) -> list[str]:
+    """The validation force MAE at shares of the finetuning from scratch, of all seeds that came so far."""
+    base = baseline(results, results[0])
+    logs = [] if base is None else [o.finetune for o in base.finished.values()]
+    if not logs:
+        return []
+    every = logs[0]["step"]
+    steps = [every[round(share * len(every)) - 1] for share in SHARES if round(share * len(every)) > 0]
+    rows = []
+    for result in results:
+        found = [dict(zip(o.finetune["step"], o.finetune[MAE], strict=True))
+                 for o in result.outcomes if len(o.finetune.get(MAE, ()))]  # fmt: skip
+        at = [[log[step] for log in found if step in log] for step in steps]
+        counts = "/".join(dict.fromkeys(str(len(values)) for values in at))
+        rows.append([result.cell.arm.title, *(number(estimate(values)) for values in at), counts])
+    head = ["training", *(f"step {step:,.0f}" for step in steps), "seeds"]
+    return ["Validation force MAE (meV/Å) on the way, at steps of the finetuning:", table(head, rows, 1)]
 
 
 def learning(results: Sequence[Result]) -> str:
