@@ -33,8 +33,8 @@ ABOUT = (
     'of a CPU for each, minutes by the clock of a crowded machine. "Alone" is `mdpot train rmd17-MOLECULE`, 950 frames '
     "of the molecule from random weights, as the published numbers are; its network has order 3, three layers, and "
     "sends l = 2. What is called order 2 was trained before with two layers of `medium` as it is, at a rate of 4e-3, "
-    "after all ten of 2e-3 (so the commands for these train the ten anew, at another rate), and its energies still have the "
-    "constant error that is taken off the others. "
+    "after all ten of 2e-3 (so the commands for these train the ten anew, at another rate), and its energies still "
+    "have the constant error that is taken off the others. "
     '"All ten together" is `mdpot train rmd17-all`, '
     'one network on the ten training splits, 9,500 frames; "after all ten" goes on from it with the 950 frames of one '
     "molecule, so it has seen nine other molecules that the published networks have not. MACE's errors are those of "

@@ -142,7 +142,8 @@ def trace(module: PaddedPotential) -> torch.export.ExportedProgram:
         later = "prefer_deferred_runtime_asserts_over_guards"
         if later not in inspect.signature(torch.export.export).parameters:
             raise
-        return torch.export.export(graph, example, **settings, **{later: True})
+        settings[later] = True
+        return torch.export.export(graph, example, **settings)
 
 
 def _example(module: PaddedPotential) -> tuple[Tensor, ...]:
