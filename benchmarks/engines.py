@@ -68,8 +68,7 @@ def train(engine: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
 
 def draw(path: Path, found: dict[str, dict[str, Any]]) -> None:
     """The validation errors over the steps, a panel for forces and one for energies."""
-    from mdpot.training.metrics import METRICS
-    from mdpot.training.report import new_figure, readable_log, save
+    from mdpot.training.report import label_validation, new_figure, save
 
     figure, axes = new_figure(2)
     for axis, key in zip(axes, ("force_rmse", "energy_mae"), strict=True):
@@ -78,11 +77,7 @@ def draw(path: Path, found: dict[str, dict[str, Any]]) -> None:
             known = {line.get_label() for line in axis.lines}
             curve = result["curve"]
             axis.plot(curve["step"], curve[key], color=color, lw=1, label=f"_{title}" if title in known else title)
-        axis.set_yscale("log")
-        readable_log(axis.yaxis)
-        axis.set_xlabel("step of finetuning")
-        axis.set_ylabel(f"validation {METRICS[key].heading}")
-        axis.legend(frameon=False)
+        label_validation(axis, key)
     save(figure, path)
 
 

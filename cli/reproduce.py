@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from mdpot.cli.options import PATH, THREADS, check_device
+from mdpot.cli.options import PATH, THREADS, check_device, device_option
 from mdpot.errors import MdpotError
 
 MOST_JOBS = 8  # by default; each takes a gigabyte or two
@@ -93,9 +93,7 @@ def _frames(ctx: click.Context, parameter: click.Parameter, value: str | None) -
     metavar="N",
     help="CPU threads of each run.  [default: the cores, divided by --jobs]",
 )
-@click.option(
-    "--device", metavar="NAME", help="Where to compute, e.g. cpu or cuda:0. Default: a GPU where there is one."
-)
+@device_option
 @click.option(
     "--earlier",
     type=PATH,

@@ -16,7 +16,7 @@ from mdpot.training.data.frames import Dataset
 from mdpot.training.listener import Listener
 from mdpot.training.metrics import CURVES, METRICS
 from mdpot.training.opening import SILENT
-from mdpot.training.report import new_figure, read_log, readable_log, save
+from mdpot.training.report import label_validation, new_figure, read_log, save
 from mdpot.training.run import run_train
 from mdpot.training.schema import Recipe
 from mdpot.training.together import SOLO, Team
@@ -123,11 +123,7 @@ def draw(path: Path, out: Path, seeds: Sequence[int]) -> None:
             if len(seeds) > 1:
                 axis.plot(steps, curves.T, color=color, linewidth=0.6, alpha=0.5)
             axis.plot(steps, curves.mean(0), color=color, linewidth=2, label=arm)
-        axis.set_yscale("log")
-        readable_log(axis.yaxis)
-        axis.set_xlabel("step of finetuning")
-        axis.set_ylabel(f"validation {METRICS[key].heading}")
-        axis.legend(frameon=False)
+        label_validation(axis, key)
     save(figure, path)
 
 

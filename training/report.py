@@ -132,6 +132,15 @@ def new_figure(n_panels: int, height: float = 3.6) -> tuple[Figure, list[Axes]]:
     return figure, list(np.atleast_1d(figure.subplots(1, n_panels)))
 
 
+def label_validation(axis: Axes, key: str) -> None:
+    """Labels a panel of validation errors over the steps of a finetuning; `key` is one of `METRICS`."""
+    axis.set_yscale("log")
+    readable_log(axis.yaxis)
+    axis.set_xlabel("step of finetuning")
+    axis.set_ylabel(f"validation {METRICS[key].heading}")
+    axis.legend(frameon=False)
+
+
 def readable_log(*axes: Axis) -> None:
     """Plain numbers on logarithmic axes that span less than a decade or two."""
     from matplotlib.ticker import LogLocator

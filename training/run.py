@@ -165,10 +165,11 @@ def _begin(
 ) -> Run:
     """A run, and where it trains: on resuming where it began, if that is here and nothing else is said."""
     known = files.read_run(out / files.RUN).get("device") if resume and (out / files.RUN).is_file() else None
-    if device is None and known and (torch.cuda.is_available() or not known.startswith("cuda")):
-        return Run(recipe, out, seed, torch.device(known), listener, kind, resume, team)
-    chosen = choose_device(device, recipe, alone=team is SOLO)
-    if device is None and chosen != pick_device(None):
+    if known and known.startswith("cuda") and not torch.cuda.is_available():
+        known = None
+    asked = device or known
+    chosen = choose_device(asked, recipe, alone=team is SOLO)
+    if asked is None and chosen != pick_device(None):
         listener.note("training on the CPU, where the kernels are faster than a GPU for batches of this size")
     return Run(recipe, out, seed, chosen, listener, kind, resume, team)
 
