@@ -185,7 +185,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """What a run.json holds: kind, seed and recipe and, once they are known, data.
+    """What a run.json holds: kind, seed, device and recipe and, once they are known, data.
 
     Raises:
         MdpotError: it is damaged.
@@ -194,9 +194,17 @@ def read_run(path: Path) -> dict[str, Any]:
     data = run.get("data", {"fingerprint": ""})
     types = {"kind": str, "seed": int, "recipe": dict}
     whole = all(isinstance(run.get(key), kind) for key, kind in types.items()) and isinstance(data, dict)
+    whole = whole and _is_device(run.get("device", "cpu"))  # folders of earlier versions lack it
     if not whole or not isinstance(data.get("fingerprint"), str):
         raise MdpotError(f"{str(path)!r} is damaged: it does not hold what mdpot wrote. {BEGIN_ANEW}")
     return run
+
+
+def _is_device(name: Any) -> bool:
+    try:
+        return isinstance(name, str) and bool(torch.device(name))
+    except RuntimeError:
+        return False
 
 
 def _read(path: Path) -> dict[str, Any]:

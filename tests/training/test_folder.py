@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mdpot import MdpotError
-from mdpot.training.folder import open_folder
+from mdpot.training.folder import open_folder, read_run
 from mdpot.training.run import run_train
 
 from .conftest import CPU, StopAfter, assert_same_weights, without_clock
@@ -75,6 +75,21 @@ def test_a_changed_state_is_refused(small_file: Path, tiny_recipe, tmp_path: Pat
     with pytest.raises(MdpotError, match=rf"{file}' (is damaged|was changed).*(again|start)") as error:
         run_train(tiny_recipe(), data=small_file, out=folder, resume=True, **CPU)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("device", [0.5, None, ["cpu"], "none", ""])
+def test_a_changed_device_is_refused(small_file: Path, tiny_recipe, tmp_path: Path, device: object) -> None:
+    run = {"kind": "train", "seed": 0, "recipe": {}, "device": device}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    with pytest.raises(MdpotError, match="is damaged") as error:
+        run_train(tiny_recipe(), data=small_file, out=tmp_path, resume=True, **CPU)
+    assert "\n" not in str(error.value)
+    assert read_run(_written(tmp_path / "cuda.json", {**run, "device": "cuda:1"}))["device"] == "cuda:1"
+
+
+def _written(path: Path, content: object) -> Path:
+    path.write_text(json.dumps(content))
+    return path
 
 
 def test_autocast_touches_no_training(trained, small_file: Path, tmp_path: Path) -> None:
