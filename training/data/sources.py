@@ -22,6 +22,7 @@ from mdpot.training.data.download import cache_folder, fetch
 from mdpot.training.data.frames import Dataset
 from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import NOTHING_ASKED
+from mdpot.training.data.readers.deepmd import is_deepmd
 from mdpot.training.data.readers.pyg import is_pyg
 from mdpot.training.data.reading import ENERGY_AND_FORCES, Reading
 from mdpot.training.data.reference import rms_force
@@ -247,7 +248,7 @@ def _given(name: str, source: Source, data: Path) -> Place:
         close = get_close_matches(str(data), SOURCES, n=1, cutoff=0.75)
         hint = f" Did you mean the data {close[0]!r}?" if close else ""
         raise MdpotError(f"{data}: no such file or folder.{hint}")
-    if data.is_file() and source.n_files == 1:
+    if source.n_files == 1 and (data.is_file() or (name == "custom" and is_deepmd(data))):
         return Place((data,), str(data))
     files = _locate(source, data, at_the_top=True)
     if not files:

@@ -12,6 +12,8 @@ from mdpot.structures import read_bytes
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import IGNORE, Asked
 from mdpot.training.data.readers.ase_io import parse_ase
+from mdpot.training.data.readers.deepmd import UNITS as DEEPMD_UNITS
+from mdpot.training.data.readers.deepmd import is_deepmd, parse_deepmd
 from mdpot.training.data.readers.ml_ab import UNITS, is_ml_ab, parse_ml_ab
 from mdpot.training.data.readers.npz import parse_npz
 from mdpot.training.data.readers.pyg import NOTHING_ASKED, is_pyg, parse_pyg
@@ -25,7 +27,7 @@ _MARK = b"\xef\xbb\xbf"
 
 
 def read_file(path: Path | str, asked: Asked = NOTHING_ASKED, need: Collection[str] | None = None) -> Reading:
-    """What can be used of a file: RuNNer `input.data`, VASP's ML_AB, npz, a table of structures with properties
+    """What can be used of a file: RuNNer `input.data`, VASP's ML_AB, npz, a folder of DeePMD-kit, a table of structures with properties
     (MatBench's json, CSV), or whatever ASE reads; any may be packed by gzip, bzip2 or xz.
 
     Args:
@@ -59,6 +61,8 @@ def parse_file(path: Path, asked: Asked, want_labels: bool) -> Raw:
     """What a file holds, in its own units; arguments and errors as `read_file`."""
     if is_pyg(path):
         return parse_pyg(str(path), asked, want_labels)
+    if is_deepmd(path):
+        return _named(parse_deepmd(path, parse_units(asked.units, DEEPMD_UNITS)), asked)
     if path.is_dir() or not path.is_file() or path.stat().st_size == 0:
         read_bytes(path)  # says what is wrong
     start = head(path)
