@@ -69,10 +69,13 @@ def system(tmp_path: Path, frames: list[Atoms]) -> Path:
 def test_labels_are_those_of_the_calculator(system: Path, frames: list[Atoms]) -> None:
     reading = read_file(system)
     assert (reading.keys.energy, reading.keys.forces, reading.keys.stress) == ("energy", "force", "virial")
-    assert str(reading.units).startswith("eV") and reading.doubts() == []
-    assert len(reading.frames) == 3 and [frame.index for frame in reading.frames] == [0, 1, 2]
+    assert str(reading.units).startswith("eV")
+    assert reading.doubts() == []
+    assert len(reading.frames) == 3
+    assert [frame.index for frame in reading.frames] == [0, 1, 2]
     for frame, atoms in zip(reading.frames, frames, strict=True):
-        assert (frame.numbers == atoms.numbers).all() and frame.pbc.all()
+        assert (frame.numbers == atoms.numbers).all()
+        assert frame.pbc.all()
         np.testing.assert_allclose(frame.positions, atoms.positions)
         np.testing.assert_allclose(frame.cell, atoms.cell[:])
         assert frame.energy == pytest.approx(atoms.get_potential_energy())
@@ -99,7 +102,10 @@ def test_systems_at_any_depth_share_the_elements_of_the_folder(tmp_path: Path, f
     reading = read_file(tmp_path)
     assert [frame.numbers.tolist() for frame in reading.frames] == [[29, 79, 79, 29]] * 3 + [[8, 1, 1]]
     single = reading.frames[-1]
-    assert not single.pbc.any() and not single.cell.any() and single.stress is None and single.energy == -14.2
+    assert not single.pbc.any()
+    assert not single.cell.any()
+    assert single.stress is None
+    assert single.energy == -14.2
 
 
 def test_mixed_types(tmp_path: Path, frames: list[Atoms]) -> None:
@@ -107,7 +113,9 @@ def test_mixed_types(tmp_path: Path, frames: list[Atoms]) -> None:
     arrays["real_atom_types"] = np.array([[1, 0, 0, 1], [0, 1, 0, -1]])
     found = read_file(write_system(tmp_path / "4", [0, 0, 0, 0], [arrays])).frames
     assert found[0].numbers.tolist() == [79, 29, 29, 79]
-    assert found[1].numbers.tolist() == [29, 79, 29] and found[1].forces is not None and len(found[1].forces) == 3
+    assert found[1].numbers.tolist() == [29, 79, 29]
+    assert found[1].forces is not None
+    assert len(found[1].forces) == 3
 
 
 def test_labels_may_be_absent_and_units_given(tmp_path: Path, frames: list[Atoms]) -> None:
@@ -117,7 +125,8 @@ def test_labels_may_be_absent_and_units_given(tmp_path: Path, frames: list[Atoms
     inspected = CliRunner().invoke(main, ["data", "inspect", str(folder), "--units", "energy=meV,force=eV/Å", "--json"])
     assert inspected.exit_code == 0, inspected.output
     facts = json.loads(inspected.stdout)
-    assert facts["frames"] == 3 and facts["elements"] == ["Cu", "Au"]
+    assert facts["frames"] == 3
+    assert facts["elements"] == ["Cu", "Au"]
     assert facts["first"]["energy"] == pytest.approx(1e-3 * frames[0].get_potential_energy())
 
 
@@ -143,7 +152,7 @@ def test_a_folder_is_data_for_custom_alone(system: Path) -> None:
             r"coord.npy: it must have the shape \[n_frames, 9\].*\[2, 12\]",
         ),
         (lambda s: (s / "set.000" / "coord.npy").unlink(), "has coord.npy in each of its folders set"),
-        (lambda s: (s / "set.000" / "box.npy").unlink(), "no box.npy, and there is no file named nopbc"),
+        (lambda s: (s / "set.000" / "box.npy").unlink(), "no box.npy, and there is no file named nopbc in the system's"),
         (lambda s: (s / "set.001" / "force.npy").write_bytes(b"\x93NUMPY"), "force.npy: no array of NumPy"),
         (lambda s: np.save(s / "set.001" / "energy.npy", np.ones(2)), r"energy.npy: .*shape \[1, 1\].*got \[2\]"),
         (lambda s: np.save(s / "set.001" / "energy.npy", np.array(["a"])), "array of real numbers"),

@@ -27,8 +27,8 @@ _MARK = b"\xef\xbb\xbf"
 
 
 def read_file(path: Path | str, asked: Asked = NOTHING_ASKED, need: Collection[str] | None = None) -> Reading:
-    """What can be used of a file: RuNNer `input.data`, VASP's ML_AB, npz, a folder of DeePMD-kit, a table of structures with properties
-    (MatBench's json, CSV), or whatever ASE reads; any may be packed by gzip, bzip2 or xz.
+    """What can be used of a file: RuNNer `input.data`, VASP's ML_AB, npz, a folder of DeePMD-kit, a table of structures
+    with properties (MatBench's json, CSV), or whatever ASE reads; any file may be packed by gzip, bzip2 or xz.
 
     Args:
         path: the file, or a data set of PyG as in `mdpot.training.data.readers.pyg`.

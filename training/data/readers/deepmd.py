@@ -80,7 +80,7 @@ class _System:
             sets, suffix = [folder], ".raw"
         if not all((s / f"coord{suffix}").is_file() for s in sets):
             raise MdpotError(
-                f"{folder}: a system of DeePMD-kit has coord.npy in each of its folders set.*, or coord.raw; it is missing."
+                f"{folder}: a system of DeePMD-kit has coord.npy in each folder set.*, or coord.raw; it is missing."
             )
         elements = np.array([atomic_numbers[symbol] for symbol in symbols])
         return cls(types, elements, not (folder / "nopbc").exists(), sets, suffix)
@@ -95,7 +95,7 @@ def _frames(system: _System, units: Units) -> Iterator[Frame]:
         cells = _array(folder, "box", system.suffix, (3, 3), n) if system.periodic else np.zeros((n, 3, 3))
         if cells is None:
             raise MdpotError(
-                f"{folder}: it has no box{system.suffix}, and there is no file named nopbc in the folder of the system, "
+                f"{folder}: it has no box{system.suffix}, and there is no file named nopbc in the system's folder, "
                 "which says that nothing is periodic."
             )
         energies = _array(folder, "energy", system.suffix, (), n)
@@ -129,8 +129,8 @@ def _check_types(file: Path, types: np.ndarray, elements: Sequence[object] | np.
     """Refuses types that have no element."""
     if not len(types) or (types != np.round(types)).any() or types.min() < lowest or types.max() >= len(elements):
         raise MdpotError(
-            f"{file}: types must be integers from {lowest} to {len(elements) - 1}, for {ELEMENTS} names {len(elements)} "
-            f"elements; got {', '.join(f'{t:g}' for t in np.unique(types)[:10]) or 'none'}."
+            f"{file}: types must be integers from {lowest} to {len(elements) - 1}, for {ELEMENTS} names "
+            f"{len(elements)} elements; got {', '.join(f'{t:g}' for t in np.unique(types)[:10]) or 'none'}."
         )
 
 
