@@ -12,7 +12,7 @@ from mdpot.models.activation import SiLU
 from mdpot.models.backbone import Backbone
 from mdpot.models.gns import initialize
 from mdpot.models.hyperparameters import Count, Cutoff, Width
-from mdpot.radial import cosine_envelope, message_envelope, polynomial_envelope
+from mdpot.radial import cosine_envelope, gaussian, message_envelope, polynomial_envelope
 
 
 class ET(Backbone):
@@ -90,7 +90,7 @@ class ET(Backbone):
         distance = torch.cat([distance, distance.new_zeros([n_atoms, 1])])
         smooth, cosine = polynomial_envelope(distance, self.cutoff), cosine_envelope(distance, self.cutoff)
         envelope = smooth if self.smooth else cosine
-        basis = envelope * torch.exp(-self.betas * (torch.exp(distance * (-5.0 / self.cutoff)) - self.means).square())
+        basis = envelope * gaussian(self.betas * (torch.exp(distance * (-5.0 / self.cutoff)) - self.means).square())
         filters = self.neighbor_filter(basis[:n_edges]) * envelope[:n_edges]
         filters = filters * self.neighbor_embedding(species).index_select(0, edge_index[1])
         around = torch.zeros_like(h).index_add(0, edge_index[0], filters)

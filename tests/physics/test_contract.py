@@ -9,7 +9,8 @@ from ase import Atoms
 from ase.build import molecule
 
 from mdpot.graph import Graph
-from mdpot.heads import Potential
+from mdpot.heads import Potential, build_potential
+from mdpot.models import MODELS
 from mdpot.training.data.frames import Frame
 
 from .conftest import (
@@ -117,3 +118,22 @@ def test_the_wall_is_a_pair_repulsion_inside_its_start() -> None:
             push = 900 * inside**2 * start / d**2
             change = found["forces"] - without["forces"]
             assert change[1].tolist() == pytest.approx([0, push, 0], rel=1e-5, abs=1e-4 * inside + 1e-11)
+
+
+@pytest.mark.parametrize("cutoff", [3.4, 8.0])
+@pytest.mark.parametrize("name", MODELS)
+def test_matrix_products_meet_no_subnormal_numbers(name: str, cutoff: float, sample: list[Frame]) -> None:
+    """A few of them make a product take forty times as long; tails of Gaussians are full of them."""
+    torch.manual_seed(0)
+    potential = build_potential(name, {"cutoff": cutoff}, ELEMENTS, SHIFT, 0.7)
+    graph = Graph.from_atoms(SYSTEMS["water"](sample), cutoff, torch.float32)
+    factors: list[torch.Tensor] = []
+    for part in potential.modules():
+        if isinstance(part, torch.nn.Linear):
+            part.register_forward_hook(lambda _, inputs, output: factors.extend((inputs[0], output)))
+    potential.train()(*graph.inputs(), outputs=["energy", "forces"])
+    bent = [factor for factor in factors if factor.requires_grad]
+    slopes = torch.autograd.grad(sum(factor.square().sum() for factor in bent), bent)
+    smallest = torch.finfo(torch.float32).smallest_normal
+    for factor in (*factors, *slopes):
+        assert not ((factor != 0) & (factor.abs() < smallest)).any()
