@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from mdpot.files import sealed, sealed_content, write_bytes
 from mdpot.stopping import Stopped, StopSignal
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.store import Store
+from mdpot.training.forcefield_dynamics import sample_dynamics
 from mdpot.training.prepared import Prepared
 from mdpot.training.schema import Recipe
 
@@ -23,28 +26,27 @@ SAVE_EVERY = 30.0  # seconds between two savings of the labels of a force field
 
 
 def with_forcefield_labels(
-    recipe: Recipe, prepared: Prepared, file: Path, tell: Callable[[int, int], None] = lambda done, n: None
+    recipe: Recipe, prepared: Prepared, folder: Path, seed: int, tell: Callable[[int, int], None] = lambda done, n: None
 ) -> Prepared:
-    """The training and validation frames that the force field of the recipe describes, with its labels.
+    """The training and validation frames that the force field of the recipe describes, with its labels; or, with
+    `pretrain.dynamics`, structures of its dynamics that begin at these.
 
     Pair energy, reference energies and scale are fitted to these labels as they are to those of the data.
 
     Args:
         recipe: the force field and the cutoff.
         prepared: the frames.
-        file: keeps the labels, those that are there when it is stopped too, for a run that goes on.
+        folder: keeps the labels, those that are there when it is stopped too, for a run that goes on.
+        seed: of the dynamics.
         tell: called with the number of frames labelled, and of all.
 
     Raises:
         Stopped: on SIGINT or SIGTERM; the labels so far are kept.
     """
-    frames = prepared.frames("train") + prepared.frames("validation")
-    energies, forces = _forcefield_labels(frames, recipe.pretrain.forcefield, file, tell)
-    parts: dict[str, list[Frame]] = {"train": [], "validation": []}
-    for n, (frame, energy, force) in enumerate(zip(frames, energies, forces, strict=True)):
-        if np.isfinite(energy):
-            split = "train" if n < len(prepared.splits["train"]) else "validation"
-            parts[split].append(replace(frame, energy=float(energy), forces=force, stress=None))
+    if recipe.pretrain.dynamics is None:
+        parts = _labelled_frames(recipe, prepared, folder / LABELS, tell)
+    else:
+        parts = _dynamics(recipe, prepared, folder, seed, tell)
     stores = {split: Store(part, recipe.model.cutoff, molecules=False) for split, part in parts.items()}
     # The isolated atoms of the data have energies of another method.
     dataset = replace(prepared.dataset, isolated={})
@@ -53,6 +55,37 @@ def with_forcefield_labels(
     for store in stores.values():
         store.to(prepared.train.device)
     return labelled
+
+
+def _labelled_frames(
+    recipe: Recipe, prepared: Prepared, file: Path, tell: Callable[[int, int], None]
+) -> dict[str, list[Frame]]:
+    """By split, the frames that the force field describes."""
+    frames = prepared.frames("train") + prepared.frames("validation")
+    energies, forces = _forcefield_labels(frames, recipe.pretrain.forcefield, file, tell)
+    parts: dict[str, list[Frame]] = {"train": [], "validation": []}
+    for n, (frame, energy, force) in enumerate(zip(frames, energies, forces, strict=True)):
+        if np.isfinite(energy):
+            split = "train" if n < len(prepared.splits["train"]) else "validation"
+            parts[split].append(replace(frame, energy=float(energy), forces=force, stress=None))
+    return parts
+
+
+def _dynamics(
+    recipe: Recipe, prepared: Prepared, folder: Path, seed: int, tell: Callable[[int, int], None]
+) -> dict[str, list[Frame]]:
+    """By split, structures of dynamics that begins at its frames; to validate, a tenth as many."""
+    stage = recipe.pretrain
+    assert stage.dynamics is not None
+    sizes = {"train": stage.dynamics, "validation": math.ceil(stage.dynamics / 10)}
+    n = sum(sizes.values())
+    parts, before = {}, 0
+    for number, (split, size) in enumerate(sizes.items()):
+        so_far = partial(lambda done, _, before: tell(before + done, n), before=before)
+        file = folder / f"dynamics-{split}.npz"
+        parts[split] = sample_dynamics(prepared.frames(split), size, stage, (seed, number), file, so_far)
+        before += size
+    return parts
 
 
 def describes(forcefield: str, frames: Sequence[Frame]) -> bool:

@@ -25,7 +25,7 @@ from mdpot.training.opening import SILENT, Material, Run, open_run
 from mdpot.training.outcome import conclude, provenance
 from mdpot.training.prepare import without_labels
 from mdpot.training.prepared import Prepared
-from mdpot.training.relabel import LABELS, with_forcefield_labels
+from mdpot.training.relabel import with_forcefield_labels
 from mdpot.training.schema import Recipe
 from mdpot.training.together import SOLO, Team
 from mdpot.training.trainer import Report
@@ -211,10 +211,13 @@ def _pretraining_labels(run: Run, material: Material, folder: Path) -> Prepared:
     assert structures is not None
     data = structures if stage.objective == "labels" else without_labels(structures)
     if stage.objective == "forcefield":
-        data = with_forcefield_labels(run.recipe, structures, folder / LABELS, _labelling(run.listener))
+        data = with_forcefield_labels(run.recipe, structures, folder, run.seed, _labelling(run.listener))
         described, asked = (len(part.train) + len(part.validation) for part in (data, structures))
-        run.listener.note(f"labels of the force field {stage.forcefield}: for {described} of {asked} frames")
-    if len(structures.train) != len(material.prepared.train):
+        if stage.dynamics is None:
+            run.listener.note(f"labels of the force field {stage.forcefield}: for {described} of {asked} frames")
+        else:
+            run.listener.note(f"{described} structures of dynamics by the force field {stage.forcefield}")
+    if len(data.train) != len(material.prepared.train):
         run.listener.note(
             f"pretraining on {len(data.train)} structures, finetuning on {len(material.prepared.train)} labelled frames"
         )

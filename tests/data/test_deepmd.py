@@ -152,7 +152,10 @@ def test_a_folder_is_data_for_custom_alone(system: Path) -> None:
             r"coord.npy: it must have the shape \[n_frames, 9\].*\[2, 12\]",
         ),
         (lambda s: (s / "set.000" / "coord.npy").unlink(), "has coord.npy in each folder set"),
-        (lambda s: (s / "set.000" / "box.npy").unlink(), "no box.npy, and there is no file named nopbc in the system's"),
+        (
+            lambda s: (s / "set.000" / "box.npy").unlink(),
+            "no box.npy, and there is no file named nopbc in the system's",
+        ),
         (lambda s: (s / "set.001" / "force.npy").write_bytes(b"\x93NUMPY"), "force.npy: no array of NumPy"),
         (lambda s: np.save(s / "set.001" / "energy.npy", np.ones(2)), r"energy.npy: .*shape \[1, 1\].*got \[2\]"),
         (lambda s: np.save(s / "set.001" / "energy.npy", np.array(["a"])), "array of real numbers"),

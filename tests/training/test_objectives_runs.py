@@ -186,7 +186,7 @@ def test_the_labels_are_those_of_the_force_field(recipe_of, springs, small_file:
     recipe, cpu = recipe_of("forcefield", "model.pair=false"), torch.device("cpu")
     prepared = prepare(recipe, small_file, 0, cpu)
     told: list[tuple[int, int]] = []
-    data = with_forcefield_labels(recipe, prepared, tmp_path / "labels.npz", lambda *done: told.append(done))
+    data = with_forcefield_labels(recipe, prepared, tmp_path, 0, lambda *done: told.append(done))
     assert told == [(n + 1, springs.n_calls) for n in range(springs.n_calls)]
     assert data.elements == prepared.elements
     left = {}
@@ -210,7 +210,7 @@ def test_the_labels_are_those_of_the_force_field(recipe_of, springs, small_file:
 
     # A run that goes on reads them back instead of computing them again.
     before = springs.n_calls
-    again = with_forcefield_labels(recipe, prepared, tmp_path / "labels.npz")
+    again = with_forcefield_labels(recipe, prepared, tmp_path, 0)
     assert springs.n_calls == before
     for split in left:
         assert torch.equal(again.stores[split].labels["energy"], data.stores[split].labels["energy"])
@@ -221,9 +221,9 @@ def test_free_labels_have_a_reference_of_their_own(recipe_of, springs, small_fil
     """The isolated atoms of a file have energies of the method that labeled it, not of the force field."""
     recipe = recipe_of("forcefield", "model.pair=false")
     prepared = prepare(recipe, small_file, 0, torch.device("cpu"))
-    plain = with_forcefield_labels(recipe, prepared, tmp_path / "labels.npz")
+    plain = with_forcefield_labels(recipe, prepared, tmp_path, 0)
     prepared.dataset.isolated, prepared.offset = {1: -13.6, 8: -430.0}, -3.0
-    again = with_forcefield_labels(recipe, prepared, tmp_path / "labels.npz")
+    again = with_forcefield_labels(recipe, prepared, tmp_path, 0)
     np.testing.assert_array_equal(again.shift, plain.shift)
     assert again.offset == 0.0
 
@@ -245,7 +245,7 @@ def test_labels_go_on_where_they_were_stopped(
 ) -> None:
     recipe = recipe_of("forcefield", "model.pair=false")
     prepared = prepare(recipe, small_file, 0, torch.device("cpu"))
-    whole = with_forcefield_labels(recipe, prepared, tmp_path / "whole.npz")
+    whole = with_forcefield_labels(recipe, prepared, tmp_path / "whole", 0)
     n_calls, springs.n_calls = springs.n_calls, 0
 
     def stop(done: int, n_frames: int) -> None:
@@ -253,9 +253,9 @@ def test_labels_go_on_where_they_were_stopped(
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Stopped, match="stopped after 3 of"):
-        with_forcefield_labels(recipe, prepared, tmp_path / "labels.npz", stop)
+        with_forcefield_labels(recipe, prepared, tmp_path, 0, stop)
     assert springs.n_calls == 3
-    again = with_forcefield_labels(recipe, prepared, tmp_path / "labels.npz")
+    again = with_forcefield_labels(recipe, prepared, tmp_path, 0)
     assert springs.n_calls == n_calls
 
     # Nor does a crash lose them.
@@ -267,8 +267,8 @@ def test_labels_go_on_where_they_were_stopped(
 
     springs.n_calls = 0
     with pytest.raises(RuntimeError):
-        with_forcefield_labels(recipe, prepared, tmp_path / "crashed.npz", crash)
-    with_forcefield_labels(recipe, prepared, tmp_path / "crashed.npz")
+        with_forcefield_labels(recipe, prepared, tmp_path / "crashed", 0, crash)
+    with_forcefield_labels(recipe, prepared, tmp_path / "crashed", 0)
     assert springs.n_calls == n_calls + 1
     for split, store in whole.stores.items():
         assert torch.equal(again.stores[split].labels["forces"], store.labels["forces"])

@@ -1,0 +1,160 @@
+"""Structures to pretrain on that need no data: short trajectories by a cheap force field, with its labels."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.calculators.calculator import Calculator, all_changes
+from ase.md.langevin import Langevin
+
+from mdpot.errors import MdpotError
+from mdpot.files import sealed, sealed_content, write_bytes
+from mdpot.stopping import Stopped, StopSignal
+from mdpot.training.data.forcefields import FORCE_FIELDS
+from mdpot.training.data.frames import Frame
+from mdpot.training.schema import PretrainConfig
+
+STEP, EVERY, LENGTH = 1.0, 5, 40
+"""fs; steps from one structure to the next; structures of a trajectory."""
+FRICTION = 0.01
+"""1/fs."""
+LARGEST_FORCE = 20.0
+"""eV/Å; a trajectory ends where an atom feels more."""
+MOST_LOST = 20
+"""So many trajectories in a row that give nothing are enough."""
+SAVE_EVERY = 30.0
+"""Seconds between two savings."""
+
+
+class _Lost(Exception):
+    """The force field does not describe where a trajectory has come to."""
+
+
+def sample_dynamics(
+    starts: Sequence[Frame],
+    n: int,
+    stage: PretrainConfig,
+    seed: Sequence[int],
+    file: Path,
+    tell: Callable[[int, int], None] = lambda done, n: None,
+) -> list[Frame]:
+    """Structures from Langevin dynamics by a force field, with its energies and forces.
+
+    Each trajectory begins at one of the structures, with velocities and a bath of a temperature of its own. It is 0.2
+    ps long, of which every 5 fs are kept, and ends early where the force field fails or a force is huge.
+
+    Args:
+        starts: structures; their labels are not read.
+        n: how many to return.
+        stage: its `forcefield`, and its `temperature`, K, the range from which temperatures are drawn.
+        seed: of all that is random; the same structures for the same seed.
+        file: keeps what is done, for a run that is stopped and goes on.
+        tell: called with the number of structures so far, and of all.
+
+    Raises:
+        MdpotError: the force field describes nothing here, or `file` is damaged.
+        Stopped: on SIGINT or SIGTERM; finished trajectories are kept.
+    """
+    found, trajectory = _kept(file, starts) if file.is_file() else ([], 0)
+    saved, lost = time.monotonic(), 0
+    with StopSignal() as stop:
+        while len(found) < n and not stop.requested:
+            new = []
+            for frame in _trajectory(starts, stage, np.random.default_rng([*seed, trajectory])):
+                new.append(frame)
+                tell(min(len(found) + len(new), n), n)
+                if stop.requested:
+                    break
+            else:
+                found, trajectory = found + new, trajectory + 1
+                lost = 0 if new else lost + 1
+            if lost == MOST_LOST:
+                raise MdpotError(
+                    f"{MOST_LOST} trajectories in a row gave no structure: the force field {stage.forcefield} does not "
+                    "describe these, or they fall apart. Lower pretrain.temperature, or set pretrain.dynamics=none."
+                )
+            if len(found) >= n or stop.requested or time.monotonic() - saved > SAVE_EVERY:
+                _keep(file, found, trajectory)
+                saved = time.monotonic()
+    if stop.requested:
+        raise Stopped(f"stopped after {min(len(found), n)} of {n} structures of dynamics, which are kept.")
+    return found[:n]
+
+
+def _trajectory(starts: Sequence[Frame], stage: PretrainConfig, rng: np.random.Generator) -> Iterator[Frame]:
+    """The structures of one trajectory, without its start; `index` is that of the start."""
+    index = int(rng.integers(len(starts)))
+    start = starts[index]
+    kelvin = float(rng.uniform(*stage.temperature))
+    atoms = Atoms(start.numbers, start.positions, cell=start.cell, pbc=start.pbc)
+    atoms.set_momenta(rng.normal(size=(len(atoms), 3)) * np.sqrt(units.kB * kelvin * atoms.get_masses())[:, None])
+    atoms.calc = _ForceField(start, stage.forcefield)
+    bath = Langevin(atoms, STEP * units.fs, temperature_K=kelvin, friction=FRICTION / units.fs, fixcm=False, rng=rng)
+    try:
+        for _ in range(LENGTH):
+            bath.run(EVERY)
+            energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+            if not np.isfinite(energy) or not np.abs(forces).max() < LARGEST_FORCE:
+                return
+            positions = atoms.positions.copy()
+            yield replace(start, positions=positions, energy=energy, forces=forces, stress=None, index=index)
+    except _Lost:
+        return
+
+
+class _ForceField(Calculator):
+    """A force field of the training as a calculator of ASE, for the atoms of one structure."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012 - as ASE has it
+
+    def __init__(self, frame: Frame, name: str) -> None:
+        super().__init__()
+        self._frame, self._label = frame, FORCE_FIELDS[name].label
+
+    def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
+        super().calculate(atoms, properties, system_changes)
+        labels = self._label(replace(self._frame, positions=self.atoms.positions.copy()))
+        if labels is None:
+            raise _Lost
+        self.results = {"energy": float(labels[0]), "forces": np.asarray(labels[1])}
+
+
+def _keep(file: Path, found: Sequence[Frame], trajectories: int) -> None:
+    """Writes what `_kept` reads."""
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        starts=np.array([frame.index for frame in found], dtype=np.int64),
+        positions=np.concatenate([np.zeros((0, 3)), *(frame.positions for frame in found)]),
+        forces=np.concatenate([np.zeros((0, 3)), *(np.asarray(frame.forces) for frame in found)]),
+        energies=np.array([frame.energy for frame in found], dtype=np.float64),
+        trajectories=trajectories,
+    )
+    write_bytes(file, sealed(buffer.getvalue()))
+
+
+def _kept(file: Path, starts: Sequence[Frame]) -> tuple[list[Frame], int]:
+    """The structures in a file, and the number of trajectories that they are from.
+
+    Raises:
+        MdpotError: it was changed since, or is of other structures.
+    """
+    try:
+        with np.load(io.BytesIO(sealed_content(file))) as kept:
+            places, energies, trajectories = kept["starts"], kept["energies"], int(kept["trajectories"])
+            cuts = np.cumsum([len(starts[place]) for place in places])[:-1]
+            rows = [np.split(kept[name], cuts) if len(places) else [] for name in ("positions", "forces")]
+        return [
+            replace(starts[place], positions=x, energy=float(energy), forces=f, stress=None, index=int(place))
+            for place, energy, x, f in zip(places, energies, *rows, strict=True)
+        ], trajectories
+    except Exception as error:  # what numpy raises depends on what it meets
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise MdpotError(f"{str(file)!r} is damaged: {reason}. Remove it to begin the dynamics anew.") from None
