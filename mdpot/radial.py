@@ -52,7 +52,7 @@ def gaussian(exponent: torch.Tensor) -> torch.Tensor:
 
 
 def gaussian_basis(distance: torch.Tensor, n_basis: int, cutoff: float) -> torch.Tensor:
-    """exp(-(d - μ)² / 2 δ²) around n_basis centers μ from 0 to the cutoff, δ apart (the cutoff for a single one); see `gaussian`.
+    """exp(-(d - μ)² / 2 δ²) around n_basis centers μ from 0 to the cutoff, δ apart (the cutoff for a single one).
 
     Args:
         distance: [...], Å.
@@ -60,7 +60,7 @@ def gaussian_basis(distance: torch.Tensor, n_basis: int, cutoff: float) -> torch
         cutoff: Å.
 
     Returns:
-        [..., n_basis], between 0 and 1.
+        [..., n_basis], between 0 and 1; see `gaussian`.
     """
     spacing = cutoff / max(n_basis - 1, 1)
     centers = spacing * torch.arange(n_basis, device=distance.device, dtype=distance.dtype)

@@ -154,7 +154,7 @@ def test_a_folder_is_data_for_custom_alone(system: Path) -> None:
         (lambda s: (s / "set.000" / "coord.npy").unlink(), "has coord.npy in each folder set"),
         (
             lambda s: (s / "set.000" / "box.npy").unlink(),
-            "no box.npy, and there is no file named nopbc in the system's",
+            "no box.npy, and there is no file named nopbc",
         ),
         (lambda s: (s / "set.001" / "force.npy").write_bytes(b"\x93NUMPY"), "force.npy: no array of NumPy"),
         (lambda s: np.save(s / "set.001" / "energy.npy", np.ones(2)), r"energy.npy: .*shape \[1, 1\].*got \[2\]"),
