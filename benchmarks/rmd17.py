@@ -28,7 +28,8 @@ EVALUATIONS = 6  # of the validation frames in a run
 
 class Run(NamedTuple):
     """A training: its molecule, its training frames of each molecule, its optimizer steps and how it is done:
-    "scratch", "all" (all ten molecules are learned together) or "after" (from the network of all ten)."""
+    "scratch", "all" (all ten molecules are learned together), "after" (from the network of all ten), or "xtb" (from
+    one that has learned dynamics by GFN2-xTB)."""
 
     molecule: str
     frames: int
@@ -76,6 +77,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="first train one network on all ten molecules, and test it on each",
     )
     add("--after", nargs="*", type=int, default=(), metavar="STEPS", help="lengths of trainings that begin with it")
+    add(
+        "--xtb",
+        nargs="*",
+        type=int,
+        default=(),
+        metavar="STEPS",
+        help="lengths of trainings after GFN2-xTB's dynamics",
+    )
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the recipe")
     add("--jobs", type=int, default=2, help="trainings at a time, each on one thread")
     add("--device", default="cpu", help="torch device")
@@ -94,6 +103,7 @@ def plan(args: argparse.Namespace) -> list[Run]:
     runs = [Run(m, ALL, steps) for steps in sorted(args.steps) for m in args.molecules]
     if args.steps:
         runs += [Run(m, frames, max(args.steps)) for frames in sorted(args.frames) for m in args.molecules]
+    runs += [Run(m, ALL, steps, "xtb") for steps in sorted(args.xtb) for m in args.molecules]
     return runs + [Run(m, ALL, steps, "after") for steps in sorted(args.after) for m in args.molecules]
 
 
@@ -116,6 +126,10 @@ def grid_run(run: Run, args: argparse.Namespace, together: grid.Run | None) -> g
     folder = f"{run.molecule}/{run.frames}frames-{run.steps}steps{changed}"
     if run.start == "scratch":
         return grid.Run(folder, "train", load_recipe(f"rmd17-{run.molecule}", "full", keys), seed=0)
+    if run.start == "xtb":
+        recipe = load_recipe(f"rmd17-{run.molecule}", "xtb", keys)
+        first = grid.Run(f"{run.molecule}/xtb{changed}", "pretrain", recipe, seed=0)
+        return grid.Run(f"{folder}-xtb", "finetune", recipe, seed=0, parent=first)
     assert together is not None
     recipe = load_recipe(f"rmd17-{run.molecule}", "after", keys)
     return grid.Run(f"{folder}-after{args.together}", "finetune", recipe, seed=0, parent=together)

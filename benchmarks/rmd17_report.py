@@ -24,6 +24,7 @@ KINDS = {
     "scratch, order 2": "alone, order 2",
     "all": "all ten together",
     "all, order 2": "all ten together, order 2",
+    "xtb": "after xTB",
     "after": "after all ten",
     "after, order 2": "after all ten, order 2",
 }
@@ -37,7 +38,9 @@ ABOUT = (
     "have the constant error that is taken off the others. "
     '"All ten together" is `mdpot train rmd17-all`, '
     'one network on the ten training splits, 9,500 frames; "after all ten" goes on from it with the 950 frames of one '
-    "molecule, so it has seen nine other molecules that the published networks have not. MACE's errors are those of "
+    'molecule, so it has seen nine other molecules that the published networks have not. "After xTB" is '
+    "`--preset xtb`: before the 950 frames it learns 4,000 structures of GFN2-xTB's dynamics that begin at these, "
+    "with GFN2-xTB's labels, and no DFT; the published networks have not seen such either. MACE's errors are those of "
     "its paper (Batatia et al., NeurIPS 2022, table 2); the best published ones without pretraining are MACE's, "
     "Allegro's (Nat. Commun. 2023) or GotenNet's (ICLR 2025). A public rerun of MACE (0.3.14, 1,000 epochs) got 8.9 "
     "for aspirin, 2.7 for ethanol and 6.0 for malonaldehyde."
@@ -190,6 +193,8 @@ def commands(results: list[dict[str, Any]]) -> list[str]:
         if (start := r.get("start", "scratch")) == "scratch":
             fewer = "" if r["frames"] == ALL else f" {r['frames']}"
             how = f"--steps {r['steps']} --frames{fewer}"
+        elif start == "xtb":
+            how = f"--steps --xtb {r['steps']}"
         elif start == "after":
             how = f"--steps --together {together} --after {r['steps']}"
         else:
