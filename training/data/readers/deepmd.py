@@ -18,11 +18,13 @@ from mdpot.training.data.units import ASE, Units
 UNITS = replace(ASE, source="of the format")
 KEYS = Keys("energy", "force", "virial")
 TYPES, ELEMENTS = "type.raw", "type_map.raw"
+DEPTH = 4
+"""Who gives a home folder by mistake does not wait until all of it is searched."""
 
 
 def is_deepmd(path: Path) -> bool:
-    """Whether a folder is a system of DeePMD-kit, or holds some at any depth."""
-    return path.is_dir() and next(path.rglob(TYPES), None) is not None
+    """Whether a folder is a system of DeePMD-kit, or holds some, `DEPTH` folders down at most."""
+    return path.is_dir() and next(_type_files(path), None) is not None
 
 
 def parse_deepmd(path: Path, units: Units = UNITS) -> Raw:
@@ -43,7 +45,7 @@ def parse_deepmd(path: Path, units: Units = UNITS) -> Raw:
         MdpotError: a system without elements or frames, an unknown element, or an array that cannot be read or does
             not fit.
     """
-    systems = sorted(file.parent for file in path.rglob(TYPES))
+    systems = sorted({file.parent for file in _type_files(path)})
     frames = [frame for system in systems for frame in _frames(_System.read(system, path), units)]
     for index, frame in enumerate(frames):
         frame.index = index
@@ -51,6 +53,11 @@ def parse_deepmd(path: Path, units: Units = UNITS) -> Raw:
         kind: any(getattr(frame, kind) is not None for frame in frames) for kind in ("energy", "forces", "stress")
     }
     return Raw(frames, replace(KEYS, **{kind: None for kind, there in present.items() if not there}), units)
+
+
+def _type_files(path: Path) -> Iterator[Path]:
+    for depth in range(DEPTH + 1):
+        yield from path.glob("*/" * depth + TYPES)
 
 
 @dataclass(frozen=True)
