@@ -120,7 +120,7 @@ class _ForceField(Calculator):
 
     def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
         super().calculate(atoms, properties, system_changes)
-        labels = self._label(replace(self._frame, positions=self.atoms.positions.copy()))
+        labels = self._label(replace(self._frame, positions=atoms.positions.copy()))
         if labels is None:
             raise _Lost
         self.results = {"energy": float(labels[0]), "forces": np.asarray(labels[1])}
