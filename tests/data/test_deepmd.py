@@ -26,7 +26,7 @@ def alloys(n: int = 3, seed: int = 0) -> list[Atoms]:
     for _ in range(n):
         atoms = bulk("Cu", "fcc", a=3.8, cubic=True)
         atoms.symbols[[1, 2]] = "Au"
-        atoms.set_cell(atoms.cell @ (np.eye(3) + 0.05 * rng.normal(size=(3, 3))), scale_atoms=True)
+        atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.05 * rng.normal(size=(3, 3))), scale_atoms=True)
         atoms.rattle(0.1, rng=rng)
         atoms.calc = EMT()
         frames.append(atoms)
@@ -37,7 +37,7 @@ def arrays_of(frames: list[Atoms]) -> Arrays:
     """As DeePMD-kit has them; its virial is -dE/dε, ASE's stress (1/V) dE/dε."""
     return {
         "coord": np.array([a.positions.ravel() for a in frames]),
-        "box": np.array([a.cell[:].ravel() for a in frames]),
+        "box": np.array([a.cell.array.ravel() for a in frames]),
         "energy": np.array([a.get_potential_energy() for a in frames]),
         "force": np.array([a.get_forces().ravel() for a in frames]),
         "virial": np.array([-a.get_volume() * a.get_stress(voigt=False).ravel() for a in frames]),
@@ -77,10 +77,10 @@ def test_labels_are_those_of_the_calculator(system: Path, frames: list[Atoms]) -
         assert (frame.numbers == atoms.numbers).all()
         assert frame.pbc.all()
         np.testing.assert_allclose(frame.positions, atoms.positions)
-        np.testing.assert_allclose(frame.cell, atoms.cell[:])
+        np.testing.assert_allclose(frame.cell, atoms.cell.array)
         assert frame.energy == pytest.approx(atoms.get_potential_energy())
-        np.testing.assert_allclose(frame.forces, atoms.get_forces())
-        np.testing.assert_allclose(frame.stress, atoms.get_stress(voigt=False), atol=1e-12)
+        np.testing.assert_allclose(frame.labels["forces"], atoms.get_forces())
+        np.testing.assert_allclose(frame.labels["stress"], atoms.get_stress(voigt=False), atol=1e-12)
 
 
 def test_text_is_read_where_there_are_no_sets(tmp_path: Path, frames: list[Atoms]) -> None:
@@ -89,8 +89,8 @@ def test_text_is_read_where_there_are_no_sets(tmp_path: Path, frames: list[Atoms
         np.savetxt(folder / f"{name}.raw", array)
     found = read_file(folder).frames
     assert len(found) == 3
-    np.testing.assert_allclose(found[2].forces, frames[2].get_forces())
-    np.testing.assert_allclose(found[2].stress, frames[2].get_stress(voigt=False), atol=1e-12)
+    np.testing.assert_allclose(found[2].labels["forces"], frames[2].get_forces())
+    np.testing.assert_allclose(found[2].labels["stress"], frames[2].get_stress(voigt=False), atol=1e-12)
 
 
 def test_systems_at_any_depth_share_the_elements_of_the_folder(tmp_path: Path, frames: list[Atoms]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -128,12 +130,16 @@ def test_matrix_products_meet_no_subnormal_numbers(name: str, cutoff: float, sam
     potential = build_potential(name, {"cutoff": cutoff}, ELEMENTS, SHIFT, 0.7)
     graph = Graph.from_atoms(SYSTEMS["water"](sample), cutoff, torch.float32)
     factors: list[torch.Tensor] = []
+
+    def remember(_: torch.nn.Module, inputs: Any, output: Any) -> None:
+        factors.extend((inputs[0], output))
+
     for part in potential.modules():
         if isinstance(part, torch.nn.Linear):
-            part.register_forward_hook(lambda _, inputs, output: factors.extend((inputs[0], output)))
+            part.register_forward_hook(remember)
     potential.train()(*graph.inputs(), outputs=["energy", "forces"])
     bent = [factor for factor in factors if factor.requires_grad]
-    slopes = torch.autograd.grad(sum(factor.square().sum() for factor in bent), bent)
+    slopes = torch.autograd.grad(torch.stack([factor.square().sum() for factor in bent]).sum(), bent)
     smallest = torch.finfo(torch.float32).smallest_normal
     for factor in (*factors, *slopes):
         assert not ((factor != 0) & (factor.abs() < smallest)).any()

@@ -59,10 +59,11 @@ def test_labels_are_the_force_fields(tmp_path: Path) -> None:
     assert told[-1] == (90, 90)
     assert {frame.index for frame in found} <= {0, 1, 2}
     for frame in found:
-        energy, forces = well(frame)
+        labels = well(frame)
+        assert labels is not None
         assert (frame.numbers == starts[frame.index].numbers).all()
-        assert frame.energy == pytest.approx(energy)
-        np.testing.assert_allclose(frame.forces, forces)
+        assert frame.energy == pytest.approx(labels[0])
+        np.testing.assert_allclose(frame.labels["forces"], labels[1])
         assert frame.stress is None
     first, second = (found[n].positions for n in (0, LENGTH))
     assert first.shape != second.shape or np.abs(first - second).max() > 1e-3
@@ -74,7 +75,7 @@ def test_it_is_as_hot_as_asked(tmp_path: Path) -> None:
     for low, high in ((200.0, 200.0), (800.0, 800.0)):
         start = [replace(frames(1)[0], numbers=np.full(60, 1), positions=np.zeros((60, 3)))]
         found = sample_dynamics(start, 400, stage(temperature=(low, high)), (3,), tmp_path / f"{low}.npz")
-        late = [f.energy for n, f in enumerate(found) if n % LENGTH >= LENGTH // 2]
+        late = [float(f.labels["energy"]) for n, f in enumerate(found) if n % LENGTH >= LENGTH // 2]
         means.append(np.mean(late) / (0.5 * units.kB * low * 180))
     assert means == pytest.approx([1.0, 1.0], abs=0.15)
 
@@ -110,7 +111,7 @@ def test_a_stop_loses_no_finished_trajectory(tmp_path: Path, at: int) -> None:
 def test_a_trajectory_ends_where_the_force_field_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forcefield_dynamics, "LARGEST_FORCE", 0.5)
     found = sample_dynamics(frames(1), 60, stage(temperature=(900, 900)), (0,), tmp_path / "d.npz")
-    assert max(np.abs(frame.forces).max() for frame in found) < 0.5
+    assert max(np.abs(frame.labels["forces"]).max() for frame in found) < 0.5
     far = [replace(frames(1)[0], positions=np.full((4, 3), 2 * STRETCHED))]
     with pytest.raises(MdpotError, match=rf"{MOST_LOST} trajectories in a row gave no structure.*spcfw.*temperature"):
         sample_dynamics(far, 60, stage(), (0,), tmp_path / "far.npz")
@@ -153,4 +154,4 @@ def test_gfn2_xtb_heats_ethanol(tmp_path: Path) -> None:
     found = sample_dynamics([start], 20, stage(forcefield="gfn2-xtb"), (0,), tmp_path / "d.npz")
     label = FORCE_FIELDS["gfn2-xtb"].label(start)
     assert label is not None
-    assert all(0.02 < frame.energy - label[0] < 4.0 for frame in found)
+    assert all(0.02 < float(frame.labels["energy"]) - label[0] < 4.0 for frame in found)
