@@ -18,17 +18,19 @@ from mdpot.errors import MdpotError
 from mdpot.files import sealed, sealed_content, write_bytes
 from mdpot.stopping import Stopped, StopSignal
 from mdpot.training.data.forcefields import FORCE_FIELDS
-from mdpot.training.data.frames import Frame
+from mdpot.training.data.frames import Frame, fingerprint
 from mdpot.training.schema import PretrainConfig
 
-STEP, EVERY, LENGTH = 1.0, 5, 40
+STEP, EVERY, LENGTH = 1.0, 5, 20
 """fs; steps from one structure to the next; structures of a trajectory."""
 FRICTION = 0.01
 """1/fs."""
 LARGEST_FORCE = 20.0
 """eV/Å; a trajectory ends where an atom feels more."""
-MOST_LOST = 20
-"""So many trajectories in a row that give nothing are enough."""
+FARTHEST = 1e6
+"""Å; an atom that is farther away has left for good."""
+MOST_BARREN = 20
+"""Trajectories in a row that give nothing, after which no more are tried, if each structure has had its turn."""
 SAVE_EVERY = 30.0
 """Seconds between two savings."""
 
@@ -47,8 +49,9 @@ def sample_dynamics(
 ) -> list[Frame]:
     """Structures from Langevin dynamics by a force field, with its energies and forces.
 
-    Each trajectory begins at one of the structures, with velocities and a bath of a temperature of its own. It is 0.2
-    ps long, of which every 5 fs are kept, and ends early where the force field fails or a force is huge.
+    Trajectories begin at the structures in turn, in random order, with velocities and a bath of a temperature of their
+    own. They are 0.1 ps long, of which every 5 fs are kept, and end early where the force field fails or a force is
+    huge. Structures that the force field does not describe are passed over.
 
     Args:
         starts: structures; their labels are not read.
@@ -59,54 +62,58 @@ def sample_dynamics(
         tell: called with the number of structures so far, and of all.
 
     Raises:
-        MdpotError: the force field describes nothing here, or `file` is damaged.
+        MdpotError: nothing comes of any of the structures; `file` is damaged, or of other structures.
         Stopped: on SIGINT or SIGTERM; finished trajectories are kept.
     """
     found, trajectory = _kept(file, starts) if file.is_file() else ([], 0)
-    saved, lost = time.monotonic(), 0
+    order = np.random.default_rng(seed).permutation(len(starts))
+    saved, barren = time.monotonic(), 0
     with StopSignal() as stop:
-        while len(found) < n and not stop.requested:
-            new = []
-            for frame in _trajectory(starts, stage, np.random.default_rng([*seed, trajectory])):
-                new.append(frame)
-                tell(min(len(found) + len(new), n), n)
-                if stop.requested:
+        while len(found) < n:
+            index, rng = int(order[trajectory % len(starts)]), np.random.default_rng([*seed, trajectory])
+            new: list[Frame] = []
+            for frame in _trajectory(starts[index], stage, rng):
+                new.append(replace(frame, index=index))
+                tell(len(found) + len(new), n)
+                if stop.requested or len(found) + len(new) == n:
                     break
-            else:
-                found, trajectory = found + new, trajectory + 1
-                lost = 0 if new else lost + 1
-            if lost == MOST_LOST:
-                raise MdpotError(
-                    f"{MOST_LOST} trajectories in a row gave no structure: the force field {stage.forcefield} does not "
-                    "describe these, or they fall apart. Lower pretrain.temperature, or set pretrain.dynamics=none."
-                )
-            if len(found) >= n or stop.requested or time.monotonic() - saved > SAVE_EVERY:
-                _keep(file, found, trajectory)
+            if stop.requested and len(new) < LENGTH and len(found) + len(new) < n:
+                break  # this one is made again, and ends as it would have
+            found, trajectory, barren = found + new, trajectory + 1, 0 if new else barren + 1
+            if len(found) == n or stop.requested or time.monotonic() - saved > SAVE_EVERY:
+                _keep(file, starts, found, trajectory)
                 saved = time.monotonic()
+            if stop.requested:
+                break
+            if barren == max(MOST_BARREN, len(starts)):
+                raise MdpotError(
+                    f"{barren} trajectories in a row gave no structure: the force field {stage.forcefield} does not "
+                    "describe where they begin, or they fall apart at once. Choose another by pretrain.forcefield, "
+                    "lower pretrain.temperature, or set pretrain.dynamics=none."
+                )
     if stop.requested:
-        raise Stopped(f"stopped after {min(len(found), n)} of {n} structures of dynamics, which are kept.")
-    return found[:n]
+        _keep(file, starts, found, trajectory)
+        raise Stopped(f"stopped after {len(found)} of {n} structures of dynamics, which are kept.")
+    return found
 
 
-def _trajectory(starts: Sequence[Frame], stage: PretrainConfig, rng: np.random.Generator) -> Iterator[Frame]:
-    """The structures of one trajectory, without its start; `index` is that of the start."""
-    index = int(rng.integers(len(starts)))
-    start = starts[index]
+def _trajectory(start: Frame, stage: PretrainConfig, rng: np.random.Generator) -> Iterator[Frame]:
+    """The structures of one trajectory, without its start, as far as the force field describes them."""
     kelvin = float(rng.uniform(*stage.temperature))
     atoms = Atoms(start.numbers, start.positions, cell=start.cell, pbc=start.pbc)
     atoms.set_momenta(rng.normal(size=(len(atoms), 3)) * np.sqrt(units.kB * kelvin * atoms.get_masses())[:, None])
     atoms.calc = _ForceField(start, stage.forcefield)
     bath = Langevin(atoms, STEP * units.fs, temperature_K=kelvin, friction=FRICTION / units.fs, fixcm=False, rng=rng)
-    try:
-        for _ in range(LENGTH):
+    for _ in range(LENGTH):
+        try:
             bath.run(EVERY)
             energy, forces = atoms.get_potential_energy(), atoms.get_forces()
-            if not np.isfinite(energy) or not np.abs(forces).max() < LARGEST_FORCE:
-                return
-            positions = atoms.positions.copy()
-            yield replace(start, positions=positions, energy=energy, forces=forces, stress=None, index=index)
-    except _Lost:
-        return
+        except _Lost:
+            return
+        if not np.isfinite(energy) or not np.abs(forces).max() < LARGEST_FORCE:
+            return
+        moved = {"positions": atoms.positions.copy(), "energy": energy, "forces": forces}
+        yield replace(start, **moved, stress=None, properties={})
 
 
 class _ForceField(Calculator):
@@ -120,13 +127,14 @@ class _ForceField(Calculator):
 
     def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
         super().calculate(atoms, properties, system_changes)
-        labels = self._label(replace(self._frame, positions=atoms.positions.copy()))
+        there = bool((np.abs(atoms.positions) < FARTHEST).all())  # NaN is not
+        labels = self._label(replace(self._frame, positions=atoms.positions.copy())) if there else None
         if labels is None:
             raise _Lost
         self.results = {"energy": float(labels[0]), "forces": np.asarray(labels[1])}
 
 
-def _keep(file: Path, found: Sequence[Frame], trajectories: int) -> None:
+def _keep(file: Path, starts: Sequence[Frame], found: Sequence[Frame], trajectories: int) -> None:
     """Writes what `_kept` reads."""
     buffer = io.BytesIO()
     np.savez(
@@ -136,6 +144,7 @@ def _keep(file: Path, found: Sequence[Frame], trajectories: int) -> None:
         forces=np.concatenate([np.zeros((0, 3)), *(np.asarray(frame.forces) for frame in found)]),
         energies=np.array([frame.energy for frame in found], dtype=np.float64),
         trajectories=trajectories,
+        of=fingerprint(starts),
     )
     write_bytes(file, sealed(buffer.getvalue()))
 
@@ -148,12 +157,14 @@ def _kept(file: Path, starts: Sequence[Frame]) -> tuple[list[Frame], int]:
     """
     try:
         with np.load(io.BytesIO(sealed_content(file))) as kept:
+            if str(kept["of"]) != fingerprint(starts):
+                raise ValueError("it is of other structures")
             places, energies, trajectories = kept["starts"], kept["energies"], int(kept["trajectories"])
             cuts = np.cumsum([len(starts[place]) for place in places])[:-1]
             rows = [np.split(kept[name], cuts) if len(places) else [] for name in ("positions", "forces")]
         return [
-            replace(starts[place], positions=x, energy=float(energy), forces=f, stress=None, index=int(place))
-            for place, energy, x, f in zip(places, energies, *rows, strict=True)
+            replace(starts[at], positions=x, energy=float(e), forces=f, stress=None, properties={}, index=int(at))
+            for at, e, x, f in zip(places, energies, *rows, strict=True)
         ], trajectories
     except Exception as error:  # what numpy raises depends on what it meets
         reason = " ".join(str(error).split()).rstrip(".")

@@ -284,8 +284,8 @@ class PretrainConfig(LabelStage):
     """The force field of the objective "forcefield": "spcfw", flexible water; "gfn2-xtb", tight binding for any
     molecules."""
     dynamics: PositiveInt | None = None
-    """With the objective "forcefield": learn this many structures of dynamics by the force field, in short trajectories
-    that begin at training frames, in place of these; "none": the training frames themselves."""
+    """With the objective "forcefield": learn this many structures of dynamics by the force field, which begins at the
+    training frames, 20 structures a trajectory of 0.1 ps; "none": the training frames themselves."""
     temperature: tuple[Positive, Positive] = (400.0, 1100.0)
     """Lowest and highest temperature, K, of that dynamics; each trajectory has its own."""
 
@@ -295,8 +295,6 @@ class PretrainConfig(LabelStage):
             raise ValueError(f"element must be a chemical symbol, got {self.element!r}")
         if self.temperature[0] > self.temperature[1]:
             raise ValueError(f"temperature must be the lowest, then the highest; got {list(self.temperature)}")
-        if self.dynamics is not None and self.objective != "forcefield":
-            raise ValueError(f'dynamics is for the objective "forcefield"; the objective is {self.objective!r}')
         return self
 
 

@@ -17,7 +17,7 @@ from mdpot.training import forcefield_dynamics
 from mdpot.training.config import load_recipe
 from mdpot.training.data.forcefields import FORCE_FIELDS, ForceField
 from mdpot.training.data.frames import Frame
-from mdpot.training.forcefield_dynamics import LENGTH, MOST_LOST, sample_dynamics
+from mdpot.training.forcefield_dynamics import LENGTH, MOST_BARREN, sample_dynamics
 from mdpot.training.run import run_train
 from mdpot.training.schema import PretrainConfig
 
@@ -57,7 +57,7 @@ def test_labels_are_the_force_fields(tmp_path: Path) -> None:
     found = sample_dynamics(starts, 90, stage(), (0, 0), tmp_path / "d.npz", lambda *done: told.append(done))
     assert len(found) == 90
     assert told[-1] == (90, 90)
-    assert {frame.index for frame in found} <= {0, 1, 2}
+    assert {frame.index for frame in found} == {0, 1, 2}
     for frame in found:
         labels = well(frame)
         assert labels is not None
@@ -69,8 +69,9 @@ def test_labels_are_the_force_fields(tmp_path: Path) -> None:
     assert first.shape != second.shape or np.abs(first - second).max() > 1e-3
 
 
-def test_it_is_as_hot_as_asked(tmp_path: Path) -> None:
-    """In a harmonic well the potential energy has k T / 2 for each degree of freedom, with these soft springs late."""
+def test_it_is_as_hot_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a harmonic well the potential energy comes to k T / 2 for each degree of freedom."""
+    monkeypatch.setitem(globals(), "SPRING", 20.0)
     means = []
     for low, high in ((200.0, 200.0), (800.0, 800.0)):
         start = [replace(frames(1)[0], numbers=np.full(60, 1), positions=np.zeros((60, 3)))]
@@ -89,23 +90,39 @@ def test_the_same_seed_gives_the_same_structures(tmp_path: Path) -> None:
     assert (positions(0) != positions(1)).any()
 
 
-@pytest.mark.parametrize("at", [LENGTH + 3, 2 * LENGTH])
-def test_a_stop_loses_no_finished_trajectory(tmp_path: Path, at: int) -> None:
-    whole = sample_dynamics(frames(), 100, stage(), (0, 0), tmp_path / "whole.npz")
+@pytest.mark.parametrize(("at", "left"), [(1, 0), (LENGTH + 3, 1), (2 * LENGTH, 2), (50, 50 / LENGTH)])
+def test_a_stop_loses_no_finished_trajectory(tmp_path: Path, at: int, left: float) -> None:
+    whole = sample_dynamics(frames(), 50, stage(), (0, 0), tmp_path / "whole.npz")
 
     def stop(done: int, n: int) -> None:
         if done == at:
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(Stopped, match=r"stopped after (40|80) of 100 structures of dynamics, which are kept"):
-        sample_dynamics(frames(), 100, stage(), (0, 0), tmp_path / "d.npz", stop)
+    with pytest.raises(
+        Stopped, match=f"stopped after {left * LENGTH:.0f} of 50 structures of dynamics, which are kept"
+    ):
+        sample_dynamics(frames(), 50, stage(), (0, 0), tmp_path / "d.npz", stop)
     told = []
-    again = sample_dynamics(frames(), 100, stage(), (0, 0), tmp_path / "d.npz", lambda *done: told.append(done[0]))
-    assert told[0] > LENGTH
+    again = sample_dynamics(frames(), 50, stage(), (0, 0), tmp_path / "d.npz", lambda *done: told.append(done[0]))
+    assert told == list(range(int(left * LENGTH) + 1, 51))
+    assert len(again) == 50
     assert all((a.positions == b.positions).all() and a.energy == b.energy for a, b in zip(whole, again, strict=True))
+
+
+def test_a_kept_file_is_of_these_structures(tmp_path: Path) -> None:
+    sample_dynamics(frames(), 30, stage(), (0, 0), tmp_path / "d.npz")
+    with pytest.raises(MdpotError, match=r"d\.npz' is damaged: it is of other structures"):
+        sample_dynamics(frames(2), 30, stage(), (0, 0), tmp_path / "d.npz")
     (tmp_path / "d.npz").write_bytes((tmp_path / "d.npz").read_bytes()[:-200])
     with pytest.raises(MdpotError, match=r"d\.npz' is damaged.*Remove it"):
-        sample_dynamics(frames(), 100, stage(), (0, 0), tmp_path / "d.npz")
+        sample_dynamics(frames(), 30, stage(), (0, 0), tmp_path / "d.npz")
+
+
+def test_every_structure_has_its_turn(tmp_path: Path) -> None:
+    """Those that the force field does not describe are passed over, however many they are."""
+    far = [replace(frames(1)[0], positions=np.full((4, 3), 2 * STRETCHED)) for _ in range(30)]
+    found = sample_dynamics([*far, *frames()], 3 * LENGTH, stage(), (0, 0), tmp_path / "d.npz")
+    assert {frame.index for frame in found} == {30, 31, 32}
 
 
 def test_a_trajectory_ends_where_the_force_field_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +130,7 @@ def test_a_trajectory_ends_where_the_force_field_does(tmp_path: Path, monkeypatc
     found = sample_dynamics(frames(1), 60, stage(temperature=(900, 900)), (0,), tmp_path / "d.npz")
     assert max(np.abs(frame.labels["forces"]).max() for frame in found) < 0.5
     far = [replace(frames(1)[0], positions=np.full((4, 3), 2 * STRETCHED))]
-    with pytest.raises(MdpotError, match=rf"{MOST_LOST} trajectories in a row gave no structure.*spcfw.*temperature"):
+    with pytest.raises(MdpotError, match=rf"{MOST_BARREN} trajectories in a row gave no structure.*spcfw.*temperature"):
         sample_dynamics(far, 60, stage(), (0,), tmp_path / "far.npz")
 
 
@@ -133,7 +150,7 @@ def test_a_run_learns_it(tiny_recipe, small_file: Path, tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("pretrain.dynamics=5", "dynamics is for the objective .forcefield."),
+        ("pretrain.dynamics=0", "pretrain.dynamics"),
         ("pretrain.temperature=[600, 300]", "temperature must be the lowest, then the highest"),
         ("pretrain.temperature=[0, 300]", "pretrain.temperature"),
     ],
