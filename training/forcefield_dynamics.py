@@ -23,7 +23,7 @@ from mdpot.training.schema import PretrainConfig
 
 STEP, EVERY, LENGTH = 1.0, 5, 20
 """fs; steps from one structure to the next; structures of a trajectory."""
-FRICTION = 0.01
+FRICTION = 0.03
 """1/fs."""
 LARGEST_FORCE = 20.0
 """eV/Å; a trajectory ends where an atom feels more."""
