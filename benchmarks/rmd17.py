@@ -127,9 +127,9 @@ def grid_run(run: Run, args: argparse.Namespace, together: grid.Run | None) -> g
     if run.start == "scratch":
         return grid.Run(folder, "train", load_recipe(f"rmd17-{run.molecule}", "full", keys), seed=0)
     if run.start == "xtb":
-        recipe = load_recipe(f"rmd17-{run.molecule}", "xtb", keys)
-        first = grid.Run(f"{run.molecule}/xtb{changed}", "pretrain", recipe, seed=0)
-        return grid.Run(f"{folder}-xtb", "finetune", recipe, seed=0, parent=first)
+        name = f"rmd17-{run.molecule}"
+        first = grid.Run(f"{run.molecule}/xtb{changed}", "pretrain", load_recipe(name, "xtb", args.set), seed=0)
+        return grid.Run(f"{folder}-xtb", "finetune", load_recipe(name, "xtb", keys), seed=0, parent=first)
     assert together is not None
     recipe = load_recipe(f"rmd17-{run.molecule}", "after", keys)
     return grid.Run(f"{folder}-after{args.together}", "finetune", recipe, seed=0, parent=together)

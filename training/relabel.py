@@ -44,7 +44,7 @@ def with_forcefield_labels(
         Stopped: on SIGINT or SIGTERM; the labels so far are kept.
     """
     if recipe.pretrain.dynamics is None:
-        parts = _labelled_frames(recipe, prepared, folder / LABELS, tell)
+        parts = _labeled_frames(recipe, prepared, folder / LABELS, tell)
     else:
         parts = _dynamics(recipe, prepared, folder, seed, tell)
     stores = {split: Store(part, recipe.model.cutoff, molecules=False) for split, part in parts.items()}
@@ -57,7 +57,7 @@ def with_forcefield_labels(
     return labelled
 
 
-def _labelled_frames(
+def _labeled_frames(
     recipe: Recipe, prepared: Prepared, file: Path, tell: Callable[[int, int], None]
 ) -> dict[str, list[Frame]]:
     """By split, the frames that the force field describes."""

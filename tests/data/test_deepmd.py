@@ -142,7 +142,7 @@ def test_a_folder_is_data_for_custom_alone(system: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda s: (s / "type_map.raw").unlink(), "no type_map.raw says which elements.*an element a line"),
+        (lambda s: (s / "type_map.raw").unlink(), "no type_map.raw, here or in a folder.*an element a line"),
         (lambda s: (s / "type_map.raw").write_text("Cu\n"), "types must be integers from 0 to 0.*got 0, 1"),
         (lambda s: (s / "type_map.raw").write_text("Cu Gold"), "unknown element in .*type_map.raw 'Gold'"),
         (lambda s: (s / "type.raw").write_text("0\nCu\n"), "type.raw: it must hold numbers"),
@@ -157,6 +157,19 @@ def test_a_folder_is_data_for_custom_alone(system: Path) -> None:
             "no box.npy, and there is no file named nopbc",
         ),
         (lambda s: (s / "set.001" / "force.npy").write_bytes(b"\x93NUMPY"), "force.npy: no array of NumPy"),
+        (
+            lambda s: (s / "set.001" / "force.npy").write_bytes(b"PK\x03\x04" + b"x" * 50),
+            "force.npy: no array of NumPy",
+        ),
+        (
+            lambda s: (s / "set.001" / "force.npy").write_bytes(b"\x93NUMPY\x01\x00\x05\x00{'a'\n"),
+            "force.npy: no array",
+        ),
+        (lambda s: (s / "set.001" / "force.npy").write_bytes(b"nothing"), "it holds Python objects, or something else"),
+        (lambda s: (s / "type.raw").write_text("# only this\n"), "type.raw: it must hold numbers"),
+        (lambda s: (s / "type_map.raw").write_text(" "), "type_map.raw: empty"),
+        (lambda s: ((s / "type.raw").unlink(), (s / "type.raw").mkdir()), "type.raw: a folder"),
+        (lambda s: np.save(s / "set.000" / "real_atom_types.npy", np.full((2, 4), -1)), "frame 0 has no atom"),
         (lambda s: np.save(s / "set.001" / "energy.npy", np.ones(2)), r"energy.npy: .*shape \[1, 1\].*got \[2\]"),
         (lambda s: np.save(s / "set.001" / "energy.npy", np.array(["a"])), "array of real numbers"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from ase.data import atomic_numbers
 
 from mdpot.errors import MdpotError, unknown
+from mdpot.structures import decode, read_bytes
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Keys
 from mdpot.training.data.reading import Raw
@@ -31,8 +33,8 @@ def parse_deepmd(path: Path, units: Units = UNITS) -> Raw:
     """What the systems in a folder hold, in the order of their names.
 
     A system is a folder with type.raw (a type for each atom), type_map.raw (the element of each type; that of a folder
-    around it serves as well) and sets, folders set.000 and so on, of coord.npy [n_frames, 3 n_atoms], box.npy
-    [n_frames, 9] and, as they are there, energy.npy [n_frames], force.npy [n_frames, 3 n_atoms] and virial.npy
+    around it, up to `path`, serves as well) and sets, folders set.000 and so on, of coord.npy [n_frames, 3 n_atoms],
+    box.npy [n_frames, 9] and, as they are there, energy.npy [n_frames], force.npy [n_frames, 3 n_atoms] and virial.npy
     [n_frames, 9]. A file nopbc in place of the boxes says that nothing is periodic. The same arrays as text in the
     system's own folder (coord.raw, ...) are read where there are no sets. In sets with real_atom_types.npy [n_frames,
     n_atoms], "mixed types", each frame has types of its own, and -1 is no atom.
@@ -110,6 +112,8 @@ def _frames(system: _System, units: Units) -> Iterator[Frame]:
         virials = _array(folder, "virial", system.suffix, (3, 3), n) if system.periodic else None
         for row, types in enumerate(_types(system, folder, n)):
             there = types >= 0
+            if not there.any():
+                raise MdpotError(f"{folder}: frame {row} has no atom: all of its types are -1.")
             yield Frame(
                 numbers=system.elements[types[there]],
                 positions=positions[row][there],
@@ -147,10 +151,10 @@ def _symbols(folder: Path, root: Path) -> list[str]:
     file = next((place / ELEMENTS for place in around if (place / ELEMENTS).is_file()), None)
     if file is None:
         raise MdpotError(
-            f"{folder}: no {ELEMENTS} says which elements the types of {TYPES} are. Write it, an element a line in the "
-            "order of the types, as type_map has them in DeePMD-kit's input."
+            f"{folder}: no {ELEMENTS}, here or in a folder around it up to {root}, says which elements the types of "
+            f"{TYPES} are. Write it, an element a line in the order of the types, as type_map in DeePMD-kit's input."
         )
-    symbols = file.read_text(encoding="utf-8", errors="replace").split()
+    symbols = decode(read_bytes(file)).split()
     for symbol in symbols:
         if symbol not in atomic_numbers or symbol == "X":
             raise unknown(f"element in {file}", symbol, [s for s in atomic_numbers if s != "X"])
@@ -179,9 +183,13 @@ def _array(
 
 def _binary(file: Path) -> np.ndarray:
     try:
-        found = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError, SyntaxError, UnicodeDecodeError) as error:
-        raise MdpotError(f"{file}: no array of NumPy, truncated or damaged ({error}). Copy it again.") from None
+        with file.open("rb") as opened:
+            found = np.load(opened, allow_pickle=False)
+    except Exception as error:  # what numpy raises depends on what it meets
+        reason = " ".join(str(error).split())
+        if "allow_pickle" in reason:
+            reason = "it holds Python objects, or something else"
+        raise MdpotError(f"{file}: no array of NumPy, truncated or damaged ({reason}). Copy it again.") from None
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiu":
         raise MdpotError(f"{file}: it must be an array of real numbers.")
     return found
@@ -189,9 +197,10 @@ def _binary(file: Path) -> np.ndarray:
 
 def _text(file: Path, kind: type) -> np.ndarray:
     """Numbers of a text file, a row a line."""
-    if not file.read_bytes().strip():
-        raise MdpotError(f"{file}: empty: it holds no number.")
+    lines = decode(read_bytes(file)).splitlines()
     try:
-        return np.loadtxt(file, dtype=kind, ndmin=2)
-    except (OSError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # that there are comments alone
+            return np.loadtxt(lines, dtype=kind, ndmin=2)
+    except (ValueError, UserWarning) as error:
         raise MdpotError(f"{file}: it must hold numbers, the same number in each line ({error}).") from None
