@@ -42,9 +42,10 @@ ABOUT = (
     'molecule, so it has seen nine other molecules that the published networks have not. "After xTB" is '
     "`--preset xtb`: before the 950 frames it learns 4,000 structures of GFN2-xTB's dynamics that begin at these, "
     "with GFN2-xTB's labels, and no DFT, which its minutes do not count; the published networks have not seen such "
-    "either. MACE's errors are those of its paper (Batatia et al., NeurIPS 2022, table 2); the best published ones "
-    "without pretraining are MACE's, Allegro's (Nat. Commun. 2023) or GotenNet's (ICLR 2025). A public rerun of MACE "
-    "(0.3.14, 1,000 epochs) got 8.9 for aspirin, 2.7 for ethanol and 6.0 for malonaldehyde."
+    "either. (The trajectories of the runs here are twice as long as they are now, and coupled less to their bath.) "
+    "MACE's errors are those of its paper (Batatia et al., NeurIPS 2022, table 2); the best published ones without "
+    "pretraining are MACE's, Allegro's (Nat. Commun. 2023) or GotenNet's (ICLR 2025). A public rerun of MACE (0.3.14, "
+    "1,000 epochs) got 8.9 for aspirin, 2.7 for ethanol and 6.0 for malonaldehyde."
 )
 
 

@@ -51,6 +51,19 @@ def test_the_page_is_that_of_one_go(tmp_path: Path, earlier: Path) -> None:
     assert {cell["frames_trained_on"] for cell in there["cells"]} == {100.0}
 
 
+@pytest.mark.parametrize("name", ["regime", "convergence", "table1", "learning-curve", "masking-ratio", "pooling"])
+def test_pages_do_without_the_curves_of_earlier_runs(tmp_path: Path, name: str) -> None:
+    data = "matbench-jdft2d" if name == "pooling" else "water-rpbe"
+    models = ("cgcnn",) if name == "pooling" else ("egnn",)
+    some = Selection(seeds=1, models=models, datasets=(data,))
+    write(name, tmp_path / "earlier", some)
+    more = replace(some, seeds=2)
+    write(name, tmp_path / "now", more, earlier=[tmp_path / "earlier" / f"{name}.json"])
+    write(name, tmp_path / "alone", some, earlier=[tmp_path / "earlier" / f"{name}.json"], tables_only=True)
+    for folder in ("now", "alone"):
+        assert "Unfinished" not in (tmp_path / folder / f"{name}.md").read_text()
+
+
 def test_a_page_can_be_made_of_earlier_ones_alone(tmp_path: Path, earlier: Path) -> None:
     write(NAME, tmp_path / "now", SOME, earlier=[earlier], tables_only=True)
     text = (tmp_path / "now" / f"{NAME}.md").read_text()

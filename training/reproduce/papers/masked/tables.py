@@ -51,7 +51,7 @@ def extended(results: Sequence[Result]) -> str:
     return f"{as_in_the_paper(results)}\n\n{table(titles, rows, 3)}"
 
 
-MAE = "val/force_mae"
+MAE, RMSE = "val/force_mae", "val/force_rmse"
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
 
 
@@ -66,9 +66,10 @@ def regime(results: Sequence[Result]) -> str:
 
 
 def _on_the_way(results: Sequence[Result]) -> list[str]:
-    """The validation force MAE at shares of the finetuning from scratch, of all seeds that came so far."""
+    """The validation force MAE at shares of the finetuning from scratch, of all seeds that came so far; nothing where
+    what was trained from scratch is from an earlier page, which has no curves."""
     base = baseline(results, results[0])
-    logs = [] if base is None else [o.finetune for o in base.finished.values()]
+    logs = [] if base is None else [o.finetune for o in base.finished.values() if MAE in o.finetune]
     if not logs:
         return []
     every = logs[0]["step"]
@@ -121,9 +122,8 @@ def convergence(results: Sequence[Result]) -> str:
         masked = next((r for r in group if r.cell.arm.kind == "mask"), None)
         if scratch is None or masked is None:
             continue
-        pairs = [
-            (scratch.finished[s].finetune, o.finetune) for s, o in masked.finished.items() if s in scratch.finished
-        ]
+        both = [(scratch.finished[s].finetune, o.finetune) for s, o in masked.finished.items() if s in scratch.finished]
+        pairs = [logs for logs in both if all(RMSE in log for log in logs)]  # runs of earlier pages have no curves
         bests = [_best(theirs) for theirs, _ in pairs]
         reached = [
             step
@@ -214,10 +214,10 @@ def _needed(group: Sequence[Result], result: Result, key: str) -> str:
 
 def _best(log: Log) -> tuple[float, float]:
     """The step with the lowest validation error of the forces, and that error."""
-    error, step = min(zip(log["val/force_rmse"], log["step"], strict=True))
+    error, step = min(zip(log[RMSE], log["step"], strict=True))
     return step, error
 
 
 def _first_below(log: Log, goal: float) -> float | None:
     """The first step whose validation error of the forces is not above a goal."""
-    return next((s for s, e in zip(log["step"], log["val/force_rmse"], strict=True) if e <= goal), None)
+    return next((s for s, e in zip(log["step"], log[RMSE], strict=True) if e <= goal), None)
