@@ -80,11 +80,11 @@ def sample_dynamics(
             if stop.requested and len(new) < LENGTH and len(found) + len(new) < n:
                 break  # this one is made again, and ends as it would have
             found, trajectory, barren = found + new, trajectory + 1, 0 if new else barren + 1
-            if len(found) == n or stop.requested or time.monotonic() - saved > SAVE_EVERY:
-                _keep(file, starts, found, trajectory)
-                saved = time.monotonic()
             if stop.requested:
                 break
+            if len(found) == n or time.monotonic() - saved > SAVE_EVERY:
+                _keep(file, starts, found, trajectory)
+                saved = time.monotonic()
             if barren == max(MOST_BARREN, len(starts)):
                 raise MdpotError(
                     f"{barren} trajectories in a row gave no structure: the force field {stage.forcefield} does not "
