@@ -115,11 +115,11 @@ def test_egnn_passes_through_a_meeting_without_a_jump(attracted: Potential) -> N
     steps = np.abs(np.diff(forces[:, 1, 0]))
     assert steps.max() < 5 * np.median(steps)
     assert np.abs(np.diff(energy)).max() < 2e-5 * np.abs(forces).max()
+    # Forces swing from -99 to 114 eV/Å within 4e-3 Å and pass through zero: float32 is held to the largest of them.
     single = build("egnn", dtype=torch.float32)
     single.load_state_dict(attracted.state_dict())
-    expected = compute(attracted, atoms)["forces"]
-    for distance in (0.0, 1e-5, 1e-4, -3e-4):
+    for distance in (*np.linspace(-2e-3, 2e-3, 41), 1e-5, 1e-4):
         moved = atoms.copy()
         moved.positions[1, 0] += distance
-        expected = compute(attracted, moved)["forces"]
-        assert_equal(compute(single, moved)["forces"], expected, f"{distance}", 1e-3)
+        error = (compute(single, moved)["forces"] - compute(attracted, moved)["forces"]).abs().max()
+        assert float(error) < 3e-4 * np.abs(forces).max(), distance
