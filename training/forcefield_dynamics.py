@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,10 +14,10 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.md.langevin import Langevin
 
 from mdpot.errors import MdpotError
-from mdpot.files import sealed, sealed_content, write_bytes
 from mdpot.stopping import Stopped, StopSignal
 from mdpot.training.data.forcefields import FORCE_FIELDS
 from mdpot.training.data.frames import Frame, fingerprint
+from mdpot.training.kept import SAVE_EVERY, keep_arrays, kept_arrays
 from mdpot.training.schema import PretrainConfig
 
 STEP, EVERY, LENGTH = 1.0, 5, 20
@@ -31,8 +30,6 @@ FARTHEST = 1e6
 """Å; an atom that is farther away has left for good."""
 MOST_BARREN = 20
 """Trajectories in a row that give nothing, after which no more are tried, if each structure has had its turn."""
-SAVE_EVERY = 30.0
-"""Seconds between two savings."""
 
 
 class _Lost(Exception):
@@ -136,17 +133,15 @@ class _ForceField(Calculator):
 
 def _keep(file: Path, starts: Sequence[Frame], found: Sequence[Frame], trajectories: int) -> None:
     """Writes what `_kept` reads."""
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        starts=np.array([frame.index for frame in found], dtype=np.int64),
-        positions=np.concatenate([np.zeros((0, 3)), *(frame.positions for frame in found)]),
-        forces=np.concatenate([np.zeros((0, 3)), *(np.asarray(frame.forces) for frame in found)]),
-        energies=np.array([frame.energy for frame in found], dtype=np.float64),
-        trajectories=trajectories,
-        of=fingerprint(starts),
-    )
-    write_bytes(file, sealed(buffer.getvalue()))
+    arrays = {
+        "starts": np.array([frame.index for frame in found], dtype=np.int64),
+        "positions": np.concatenate([np.zeros((0, 3)), *(frame.positions for frame in found)]),
+        "forces": np.concatenate([np.zeros((0, 3)), *(np.asarray(frame.forces) for frame in found)]),
+        "energies": np.array([frame.energy for frame in found], dtype=np.float64),
+        "trajectories": np.array(trajectories),
+        "of": np.array(fingerprint(starts)),
+    }
+    keep_arrays(file, arrays)
 
 
 def _kept(file: Path, starts: Sequence[Frame]) -> tuple[list[Frame], int]:
@@ -155,17 +150,13 @@ def _kept(file: Path, starts: Sequence[Frame]) -> tuple[list[Frame], int]:
     Raises:
         MdpotError: it was changed since, or is of other structures.
     """
-    try:
-        with np.load(io.BytesIO(sealed_content(file))) as kept:
-            if str(kept["of"]) != fingerprint(starts):
-                raise ValueError("it is of other structures")
-            places, energies, trajectories = kept["starts"], kept["energies"], int(kept["trajectories"])
-            cuts = np.cumsum([len(starts[place]) for place in places])[:-1]
-            rows = [np.split(kept[name], cuts) if len(places) else [] for name in ("positions", "forces")]
+    with kept_arrays(file, "to begin the dynamics anew") as kept:
+        if str(kept["of"]) != fingerprint(starts):
+            raise ValueError("it is of other structures")
+        places, energies, trajectories = kept["starts"], kept["energies"], int(kept["trajectories"])
+        cuts = np.cumsum([len(starts[place]) for place in places])[:-1]
+        rows = [np.split(kept[name], cuts) if len(places) else [] for name in ("positions", "forces")]
         return [
             replace(starts[at], positions=x, energy=float(e), forces=f, stress=None, properties={}, index=int(at))
             for at, e, x, f in zip(places, energies, *rows, strict=True)
         ], trajectories
-    except Exception as error:  # what numpy raises depends on what it meets
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise MdpotError(f"{str(file)!r} is damaged: {reason}. Remove it to begin the dynamics anew.") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -12,17 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from mdpot.errors import MdpotError
-from mdpot.files import sealed, sealed_content, write_bytes
 from mdpot.stopping import Stopped, StopSignal
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.store import Store
 from mdpot.training.forcefield_dynamics import sample_dynamics
+from mdpot.training.kept import SAVE_EVERY, keep_arrays, kept_arrays
 from mdpot.training.prepared import Prepared
 from mdpot.training.schema import Recipe
 
 LABELS = "labels.npz"
-SAVE_EVERY = 30.0  # seconds between two savings of the labels of a force field
 
 
 def with_forcefield_labels(
@@ -108,9 +105,7 @@ def _forcefield_labels(
             done += 1
             tell(done, len(frames))
             if done == len(frames) or stop.requested or time.monotonic() - saved > SAVE_EVERY:
-                buffer = io.BytesIO()
-                np.savez(buffer, energies=energies, forces=np.concatenate(forces), done=done)
-                write_bytes(file, sealed(buffer.getvalue()))
+                keep_arrays(file, {"energies": energies, "forces": np.concatenate(forces), "done": np.array(done)})
                 saved = time.monotonic()
     if stop.requested:
         raise Stopped(f"stopped after {done} of {len(frames)} labels of the force field, which are kept.")
@@ -123,14 +118,10 @@ def _kept_labels(file: Path, sizes: Sequence[int]) -> tuple[np.ndarray, list[np.
     Raises:
         MdpotError: it was changed since, or is of other frames.
     """
-    try:
-        with np.load(io.BytesIO(sealed_content(file))) as kept:
-            energies, forces, done = kept["energies"], kept["forces"], int(kept["done"])
+    with kept_arrays(file, "to label the frames again") as kept:
+        energies, forces, done = kept["energies"], kept["forces"], int(kept["done"])
         if energies.shape != (len(sizes),) or forces.shape != (sum(sizes), 3):
             raise ValueError("it is of other frames")
-    except Exception as error:  # what numpy raises depends on what it meets
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise MdpotError(f"{str(file)!r} is damaged: {reason}. Remove it to label the frames again.") from None
     return energies, np.split(forces, np.cumsum(sizes)[:-1]), done
 
 
