@@ -29,7 +29,7 @@ from mdpot.training.relabel import with_forcefield_labels
 from mdpot.training.schema import Recipe
 from mdpot.training.together import SOLO, Team
 from mdpot.training.trainer import Report
-from mdpot.training.transfer import NETWORK, load_pretrained, pretraining_of, transfer_backbone
+from mdpot.training.transfer import load_pretrained, pretraining_of, transfer_backbone, transferred_rates
 
 __all__ = ["run_evaluate", "run_finetune", "run_pretrain", "run_property", "run_train"]
 
@@ -245,7 +245,7 @@ def _finetune(run: Run, prepared: Prepared, source: _Source | None) -> dict[str,
     rates: dict[str, float] = {}
     if source is not None:
         _transfer(source, network, run, prepared)
-        rates = dict.fromkeys(NETWORK, stage.transferred_rate)
+        rates = transferred_rates(stage.transferred_rate, _takes_readout(run, source))
     progress = run.team.fit(
         potential=network.to(run.device),
         objective=objective,

@@ -305,7 +305,7 @@ class FinetuneConfig(LabelStage):
     """Where the readout begins: "pretrained", from what was pretrained; "new", from random weights; "auto": from what
     learned the energies of a force field, else from random weights. That of a property is always new."""
     transferred_rate: Annotated[float, Field(ge=0, le=1, strict=True)] = 1.0
-    """Learning rate of transferred weights, as a share of that of the new ones; 0 freezes them."""
+    """Learning rate of transferred weights, as a share of `lr`, which new ones have; 0 freezes all but the readout."""
 
 
 class PropertyConfig(Section):

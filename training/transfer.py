@@ -91,6 +91,16 @@ def transfer_backbone(
     return new
 
 
+def transferred_rates(share: float, with_readout: bool) -> dict[str, float]:
+    """The learning rates of the parts of a network that were transferred, as a share of that of the others.
+
+    Args:
+        share: of what was transferred; with 0 a readout that came along learns alone, at the full rate.
+        with_readout: whether the readout came along.
+    """
+    return dict.fromkeys((*NETWORK, "readout") if with_readout and share > 0 else NETWORK, share)
+
+
 def pretraining_of(path: Path) -> str:
     """What the weights of a potential file learned: the name of the objective, or "labels" for a finetuned one."""
     provenance = read_metadata(path).get("provenance", {})
