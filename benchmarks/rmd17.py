@@ -28,8 +28,8 @@ EVALUATIONS = 6  # of the validation frames in a run
 
 class Run(NamedTuple):
     """A training: its molecule, its training frames of each molecule, its optimizer steps and how it is done:
-    "scratch", "all" (all ten molecules are learned together), "after" (from the network of all ten), or "xtb" (from
-    one that has learned dynamics by GFN2-xTB)."""
+    "scratch", "xtb" (from a network that has learned dynamics by GFN2-xTB), "all" (so for all ten molecules together),
+    or "after" (from the network of all ten)."""
 
     molecule: str
     frames: int
@@ -74,7 +74,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--together",
         type=int,
         metavar="STEPS",
-        help="first train one network on all ten molecules, and test it on each",
+        help="first train one network on all ten molecules, after GFN2-xTB's dynamics of them, and test it on each",
     )
     add("--after", nargs="*", type=int, default=(), metavar="STEPS", help="lengths of trainings that begin with it")
     add(
@@ -114,7 +114,7 @@ def joint_run(args: argparse.Namespace) -> grid.Run | None:
     every = max(1, args.together // EVALUATIONS)
     keys = [f"finetune.max_steps={args.together}", f"finetune.eval_every={every}", *args.set]
     changed = "".join(f"-{key}" for key in args.set)
-    return grid.Run(f"all/{args.together}steps{changed}", "train", load_recipe("rmd17-all", "full", keys), seed=0)
+    return grid.Run(f"all/{args.together}steps{changed}", "train", load_recipe("rmd17-all", "xtb", keys), seed=0)
 
 
 def grid_run(run: Run, args: argparse.Namespace, together: grid.Run | None) -> grid.Run:
