@@ -1,5 +1,5 @@
-"""Copies a trained potential as the package ships it: its weights in half precision, in which the file has half the size,
-and its data named without the folders of this machine. Who loads it computes in single precision, as before.
+"""Copies a trained potential as the package ships it: its weights in half precision, for half the size of the file, and
+its data named without the folders of this machine. Who loads it computes in single precision, as before.
 
     python benchmarks/ship.py runs/ethanol/potential.safetensors mdpot/zoo/rmd17-ethanol.safetensors \
         --origin "frames of the official split 01, rmd17_ethanol.npz"

@@ -44,6 +44,8 @@ threads_option = click.option(
     expose_value=False,
     help="CPU threads for torch. Default: torch decides.",
 )
+NETWORK_KEYS = ("model.name", "model.cutoff", "model.hyperparameters")
+"""Keys of a recipe, and beginnings of such, that ask for a network."""
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
@@ -176,7 +178,7 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
             *overrides,
             *(f"data.{key}={json.dumps(value, ensure_ascii=False)}" for key, value in labels.items()),
         )
-        loaded = read_recipe(recipe, preset, overrides, model, print_recipe)
+        loaded = read_recipe(recipe, preset, overrides, model, others.get("from_file"), print_recipe)
         check_device(device)
         return command(TrainingRequest(loaded, data, out, model, seed, device, devices, resume, tensorboard), **others)
 
@@ -236,12 +238,27 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def read_recipe(
-    recipe: str, preset: str | None, overrides: tuple[str, ...], model: str | None, print_recipe: bool
+    recipe: str,
+    preset: str | None,
+    overrides: tuple[str, ...],
+    model: str | None,
+    from_file: Path | None,
+    print_recipe: bool,
 ) -> Recipe:
-    """The checked recipe; with `print_recipe` it is printed and the command ends here."""
-    from mdpot.training.config import load_recipe, recipe_to_toml
+    """The checked recipe; with `print_recipe` it is printed and the command ends here.
 
-    loaded = load_recipe(recipe, preset, overrides, model)
+    Its network is that of the file to begin from, unless one is asked for.
+    """
+    from mdpot.training.config import load_recipe, recipe_to_toml, with_network_of
+
+    asked = model is not None or any(text.strip().startswith(NETWORK_KEYS) for text in overrides)
+    if from_file is None or asked:
+        loaded = load_recipe(recipe, preset, overrides, model)
+    else:
+        from mdpot.modelfile import read_metadata
+
+        header = read_metadata(from_file)
+        loaded = with_network_of(header, load_recipe(recipe, preset, overrides, header["model"]))
     if print_recipe:
         click.echo(recipe_to_toml(loaded, comments=True), nl=False)
         raise click.exceptions.Exit(0)

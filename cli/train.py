@@ -79,12 +79,13 @@ def pretrain(request: TrainingRequest) -> None:
     type=PATH,
     required=True,
     metavar="FILE",
-    help="File with the weights to start from, of `mdpot pretrain` or of any run.",
+    help="File with the weights to start from, of `mdpot pretrain` or of any run, or a name of the zoo.",
 )
 def finetune(request: TrainingRequest, from_file: Path) -> None:
     """Finetune a pretrained network on labeled frames, and test it.
 
-    RECIPE is a TOML file or the name of a shipped recipe, see below; its network must be that of the file.
+    RECIPE is a TOML file or the name of a shipped recipe, see below; its network is that of the file, unless --model or
+    --set asks for one.
     """
     from mdpot.training.run import run_finetune
 
@@ -101,13 +102,15 @@ def finetune(request: TrainingRequest, from_file: Path) -> None:
     "from_file",
     type=PATH,
     metavar="FILE",
-    help="File with the weights to start from, of `mdpot pretrain` or of any run.  [default: random weights]",
+    help="File with the weights to start from, of `mdpot pretrain` or of any run, or a name of the zoo.  "
+    "[default: random weights]",
 )
 def finetune_property(request: TrainingRequest, from_file: Path | None) -> None:
     """Finetune a network on a property: one number a structure, such as a band gap.
 
-    RECIPE is a TOML file or the name of a shipped recipe with a table [property]; its network must be that of the
-    file. The folder of the run receives what that of `mdpot train` does; `mdpot predict` takes its model.
+    RECIPE is a TOML file or the name of a shipped recipe with a table [property]; its network is that of the file,
+    unless --model or --set asks for one. The folder of the run receives what that of `mdpot train` does; `mdpot
+    predict` takes its model.
     """
     from mdpot.training.run import run_property
 

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 from mdpot import build_potential, save_potential
 from mdpot.cli import main
-from mdpot.training.config import list_recipes
+from mdpot.training.config import list_recipes, load_recipe
 from mdpot.training.schema import Recipe
 
 
@@ -159,14 +159,37 @@ def test_compare_hands_everything_on(calls: list) -> None:
 def test_defaults(calls: list) -> None:
     assert run("train", "water-rpbe").exit_code == 0
     assert run("pretrain", "water-rpbe", "--preset", "paper", "--seed", "1").exit_code == 0
-    assert run("finetune", "custom", "--from", "weights.safetensors").exit_code == 0
+    assert run("finetune", "custom", "--from", "water-rpbe-small").exit_code == 0
     (_, (recipe,), train), (_, _, pretrain), (_, _, finetune) = calls
     assert recipe.preset == "quick"
     assert train["out"] == Path("runs/water-rpbe-quick-seed0")
     assert (train["seed"], train["device"], train["resume"], train["data"]) == (0, None, False, None)
     assert pretrain["out"] == Path("runs/water-rpbe-paper-pretrain-seed1")
     assert finetune["out"] == Path("runs/custom-quick-finetune-seed0")
-    assert finetune["from_file"] == Path("weights.safetensors")
+    assert finetune["from_file"] == Path("water-rpbe-small")
+
+
+@pytest.mark.parametrize("preset", ["quick", "full"])
+def test_finetuning_takes_the_network_of_its_file(calls: list, preset: str) -> None:
+    """Unless another is asked for; what is no part of the network stays the recipe's."""
+    start = ("finetune", "custom", "--preset", preset, "--from", "rmd17-ethanol")
+    for changes in (
+        (),
+        ("--set", "finetune.lr=1e-3", "--set", "model.repulsion=false"),
+        ("--set", "model.cutoff=4.5"),
+        ("--set", "model.hyperparameters.layers=1"),
+        ("--model", "egnn"),
+    ):
+        assert run(*start, *changes).exit_code == 0
+    networks = [recipe.model for _, (recipe,), _ in calls]
+    own = load_recipe("custom", preset).model
+    ethanol = {"size": "medium", "layers": 3, "order": 3, "sent_order": 2}
+    for network, repulsion in zip(networks[:2], (True, False), strict=True):
+        assert (network.name, network.cutoff, network.hyperparameters) == ("tide", 5.0, ethanol)
+        assert network.repulsion is repulsion
+    assert networks[2] == own.model_copy(update={"cutoff": 4.5})
+    assert networks[3].hyperparameters == {**own.hyperparameters, "layers": 1}
+    assert networks[4].name == "egnn"
 
 
 def test_print_recipe_explains_every_key_and_runs_nothing(calls: list, tmp_path: Path) -> None:
@@ -195,6 +218,7 @@ def test_print_recipe_explains_every_key_and_runs_nothing(calls: list, tmp_path:
         (["train", "water-rpbe", "--device", "gpu9"], "--device 'gpu9' cannot be used here"),
         (["pretrain", "water-rpbe", "--set", "pretrain.objective=none"], "pretrains nothing"),
         (["finetune", "water-rpbe"], "'--from'"),
+        (["finetune", "water-rpbe", "--from", "nowhere.safetensors"], "'nowhere.safetensors' is not there"),
         (["info", "nowhere.safetensors"], "is not there"),
         (["info"], "Missing argument 'FILE'"),
     ],

@@ -46,6 +46,7 @@ __all__ = [
     "load_recipe",
     "recipe_to_dict",
     "recipe_to_toml",
+    "with_network_of",
 ]
 
 DEFAULT_PRESET = "quick"
@@ -128,6 +129,20 @@ def load_recipe(
     hyperparameters = _check_hyperparameters(recipe.model)
     _refuse_stress(recipe)
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"hyperparameters": hyperparameters})})
+
+
+def with_network_of(header: Mapping[str, Any], recipe: Recipe) -> Recipe:
+    """The recipe with the network of a model file, for a run that begins from its weights.
+
+    Args:
+        header: of the file; a number that was measured on its data is left to the run.
+        recipe: for the same architecture.
+    """
+    from mdpot.models.hyperparameters import MEASURED
+
+    kept = {k: v for k, v in header["hyperparameters"].items() if k not in ("cutoff", MEASURED)}
+    network = {"name": header["model"], "cutoff": header["cutoff"], "hyperparameters": kept}
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update=network)})
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
