@@ -19,30 +19,22 @@ BEST = {
 }  # fmt: skip
 ALL = 950
 OUT_OF_REACH = 1e8
-KINDS = {
-    "scratch": "alone",
-    "scratch, order 2": "alone, order 2",
-    "all": "all ten together",
-    "all, order 2": "all ten together, order 2",
-    "xtb": "after xTB",
-    "xtb, order 2": "after xTB, order 2",
-    "after": "after all ten",
-    "after, order 2": "after all ten, order 2",
-}
+STARTS = {"scratch": "alone", "xtb": "after xTB", "all": "all ten together", "after": "after all ten"}
+KINDS = {f"{start}{size}": f"{said}{size}" for start, said in STARTS.items() for size in ("", ", order 2")}
 """How the page calls a training, by what it begins with and its network."""
 ABOUT = (
     "Forces in meV/Å, energies of a molecule in meV, of the official test split (1,000 frames). One seed; one thread "
     'of a CPU for each, minutes by the clock of a crowded machine. "Alone" is `mdpot train rmd17-MOLECULE`, 950 frames '
     "of the molecule from random weights, as the published numbers are; its network has order 3, three layers, and "
-    "sends l = 2. What is called order 2 was trained before with two layers of `medium` as it is, at a rate of 4e-3, "
-    "after all ten of 2e-3 (so the commands for these train the ten anew, at another rate), and its energies still "
-    "have the constant error that is taken off the others. "
-    '"All ten together" is `mdpot train rmd17-all`, '
-    'one network on the ten training splits, 9,500 frames; "after all ten" goes on from it with the 950 frames of one '
-    'molecule, so it has seen nine other molecules that the published networks have not. "After xTB" is '
-    "`--preset xtb`: before the 950 frames it learns 4,000 structures of GFN2-xTB's dynamics that begin at these, "
-    "with GFN2-xTB's labels, and no DFT, which its minutes do not count; the published networks have not seen such "
-    "either. (The trajectories of the runs here are twice as long as they are now, and coupled less to their bath.) "
+    "sends l = 2. What is called alone, order 2 was trained before with two layers of `medium` as it is, at a rate of "
+    "4e-3, and its energies still have the constant error that is taken off the others. "
+    '"After xTB" is `--preset xtb`: before the 950 frames it learns structures of GFN2-xTB\'s dynamics that begin at '
+    "these, with GFN2-xTB's labels, and no DFT; for aspirin and ethanol trajectories that are twice as long as they "
+    'are now, and coupled less to their bath. "All ten together" is `mdpot train rmd17-all --preset xtb`, one network '
+    "on the ten training splits, 9,500 frames, after 8,000 structures of xTB's dynamics of the ten; with order 2 it "
+    'has two layers and sends l = 2. "After all ten" goes on from it with the 950 frames of one molecule '
+    "(`--preset after`). Both have seen what the published networks have not. Minutes are those of the DFT frames: "
+    "what was learned before, on xTB's labels or all ten, is not in them. "
     "MACE's errors are those of its paper (Batatia et al., NeurIPS 2022, table 2); the best published ones without "
     "pretraining are MACE's, Allegro's (Nat. Commun. 2023) or GotenNet's (ICLR 2025). A public rerun of MACE (0.3.14, "
     "1,000 epochs) got 8.9 for aspirin, 2.7 for ethanol and 6.0 for malonaldehyde."

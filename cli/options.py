@@ -44,8 +44,6 @@ threads_option = click.option(
     expose_value=False,
     help="CPU threads for torch. Default: torch decides.",
 )
-NETWORK_KEYS = ("model.name", "model.cutoff", "model.hyperparameters")
-"""Keys of a recipe, and beginnings of such, that ask for a network."""
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
@@ -249,15 +247,14 @@ def read_recipe(
 
     Its network is that of the file to begin from, unless one is asked for.
     """
-    from mdpot.training.config import load_recipe, recipe_to_toml, with_network_of
+    from mdpot.training.config import asks_for_network, load_recipe, recipe_to_toml, with_network_of
 
-    asked = model is not None or any(text.strip().startswith(NETWORK_KEYS) for text in overrides)
-    if from_file is None or asked:
+    if from_file is None or model is not None or asks_for_network(overrides):
         loaded = load_recipe(recipe, preset, overrides, model)
     else:
-        from mdpot.modelfile import read_metadata
+        from mdpot.modelfile import load_potential
 
-        header = read_metadata(from_file)
+        header = load_potential(from_file)[1]
         loaded = with_network_of(header, load_recipe(recipe, preset, overrides, header["model"]))
     if print_recipe:
         click.echo(recipe_to_toml(loaded, comments=True), nl=False)

@@ -84,8 +84,8 @@ def pretrain(request: TrainingRequest) -> None:
 def finetune(request: TrainingRequest, from_file: Path) -> None:
     """Finetune a pretrained network on labeled frames, and test it.
 
-    RECIPE is a TOML file or the name of a shipped recipe, see below; its network is that of the file, unless --model or
-    --set asks for one.
+    RECIPE is a TOML file or the name of a shipped recipe, see below; its network is that of the file. With --model
+    or a key of it (--set model.cutoff=...) it is the recipe's, which then must be the same.
     """
     from mdpot.training.run import run_finetune
 
@@ -108,9 +108,9 @@ def finetune(request: TrainingRequest, from_file: Path) -> None:
 def finetune_property(request: TrainingRequest, from_file: Path | None) -> None:
     """Finetune a network on a property: one number a structure, such as a band gap.
 
-    RECIPE is a TOML file or the name of a shipped recipe with a table [property]; its network is that of the file,
-    unless --model or --set asks for one. The folder of the run receives what that of `mdpot train` does; `mdpot
-    predict` takes its model.
+    RECIPE is a TOML file or the name of a shipped recipe with a table [property]; its network is that of the file.
+    With --model or a key of it (--set model.cutoff=...) it is the recipe's, which then must be the same. The folder of
+    the run receives what that of `mdpot train` does; `mdpot predict` takes its model.
     """
     from mdpot.training.run import run_property
 

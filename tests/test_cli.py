@@ -18,8 +18,11 @@ from click.testing import CliRunner, Result
 
 from mdpot import build_potential, save_potential
 from mdpot.cli import main
+from mdpot.modelfile import save_ensemble
 from mdpot.training.config import list_recipes, load_recipe
 from mdpot.training.schema import Recipe
+
+FILES = Path(__file__).parent / "files"
 
 
 def commands() -> list[list[str]]:
@@ -170,26 +173,46 @@ def test_defaults(calls: list) -> None:
 
 
 @pytest.mark.parametrize("preset", ["quick", "full"])
-def test_finetuning_takes_the_network_of_its_file(calls: list, preset: str) -> None:
+@pytest.mark.parametrize("command", ["finetune", "finetune-property"])
+def test_finetuning_takes_the_network_of_its_file(calls: list, command: str, preset: str) -> None:
     """Unless another is asked for; what is no part of the network stays the recipe's."""
-    start = ("finetune", "custom", "--preset", preset, "--from", "rmd17-ethanol")
+    name = "custom" if command == "finetune" else "matbench-jdft2d"
+    start = (command, name, "--preset", preset, "--from", "rmd17-ethanol")
     for changes in (
         (),
         ("--set", "finetune.lr=1e-3", "--set", "model.repulsion=false"),
         ("--set", "model.cutoff=4.5"),
-        ("--set", "model.hyperparameters.layers=1"),
+        ("--set", "model . hyperparameters={ size = 'small' }"),
+        ("--set", "model={ name = 'egnn' }"),
         ("--model", "egnn"),
     ):
         assert run(*start, *changes).exit_code == 0
     networks = [recipe.model for _, (recipe,), _ in calls]
-    own = load_recipe("custom", preset).model
+    own = load_recipe(name, preset).model
     ethanol = {"size": "medium", "layers": 3, "order": 3, "sent_order": 2}
-    for network, repulsion in zip(networks[:2], (True, False), strict=True):
+    for network, repulsion in zip(networks[:2], (own.repulsion, False), strict=True):
         assert (network.name, network.cutoff, network.hyperparameters) == ("tide", 5.0, ethanol)
         assert network.repulsion is repulsion
     assert networks[2] == own.model_copy(update={"cutoff": 4.5})
-    assert networks[3].hyperparameters == {**own.hyperparameters, "layers": 1}
-    assert networks[4].name == "egnn"
+    assert networks[3].hyperparameters == {**own.hyperparameters, "size": "small"}
+    assert [network.name for network in networks[4:]] == ["egnn", "egnn"]
+
+
+def test_finetuning_takes_what_its_recipe_has_for_the_network_of_the_file(calls: list) -> None:
+    file = FILES / "version1.safetensors"  # an EGNN, 8 wide, of 3.3 Å
+    assert run("finetune", "custom", "--from", str(file)).exit_code == 0
+    ((_, (recipe,), _),) = calls
+    assert recipe.finetune == load_recipe("custom", model="egnn").finetune
+    assert (recipe.model.name, recipe.model.cutoff, recipe.model.hyperparameters["width"]) == ("egnn", 3.3, 8)
+    assert "avg_neighbors" not in recipe.model.hyperparameters
+
+
+def test_finetuning_from_an_ensemble_names_what_to_do(calls: list, tmp_path: Path) -> None:
+    save_ensemble(tmp_path / "two.safetensors", ["rmd17-ethanol", "rmd17-ethanol"])
+    result = run("finetune", "custom", "--from", str(tmp_path / "two.safetensors"))
+    assert result.exit_code == 2
+    assert "holds an ensemble" in result.stderr
+    assert not calls
 
 
 def test_print_recipe_explains_every_key_and_runs_nothing(calls: list, tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ __all__ = [
     "PretrainConfig",
     "Recipe",
     "Stage",
+    "asks_for_network",
     "list_presets",
     "list_recipes",
     "load_recipe",
@@ -50,6 +51,8 @@ __all__ = [
 ]
 
 DEFAULT_PRESET = "quick"
+NETWORK = ("cutoff", "hyperparameters")
+"""What a recipe says of a network in `[model]`, beside its name."""
 _STAGES = ("pretrain", "finetune")
 
 
@@ -131,17 +134,23 @@ def load_recipe(
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"hyperparameters": hyperparameters})})
 
 
+def asks_for_network(overrides: Sequence[str]) -> bool:
+    """Whether some of the single keys that `load_recipe` takes say which network it is."""
+    tables = [_parse_override(text).get("model") for text in overrides]
+    return any(not isinstance(t, Mapping) or set(t) & {"name", *NETWORK} for t in tables if t is not None)
+
+
 def with_network_of(header: Mapping[str, Any], recipe: Recipe) -> Recipe:
     """The recipe with the network of a model file, for a run that begins from its weights.
 
     Args:
-        header: of the file; a number that was measured on its data is left to the run.
+        header: of the file; a number that was measured on its data comes along with the weights.
         recipe: for the same architecture.
     """
     from mdpot.models.hyperparameters import MEASURED
 
     kept = {k: v for k, v in header["hyperparameters"].items() if k not in ("cutoff", MEASURED)}
-    network = {"name": header["model"], "cutoff": header["cutoff"], "hyperparameters": kept}
+    network = {"cutoff": header["cutoff"], "hyperparameters": kept}
     return recipe.model_copy(update={"model": recipe.model.model_copy(update=network)})
 
 

@@ -61,7 +61,8 @@ def transfer_backbone(
         if key != MEASURED and None not in (made[key], value) and made[key] != value:
             raise MdpotError(
                 f"{name} was made with {key} = {made[key]!r}; the recipe asks for {value!r}. "
-                f"Finetune with the same: --set model.{'' if key == 'cutoff' else 'hyperparameters.'}{key}=..."
+                "Finetune with the same, which `mdpot finetune` does where no key of the network is set, or "
+                f"--set model.{'' if key == 'cutoff' else 'hyperparameters.'}{key}=..."
             )
     weights, fresh = network_weights(source), network_weights(target)
     if weights.keys() != fresh.keys():
