@@ -192,7 +192,7 @@ def commands(results: list[dict[str, Any]]) -> list[str]:
         elif start == "after":
             how = f"--steps --together {together} --after {r['steps']}"
         else:
-            continue
+            how = f"--steps --together {r['steps']}"
         how += "".join(f" --set {key}" for key in r.get("set", ()))
         groups.setdefault(how, []).append(r["molecule"])
     return [f"python benchmarks/rmd17.py \\\n  --molecules {' '.join(m)} \\\n  {how} --out docs/results/rmd17.md"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,35 +16,35 @@ from ase import Atoms
 
 from mdpot import MaskedGNNCalculator, load_potential
 from mdpot.files import write_bytes
-from mdpot.modelfile import open_model, save_potential
+from mdpot.modelfile import ModelFile, open_model, read_model, save_potential
 from mdpot.modelformat import pack
 
 KEPT = ("provenance", "mean_energies", "min_distances", "structures", "caution")
 
 
 def halve(file: Path) -> None:
-    """Writes a potential file anew with weights in float16, and reference energies that keep its energies on average.
+    """Writes a potential file anew with weights in float16.
 
-    Their 11 bits change forces by about 1e-4 of themselves; energies change alike for all structures, which the
-    structures in the file measure.
+    Their 11 bits change forces by about 1e-4 of themselves. Energies move by nearly the same amount an atom in all
+    structures, which is measured on the structures in the file and taken off the reference energies.
     """
     model = open_model(file)
+    if not model.header.get("structures"):
+        raise SystemExit(f"{file} holds no structures, on which the energies could be compared")
     weights = {name for name, _ in model.potential().named_parameters()}
     tensors = {name: value.half() if name in weights else value for name, value in model.tensors.items()}
-    header = dict(model.header)
-    before = _energies(file, header)
-    write_bytes(file, pack(header, tensors))
-    tensors["shift"] = tensors["shift"] - (_energies(file, header) - before).mean()
-    header["reference_energies"] = dict(zip(map(str, header["elements"]), tensors["shift"].tolist(), strict=True))
-    write_bytes(file, pack(header, tensors))
+    halved = read_model(pack(model.header, tensors), file)
+    tensors["shift"] = tensors["shift"] - (_energies(halved) - _energies(model)).mean()
+    energies = dict(zip(map(str, model.header["elements"]), tensors["shift"].tolist(), strict=True))
+    write_bytes(file, pack({**model.header, "reference_energies": energies}, tensors))
 
 
-def _energies(file: Path, header: dict[str, Any]) -> np.ndarray:
+def _energies(model: ModelFile) -> np.ndarray:
     """The energies of the structures in a potential file, eV per atom."""
     found = []
-    for structure in header["structures"]:
+    for structure in model.header["structures"]:
         atoms = Atoms(**structure)
-        atoms.calc = MaskedGNNCalculator(file, dtype=torch.float64)
+        atoms.calc = MaskedGNNCalculator(model, dtype=torch.float64)
         found.append(atoms.get_potential_energy() / len(atoms))
     return np.array(found)
 
