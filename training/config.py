@@ -51,8 +51,6 @@ __all__ = [
 ]
 
 DEFAULT_PRESET = "quick"
-NETWORK = ("cutoff", "hyperparameters")
-"""What a recipe says of a network in `[model]`, beside its name."""
 _STAGES = ("pretrain", "finetune")
 
 
@@ -136,8 +134,8 @@ def load_recipe(
 
 def asks_for_network(overrides: Sequence[str]) -> bool:
     """Whether some of the single keys that `load_recipe` takes say which network it is."""
-    tables = [_parse_override(text).get("model") for text in overrides]
-    return any(not isinstance(t, Mapping) or set(t) & {"name", *NETWORK} for t in tables if t is not None)
+    changes = [change["model"] for change in map(_parse_override, overrides) if "model" in change]
+    return any(not isinstance(c, Mapping) or c.keys() & {"name", "cutoff", "hyperparameters"} for c in changes)
 
 
 def with_network_of(header: Mapping[str, Any], recipe: Recipe) -> Recipe:
