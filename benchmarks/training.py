@@ -77,10 +77,9 @@ class Trainer:
         self.average = None if decay is None else MovingAverage(self.network, decay)
         self.plan = _plan_epoch(self.store, self.stage, 0, 0)
         atoms = int(self.store.n_atoms_per_frame.sum()) / len(self.plan)
-        weights = sum(p.numel() for p in self.network.parameters())
-        self.description = (
-            f"{read.model.name}, {weights:,} weights, batches of {atoms:.0f} atoms, {self.stage.optimizer}"
-        )
+        self.weights = list(self.network.parameters())
+        size = sum(weight.numel() for weight in self.weights)
+        self.description = f"{read.model.name}, {size:,} weights, batches of {atoms:.0f} atoms, {self.stage.optimizer}"
         self.steps = 0
         self.times: dict[int, list[list[float]]] = {}
 
@@ -112,7 +111,7 @@ class Trainer:
         loss = timed(lambda: self.objective.score(prediction, batch).loss())
         self.optimizer.zero_grad()
         timed(loss.backward)
-        timed(lambda: torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0).item())
+        timed(lambda: torch.nn.utils.clip_grad_norm_(self.weights, 10.0).item())
         timed(self.optimizer.step)
         timed(lambda: self.average and self.average.update_parameters(self.network))
         return [after - before for before, after in itertools.pairwise(clock)]

@@ -93,8 +93,10 @@ class Process:
 
     def average_statistics(self, network: torch.nn.Module) -> None:
         """Averages what layers of batch normalization know of the batches, each of them of its own share."""
+        if self.size == 1:
+            return
         statistics = [b for name, b in network.named_buffers() if "running_" in name]
-        if self.size == 1 or not statistics:
+        if not statistics:
             return
         flat = torch.cat([values.flatten() for values in statistics])
         with _answered():

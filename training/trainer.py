@@ -89,6 +89,7 @@ def fit(
         MdpotError: a saved state that is damaged.
     """
     optimizer = OPTIMIZERS[stage.optimizer](_parameters(potential, rates), lr=stage.lr, weight_decay=stage.weight_decay)
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]  # looked for once
     average = None if stage.ema_decay is None else MovingAverage(potential, stage.ema_decay)
     run = {"seed": seed, "frames": train.fingerprint(), **stage.model_dump(mode="json")}
     state = State(folder, potential, average, optimizer, run, process)
@@ -112,10 +113,11 @@ def fit(
             generator.manual_seed(process.seed(seed, progress.step))
             current = objective.at(progress.step / n_steps)
             score = _score_share(process, engine, current, train, plan[progress.batch], generator)
-            optimizer.zero_grad(set_to_none=True)
+            for weight in weights:
+                weight.grad = None
             score.loss(process.total(score.counts)).backward()
             process.sum_gradients(potential)
-            norm = torch.nn.utils.clip_grad_norm_(potential.parameters(), stage.clip_norm or math.inf)
+            norm = torch.nn.utils.clip_grad_norm_(weights, stage.clip_norm or math.inf)
             if not bool(torch.isfinite(norm)):
                 raise Diverged(_diverged("gradient", progress.step, lr, folder))
             optimizer.step()

@@ -106,6 +106,8 @@ class Store:
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         bonds, bond_shifts = self._set_edges(frames, starts, molecules)
         self._set_molecules(bonds, bond_shifts, molecule, starts)
+        self._atom_runs, self._edge_runs = _Runs(self.n_atoms_per_frame), _Runs(self.n_edges_per_frame)
+        self._molecule_runs = _Runs(self.n_molecules_per_frame)
 
     def __len__(self) -> int:
         return len(self.n_atoms_per_frame)
@@ -133,8 +135,8 @@ class Store:
         """
         frame = indices.cpu()
         device = self.device
-        atoms, system = _ragged(self.n_atoms_per_frame, frame, device)
-        edges, edge_system = _ragged(self.n_edges_per_frame, frame, device)
+        atoms, system = self._atom_runs.rows(frame, device)
+        edges, edge_system = self._edge_runs.rows(frame, device)
         frame_on_device = frame.to(device)
         first_atom = _starts(self.n_atoms_per_frame[frame]).to(device)
         rows = edges.to(self._edges.device)
@@ -148,7 +150,7 @@ class Store:
             shifts=self._shifts[rows].to(device, dtype),
         )
         counts = self.n_molecules_per_frame[frame]
-        renumber = (_starts(counts) - _starts(self.n_molecules_per_frame)[frame]).to(device)
+        renumber = (_starts(counts) - self._molecule_runs.starts[frame]).to(device)
         molecule = self.molecule[atoms]
         return Batch(
             graph=graph,
@@ -322,21 +324,29 @@ def _starts(counts: torch.Tensor) -> torch.Tensor:
     return counts.cumsum(0) - counts
 
 
-def _ragged(counts: torch.Tensor, chosen: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """The rows of some of the runs that a concatenated tensor consists of.
+class _Runs:
+    """Runs of rows that follow each other in a concatenated tensor.
 
     Args:
-        counts: [n_runs] int64 on the CPU, the length of each run.
-        chosen: [n_chosen] int64 on the CPU, runs, in any order.
-        device: of the results.
-
-    Returns:
-        rows [sum of the chosen lengths] int64, and run [same] int64: the position in `chosen` each row
-        belongs to.
+        counts: [n_runs] int64 on the CPU, the length of each.
     """
-    lengths = counts[chosen]
-    total = int(lengths.sum())
-    offset = (_starts(counts)[chosen] - _starts(lengths)).to(device)
-    # The total is known on the CPU; given as output_size, a GPU need not be waited for.
-    run = torch.repeat_interleave(torch.arange(len(chosen), device=device), lengths.to(device), output_size=total)
-    return torch.arange(total, device=device) + offset[run], run
+
+    def __init__(self, counts: torch.Tensor) -> None:
+        self.counts, self.starts = counts, _starts(counts)
+
+    def rows(self, chosen: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rows of some of the runs.
+
+        Args:
+            chosen: [n_chosen] int64 on the CPU, runs, in any order.
+            device: of the results.
+
+        Returns:
+            rows [sum of the chosen lengths] int64, and run [same] int64: the position in `chosen` each row belongs to.
+        """
+        lengths = self.counts[chosen]
+        total = int(lengths.sum())
+        offset = (self.starts[chosen] - _starts(lengths)).to(device)
+        # The total is known on the CPU; given as output_size, a GPU need not be waited for.
+        run = torch.repeat_interleave(torch.arange(len(chosen), device=device), lengths.to(device), output_size=total)
+        return torch.arange(total, device=device) + offset[run], run
