@@ -14,10 +14,13 @@ from torch import Tensor
 from mdpot.kernels.soap import find_soap, fits, soap_refresh, soap_step
 
 Row = tuple[Tensor, Tensor, dict[str, Any]]
-"""A parameter, its gradient as matrices, and what is kept of it."""
+"""A parameter, its gradient, and what is kept of it."""
 
 LARGEST = 1024
-"""Sides of a matrix longer than this are not preconditioned."""
+"""Sides of a matrix longer than this, and not cut, are not preconditioned."""
+
+BLOCK = 256
+"""Sides of a matrix longer than this are cut: at 64 a network needs more steps, at 256 no more than whole."""
 
 
 class SOAP(torch.optim.Optimizer):
@@ -30,7 +33,8 @@ class SOAP(torch.optim.Optimizer):
         Adam's update N from the moments of G' = Q_Lᵀ G Q_R; the first is turned along when the eigenbasis changes
         W ← W - lr Q_L N Q_Rᵀ
 
-    Vectors are updated by Adam. The first step of a matrix only finds its eigenbasis.
+    Vectors are updated by Adam. The first step of a matrix only finds its eigenbasis. Large matrices are cut into equal
+    blocks, each with eigenbases of its own, as in distributed Shampoo (Shi et al., 2023, arXiv 2309.06497).
 
     Args:
         params: parameters or groups of them.
@@ -38,6 +42,8 @@ class SOAP(torch.optim.Optimizer):
         betas: decay of Adam's first and second moment.
         basis_beta: β_s, decay of L and R.
         refresh: steps between two refreshments of the eigenbasis.
+        block: sides longer than this are cut into the fewest equal parts that are not; where those would be shorter
+            than a quarter of it, as of a prime number, the side stays whole.
         eps: added to the root of the second moment.
         weight_decay: decoupled, as in AdamW.
         kernels: whether the fused kernels make the steps of what they take, where they are installed; else torch.
@@ -50,17 +56,20 @@ class SOAP(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.95),
         basis_beta: float = 0.95,
         refresh: int = 10,
+        block: int = BLOCK,
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         kernels: bool = True,
     ) -> None:
-        defaults = {"lr": lr, "betas": betas, "basis_beta": basis_beta, "refresh": refresh, "eps": eps}
-        super().__init__(params, {**defaults, "weight_decay": weight_decay})
+        defaults = {"lr": lr, "betas": betas, "basis_beta": basis_beta, "refresh": refresh, "block": block}
+        super().__init__(params, {**defaults, "eps": eps, "weight_decay": weight_decay})
         self._kernels = kernels
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.__dict__.setdefault("_kernels", True)
+        for group in self.param_groups:
+            group.setdefault("block", BLOCK)
         for kept in self.state.values():
             _renew(kept)
 
@@ -73,8 +82,9 @@ class SOAP(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                if (row := self._ready(parameter, parameter.grad, group)) is not None:
-                    due.setdefault(row[2]["step"], []).append(row)
+                if self._is_ready(parameter, parameter.grad, group):
+                    state = self.state[parameter]
+                    due.setdefault(state["step"], []).append((parameter, parameter.grad, state))
             for step, rows in due.items():
                 settings = _settings(group, step)
                 native, others = [], []
@@ -90,23 +100,54 @@ class SOAP(torch.optim.Optimizer):
                     if refreshes:
                         _refresh_basis(row[2])
 
-    def _ready(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Row | None:
-        """A parameter with its gradient, as matrices, and its state; None in the first step of a matrix, which only
-        finds its eigenbasis."""
+    def _is_ready(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> bool:
+        """Whether a parameter can make a step; the first one of a matrix only finds its eigenbasis."""
         state = self.state[parameter]
-        matrices = parameter.ndim >= 2 and min(parameter.shape[-2:]) > 1
-        gradient = gradient.reshape(-1, *parameter.shape[-2:]) if matrices else gradient.reshape(-1)
         if not state:
             state["step"] = 0
-            state["mean"], state["second"] = gradient.new_zeros(gradient.shape), gradient.new_zeros(gradient.shape)
-            if matrices:
-                _start_basis(state, gradient)
+            shape = _cut(parameter, group["block"])
+            state["mean"], state["second"] = gradient.new_zeros(shape), gradient.new_zeros(shape)
+            if len(shape) == 3:
+                _start_basis(state)
         state["step"] += 1
-        if matrices and state["step"] == 1:
-            _average_outer_products(state, gradient, group["basis_beta"])
-            _find_basis(state)
-            return None
-        return parameter, gradient, state
+        if state["step"] > 1 or state["mean"].ndim == 1:
+            return True
+        _average_outer_products(state, _as_blocks(gradient, state), group["basis_beta"])
+        _find_basis(state)
+        return False
+
+
+def _cut(parameter: Tensor, block: int) -> tuple[int, ...]:
+    """The shape of the matrices [n, rows, columns] into which a parameter is cut, or [n] where it is none."""
+    if parameter.ndim < 2 or min(parameter.shape[-2:]) <= 1:
+        return (parameter.numel(),)
+    rows, columns = (_part(side, block) for side in parameter.shape[-2:])
+    return parameter.numel() // (rows * columns), rows, columns
+
+
+def _part(side: int, block: int) -> int:
+    """The longest part, not above `block`, that a side can be cut into; the side where all are far shorter."""
+    longest = next(n for n in range(min(side, block), 0, -1) if side % n == 0)
+    return longest if 4 * longest >= block or longest == side else side
+
+
+def _as_blocks(values: Tensor, state: dict[str, Any]) -> Tensor:
+    """Numbers of a parameter's shape as the matrices into which it is cut."""
+    cut = state["mean"].shape
+    if len(cut) == 1:
+        return values.reshape(cut)
+    height, width = values.shape[-2:]
+    parts = values.reshape(-1, height // cut[1], cut[1], width // cut[2], cut[2])
+    return parts.transpose(2, 3).reshape(cut)
+
+
+def _as_whole(blocks: Tensor, parameter: Tensor) -> Tensor:
+    """What `_as_blocks` cut, whole again."""
+    if blocks.ndim == 1:
+        return blocks.view_as(parameter)
+    (height, width), (rows, columns) = parameter.shape[-2:], blocks.shape[1:]
+    parts = blocks.reshape(-1, height // rows, width // columns, rows, columns)
+    return parts.transpose(2, 3).reshape(parameter.shape)
 
 
 def _renew(kept: dict[str, Any]) -> None:
@@ -148,19 +189,20 @@ def _update(
     eps: float,
 ) -> None:
     """One step in torch: the reference of `mdpot.kernels.soap`."""
+    gradient = _as_blocks(gradient, state)
     _average_outer_products(state, gradient, basis_beta)
     rotated = _rotate(gradient, state)
     state["mean"].lerp_(rotated, 1 - beta1)
     state["second"].mul_(beta2).addcmul_(rotated, rotated, value=1 - beta2)
     update = _rotate_back(state["mean"] / state["second"].sqrt().mul_(root_scale).add_(eps), state)
-    parameter.mul_(keep).add_(update.view_as(parameter), alpha=-rate)
+    parameter.mul_(keep).add_(_as_whole(update, parameter), alpha=-rate)
 
 
-def _start_basis(state: dict[str, Any], gradient: Tensor) -> None:
-    n, rows, columns = gradient.shape
+def _start_basis(state: dict[str, Any]) -> None:
+    n, rows, columns = state["mean"].shape
     for side, size in (("left", rows), ("right", columns)):
         if size <= LARGEST:
-            state[side] = gradient.new_zeros(n, size, size)
+            state[side] = state["mean"].new_zeros(n, size, size)
 
 
 def _average_outer_products(state: dict[str, Any], gradient: Tensor, beta: float) -> None:

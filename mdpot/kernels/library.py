@@ -13,7 +13,7 @@ from mdpot.errors import MdpotError, unknown
 from mdpot.kernels.build import FOLDER, NotBuilt, compile_library, file_name, instruction_sets, machine
 from mdpot.kernels.errors import NoKernel
 
-ABI = 4
+ABI = 5
 VARIABLE = "MDPOT_KERNELS"
 """Environment variable that forces an instruction set, or with "off" has torch do all the work."""
 REMEDY = "Install a C++ compiler and run: python -m mdpot.kernels"
@@ -35,7 +35,7 @@ class SoapWeights(ctypes.Structure):
     """`mdpot_soap_weights` of mdpot_kernels.h."""
 
     _fields_ = [
-        *((name, c_int64) for name in ("n", "rows", "columns")),
+        *((name, c_int64) for name in ("n", "rows", "columns", "abreast")),
         *((name, c_void_p) for name in ("gradient", "weights", "mean", "second")),
         *((name, c_void_p) for name in ("left", "right", "left_basis", "right_basis")),
     ]

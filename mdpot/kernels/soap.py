@@ -39,9 +39,10 @@ def soap_step(lib: ctypes.CDLL, rows: Sequence[Row], settings: Mapping[str, floa
 
     Args:
         lib: of `find_soap`.
-        rows: of each parameter the weights, the gradient, [n, rows, columns] or [n] where it is no matrix, and what
-            SOAP keeps: "mean" and "second" like the gradient, and of each side that is rotated "left" [n, rows, rows]
-            and "left_basis", or "right" [n, columns, columns] and "right_basis". All float32 and contiguous.
+        rows: of each parameter the weights, the gradient of the same shape, and what SOAP keeps: "mean" and "second" of
+            the matrices [n, rows, columns] into which it is cut, or [n] where it is none, and of each side that is
+            rotated "left" [n, rows, rows] and "left_basis", or "right" [n, columns, columns] and "right_basis". All
+            float32 and contiguous.
         settings: the fields of `mdpot_soap_settings`.
 
     Raises:
@@ -61,8 +62,9 @@ def soap_refresh(lib: ctypes.CDLL, rows: Sequence[Row]) -> None:
 def _call(function: Any, lib: ctypes.CDLL, rows: Sequence[Row], *settings: Any) -> None:
     described = (library.SoapWeights * len(rows))()
     for to, (weights, gradient, state) in zip(described, rows, strict=True):
-        shape: Any = gradient.shape if gradient.ndim == 3 else (1, 0, gradient.numel())
-        to.n, to.rows, to.columns = shape
+        cut = state["mean"].shape
+        to.n, to.rows, to.columns = cut if len(cut) == 3 else (1, 0, weights.numel())
+        to.abreast = weights.shape[-1] // to.columns if to.rows else 1
         to.gradient, to.weights = gradient.data_ptr(), weights.data_ptr()
         for name in KEPT:
             if name in state:

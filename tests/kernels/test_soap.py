@@ -12,13 +12,15 @@ from mdpot.errors import MdpotError
 from mdpot.kernels import soap
 from mdpot.training.soap import SOAP
 
-SHAPES = [(2, 32), (32,), (18, 8), (3, 48, 32), (64, 192), (1, 32), (1,), (33, 17), (2, 5, 7), (1030, 3), (0,)]
+SHAPES = [(2, 32), (32,), (18, 8), (3, 48, 32), (64, 192), (1, 32), (1,), (33, 17), (2, 5, 7), (1031, 3), (0,)]
+SHAPES += [(2, 160, 33), (3, 10, 136), (132, 255)]  # cut into blocks: by rows, by columns, and by both
 
 
 def optimizer(dtype: torch.dtype = torch.float32, kernels: bool = True) -> SOAP:
     generator = torch.Generator().manual_seed(0)
     weights = [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in SHAPES]
-    return SOAP([torch.nn.Parameter(w) for w in weights], lr=1e-2, weight_decay=0.1, refresh=4, kernels=kernels)
+    parameters = [torch.nn.Parameter(w) for w in weights]
+    return SOAP(parameters, lr=1e-2, weight_decay=0.1, refresh=4, block=128, kernels=kernels)
 
 
 def take_steps(opt: SOAP, n: int, start: int = 0) -> torch.Tensor:
@@ -131,16 +133,16 @@ def test_what_does_not_fit_is_refused(lib):
     names = ["rate", "keep", "beta1", "beta2", "basis_beta", "root_scale", "eps"]
     settings: dict[str, float] = dict.fromkeys(names, 0.5)
     with pytest.raises(MdpotError, match="without what they need"):
-        soap.soap_step(lib, [(weight, torch.zeros(1, 4, 4), state)], settings)
+        soap.soap_step(lib, [(weight, torch.zeros(4, 4), state)], settings)
     with pytest.raises(MdpotError, match="'mean' must be contiguous"):
-        soap.soap_step(lib, [(weight, torch.zeros(1, 4, 4), state | {"mean": torch.zeros(1, 4, 4).mT})], settings)
+        soap.soap_step(lib, [(weight, torch.zeros(4, 4), state | {"mean": torch.zeros(1, 4, 4).mT})], settings)
 
 
 def test_what_has_no_eigenbasis_leaves_the_threads_alone(monkeypatch):
     """Vectors, and matrices whose sides are too long: a refreshment that has nothing to do."""
     monkeypatch.setattr(soap, "available_threads", lambda: 2)
     vectors = SOAP(
-        [torch.nn.Parameter(torch.randn(5)), torch.nn.Parameter(torch.randn(1030, 1030))], lr=1e-3, refresh=1
+        [torch.nn.Parameter(torch.randn(5)), torch.nn.Parameter(torch.randn(1031, 1031))], lr=1e-3, refresh=1
     )
     matrices = SOAP([torch.nn.Parameter(torch.randn(64, 64)) for _ in range(2)], lr=1e-3, refresh=1)
     for _ in range(20):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mdpot.training.soap import SOAP
+from mdpot.training.soap import BLOCK, SOAP
 
 RATE, DECAY, BETA1, BETA2, BASIS, REFRESH = 0.02, 0.1, 0.9, 0.95, 0.95, 10
 
@@ -42,9 +42,9 @@ def expected(weight: Tensor, steps: Tensor) -> Tensor:
     return weight
 
 
-def run(weight: Tensor, steps: Tensor, state: dict | None = None) -> SOAP:
+def run(weight: Tensor, steps: Tensor, state: dict | None = None, block: int = BLOCK) -> SOAP:
     """Takes the steps, in place."""
-    optimizer = SOAP([weight], RATE, weight_decay=DECAY)
+    optimizer = SOAP([weight], RATE, weight_decay=DECAY, block=block)
     if state is not None:
         optimizer.load_state_dict(state)
     for gradient in steps:
@@ -73,4 +73,46 @@ def test_states_of_before_go_on(shape: tuple[int, ...]) -> None:
             mean = product(saved["state"][0][f"{side}_basis"], mean)
     saved["state"][0]["first"] = mean
     run(parts, steps[17:], saved)
+    torch.testing.assert_close(parts, whole)
+
+
+@pytest.mark.parametrize("shape", [(12, 6), (6, 12), (12, 12), (2, 6, 12)])
+def test_blocks_of_a_large_matrix_step_for_themselves(shape: tuple[int, ...]) -> None:
+    steps = gradients(37, shape)
+    weight = torch.nn.Parameter(torch.ones(shape, dtype=torch.float64))
+    run(weight, steps, block=6)
+    for rows in range(0, shape[-2], 6):
+        for columns in range(0, shape[-1], 6):
+            one = (..., slice(rows, rows + 6), slice(columns, columns + 6))
+            wanted = [
+                expected(torch.ones(6, 6, dtype=torch.float64), part)
+                for part in steps[(slice(None), *one)].reshape(37, -1, 6, 6).unbind(1)
+            ]
+            torch.testing.assert_close(weight.detach()[one].reshape(-1, 6, 6), torch.stack(wanted))
+
+
+@pytest.mark.parametrize(
+    ("shape", "cut"),
+    [
+        ((128, 576), (3, 128, 192)),
+        ((768, 128), (3, 256, 128)),
+        ((17, 320, 64), (34, 160, 64)),
+        ((514, 64), (1, 514, 64)),  # 2 × 257
+        ((257, 64), (1, 257, 64)),  # a prime number
+        ((130, 1), (130,)),
+    ],
+)
+def test_long_sides_are_cut_into_equal_parts(shape: tuple[int, ...], cut: tuple[int, ...]) -> None:
+    weight = torch.nn.Parameter(torch.ones(shape))
+    assert run(weight, torch.ones(1, *shape)).state[weight]["mean"].shape == cut
+
+
+def test_a_state_of_before_stays_whole() -> None:
+    """Large matrices were not cut then."""
+    steps = gradients(30, (10, 12))
+    whole, parts = (torch.nn.Parameter(torch.ones(10, 12, dtype=torch.float64)) for _ in range(2))
+    run(whole, steps, block=12)
+    saved = run(parts, steps[:17], block=12).state_dict()
+    del saved["param_groups"][0]["block"]
+    run(parts, steps[17:], saved, block=5)
     torch.testing.assert_close(parts, whole)

@@ -20,7 +20,7 @@ extern "C" {
 #endif
 
 /* Raised whenever anything below changes its meaning; a caller refuses a library of another one. */
-#define MDPOT_KERNELS_ABI 4
+#define MDPOT_KERNELS_ABI 5
 
 enum mdpot_status {
   MDPOT_OK = 0,
@@ -108,9 +108,10 @@ MDPOT_EXPORT int32_t mdpot_kernel_gradient(mdpot_kernel *kernel, int64_t n_atoms
 /* Weights of a network and what SOAP keeps of them; see mdpot.training.soap. */
 typedef struct {
   int64_t n, rows, columns;       /* a stack of n matrices; where `rows` is 0, `columns` numbers that are no matrix */
-  const float *gradient;          /* this and the next three: [n][rows][columns] */
-  float *weights;
-  float *mean, *second;           /* Adam's moments, in the eigenbasis */
+  int64_t abreast;                /* so many of the matrices lie side by side in gradient and weights; it divides n */
+  const float *gradient;          /* [n / abreast][rows][abreast][columns] */
+  float *weights;                 /* the same */
+  float *mean, *second;           /* Adam's moments, in the eigenbasis, [n][rows][columns] */
   float *left, *right;            /* averages of G Gᵀ [n][rows][rows], and of Gᵀ G [n][columns][columns]; NULL: none */
   float *left_basis, *right_basis; /* their eigenvectors, in columns */
 } mdpot_soap_weights;

@@ -10,7 +10,7 @@
 
 namespace mdpot {
 
-// A matrix whose rows begin `row` numbers apart, a multiple of LANES, filled up with zeros.
+// A matrix whose rows begin `row` numbers apart, filled up with zeros to whole vectors.
 struct Matrix {
   float* data;
   int rows, columns, row;
@@ -34,11 +34,13 @@ class Room {
   }
 
   // Numbers [rows][columns] as a matrix: where they lie, or copied where rows have to be filled up.
-  Matrix view(const float* from, int rows, int columns) {
-    if (columns % LANES<float> == 0) return {const_cast<float*>(from), rows, columns, columns};
+  Matrix view(const float* from, int rows, int columns) { return view(from, rows, columns, columns); }
+  // Rows that begin `apart` numbers apart.
+  Matrix view(const float* from, int rows, int columns, int apart) {
+    if (columns % LANES<float> == 0) return {const_cast<float*>(from), rows, columns, apart};
     const Matrix to = take(rows, columns);
     for (int r = 0; r < rows; r++) {
-      memcpy(to.of(r), from + int64_t(r) * columns, sizeof(float) * columns);
+      memcpy(to.of(r), from + int64_t(r) * apart, sizeof(float) * columns);
       std::fill(to.of(r) + columns, to.of(r) + to.row, 0.f);
     }
     return to;

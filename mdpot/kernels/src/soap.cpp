@@ -23,6 +23,15 @@ struct Task {
   double cost;
 };
 
+// Where a matrix of the gradient and the weights begins, and how far apart its rows are.
+struct Place {
+  int64_t begin;
+  int row;
+
+  Place(const mdpot_soap_weights& w, int64_t index)
+      : begin((index / w.abreast * w.rows * w.abreast + index % w.abreast) * w.columns), row(int(w.abreast * w.columns)) {}
+};
+
 // average ← β average + (1 - β) found
 void blend(float* average, const Matrix& found, float beta) {
   for (int r = 0; r < found.rows; r++, average += found.columns)
@@ -31,8 +40,8 @@ void blend(float* average, const Matrix& found, float beta) {
 
 void outer_product(const Task& task, const Settings& s, Room& room) {
   const int rows = int(task.of->rows), columns = int(task.of->columns);
-  const int64_t size = int64_t(rows) * columns;
-  const Matrix gradient = room.view(task.of->gradient + task.index * size, rows, columns);
+  const Place at(*task.of, task.index);
+  const Matrix gradient = room.view(task.of->gradient + at.begin, rows, columns, at.row);
   if (task.kind == Task::LEFT)
     blend(task.of->left + task.index * rows * rows, room.product(gradient, room.transposed(gradient)),
           float(s.basis_beta));
@@ -60,12 +69,13 @@ void apply(int64_t count, const float* update, float* weights, const Settings& s
 void update_matrix(const Task& task, const Settings& s, Room& room) {
   const mdpot_soap_weights& w = *task.of;
   const int rows = int(w.rows), columns = int(w.columns);
+  const Place place(w, task.index);
   const int64_t begin = task.index * rows * columns;
   const float* left_basis = w.left ? w.left_basis + task.index * rows * rows : nullptr;
   const float* right_basis = w.right ? w.right_basis + task.index * columns * columns : nullptr;
   const Matrix step = room.take(rows, columns);
   {
-    Matrix turned = room.view(w.gradient + begin, rows, columns);
+    Matrix turned = room.view(w.gradient + place.begin, rows, columns, place.row);
     if (left_basis) turned = room.product_of_transposed({const_cast<float*>(left_basis), rows, rows, rows}, turned);
     if (right_basis) turned = room.product(turned, room.view(right_basis, columns, columns));
     for (int r = 0; r < rows; r++) {
@@ -77,7 +87,7 @@ void update_matrix(const Task& task, const Settings& s, Room& room) {
   Matrix back = step;
   if (left_basis) back = room.product({const_cast<float*>(left_basis), rows, rows, rows}, back);
   if (right_basis) back = room.product(back, room.transposed(room.view(right_basis, columns, columns)));
-  for (int r = 0; r < rows; r++) apply(columns, back.of(r), w.weights + begin + int64_t(r) * columns, s);
+  for (int r = 0; r < rows; r++) apply(columns, back.of(r), w.weights + place.begin + int64_t(r) * place.row, s);
 }
 
 void update_vector(const mdpot_soap_weights& w, const Settings& s) {
@@ -179,7 +189,8 @@ void refresh(const Task& task, Room& room) {
 
 bool fits(const mdpot_soap_weights& w, bool gradient) {
   constexpr int64_t most = 1 << 24;
-  const bool matrix = w.rows > 0 && w.columns > 0 && w.rows <= most && w.columns <= most;
+  const bool matrix = w.rows > 0 && w.columns > 0 && w.rows <= most && w.columns <= most && w.abreast > 0 &&
+                      w.abreast <= most / w.columns && w.n % w.abreast == 0;
   const bool vector = w.rows == 0 && w.n == 1 && w.columns >= 0 && !w.left && !w.right;
   return w.n >= 0 && (matrix || vector) && (w.gradient || !gradient) && w.weights && w.mean && w.second &&
          (!w.left || w.left_basis) && (!w.right || w.right_basis);
