@@ -32,7 +32,7 @@ ABOUT = (
     "these, with GFN2-xTB's labels, and no DFT; for aspirin and ethanol trajectories that are twice as long as they "
     'are now, and coupled less to their bath. "All ten together" is `mdpot train rmd17-all --preset xtb`, one network '
     "on the ten training splits, 9,500 frames, after 8,000 structures of xTB's dynamics of the ten; with order 2 it "
-    'has two layers and sends l = 2. "After all ten" goes on from it with the 950 frames of one molecule '
+    'has two layers and sends l = 2. It went on from 8,000 steps, at half of the rate. "After all ten" goes on from it with the 950 frames of one molecule '
     "(`--preset after`). Both have seen what the published networks have not. Minutes are those of the DFT frames: "
     "what was learned before, on xTB's labels or all ten, is not in them. "
     "MACE's errors are those of its paper (Batatia et al., NeurIPS 2022, table 2); the best published ones without "
@@ -182,17 +182,17 @@ def pointers(results: list[dict[str, Any]]) -> list[str]:
 def commands(results: list[dict[str, Any]]) -> list[str]:
     """What trains all of the page; each adds to what the page holds already."""
     groups: dict[str, list[str]] = {}
-    together = max((r["steps"] for r in results if r.get("start") == "all"), default=0)
     for r in results:
+        joint = f"--together {r.get('together', r['steps'])}" + (f" --longer {r['longer']}" if r.get("longer") else "")
         if (start := r.get("start", "scratch")) == "scratch":
             fewer = "" if r["frames"] == ALL else f" {r['frames']}"
             how = f"--steps {r['steps']} --frames{fewer}"
         elif start == "xtb":
             how = f"--steps --xtb {r['steps']}"
         elif start == "after":
-            how = f"--steps --together {together} --after {r['steps']}"
+            how = f"--steps {joint} --after {r['steps']}"
         else:
-            how = f"--steps --together {r['steps']}"
+            how = f"--steps {joint}"
         how += "".join(f" --set {key}" for key in r.get("set", ()))
         groups.setdefault(how, []).append(r["molecule"])
     return [f"python benchmarks/rmd17.py \\\n  --molecules {' '.join(m)} \\\n  {how} --out docs/results/rmd17.md"
