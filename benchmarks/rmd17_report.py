@@ -32,7 +32,7 @@ ABOUT = (
     "these, with GFN2-xTB's labels, and no DFT; for aspirin and ethanol trajectories that are twice as long as they "
     'are now, and coupled less to their bath. "All ten together" is `mdpot train rmd17-all --preset xtb`, one network '
     "on the ten training splits, 9,500 frames, after 8,000 structures of xTB's dynamics of the ten; with order 2 it "
-    'has two layers and sends l = 2. It went on from 8,000 steps, at half of the rate. "After all ten" goes on from it with the 950 frames of one molecule '
+    'has two layers and sends l = 2. "After all ten" goes on from it with the 950 frames of one molecule '
     "(`--preset after`). Both have seen what the published networks have not. Minutes are those of the DFT frames: "
     "what was learned before, on xTB's labels or all ten, is not in them. "
     "MACE's errors are those of its paper (Batatia et al., NeurIPS 2022, table 2); the best published ones without "

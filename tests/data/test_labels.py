@@ -98,6 +98,11 @@ def test_families(key: str, family: tuple[str, str, str] | None) -> None:
         ({"total_energy": -470.0, "forces": 0.5}, "total_energy", "forces"),
         ({"free_energy": -470.0, "energy": -469.9, "forces": 0.5}, "free_energy", "forces"),
         ({"free_energy": -470.0, "energy": -470.0, "forces": 0.5}, "energy", "forces"),
+        (
+            {"potential_energy": -470.0, "kinetic_energy": 2.0, "total_energy": -468.0, "forces": 0.5},
+            "potential_energy",
+            "forces",
+        ),
         ({"dft_energy": -470.0, "dft_normal_mode_energy": 0.2, "dft_forces": 0.5}, "dft_energy", "dft_forces"),
         ({"energy": -470.0, "forces": 0.5, "mace_energy": -470.0, "mace_forces": 0.5}, "energy", "forces"),
     ],
@@ -130,6 +135,38 @@ def test_halves_of_two_families_are_refused(tmp_path: Path) -> None:
         read(tmp_path, atoms)
     reading = read(tmp_path, atoms, energy_key="energy", forces_key="dft_forces")
     assert reading.frames[0].forces is not None
+
+
+def test_a_free_energy_that_few_frames_have_costs_no_frames(tmp_path: Path) -> None:
+    frames = [labeled(energy=-470.0 - k, forces=0.1) for k in range(4)]
+    frames[1].info["free_energy"] = -471.2
+    reading = read(tmp_path, frames)
+    assert (reading.keys.energy, len(reading.frames)) == ("energy", 4)
+    assert any("energy is taken, not free_energy (they differ by up to 0.2)" in note for note in reading.notes)
+
+
+def test_a_bare_word_is_no_energy(tmp_path: Path) -> None:
+    """ASE gives True for a word in a comment that has no value."""
+    atoms = labeled(forces=0.1)
+    atoms.info |= {"energy": True, "E": -470.0}
+    refusal = read(tmp_path, atoms).refusal
+    assert re.search(r"no energy in any of its 1 frames .* might be labels: .*\bE\b", refusal)
+
+
+def test_frames_of_another_family_are_left_out_by_its_name(tmp_path: Path) -> None:
+    frames = [labeled(energy=-470.0, forces=0.1), *(labeled(REF_energy=-470.0, REF_forces=0.1) for _ in range(2))]
+    reading = read(tmp_path, frames)
+    (note,) = (note for note in reading.notes if "left out" in note)
+    assert note.startswith("2 of 3 frames are left out, for they have no energy or no forces")
+    assert "Labels that were not taken: REF_energy, REF_forces." in note
+
+
+def test_atoms_whose_forces_were_set_to_zero_are_noted(tmp_path: Path) -> None:
+    frames = [labeled(energy=-470.0 - k, forces=0.1) for k in range(3)]
+    assert not any("exactly zero" in note for note in read(tmp_path, frames).notes)
+    for atoms in frames[:2]:
+        atoms.arrays["forces"][0] = 0.0
+    assert any("in 2 frames some atoms have forces of exactly zero" in note for note in read(tmp_path, frames).notes)
 
 
 def test_a_key_that_is_not_there(tmp_path: Path) -> None:
@@ -271,6 +308,18 @@ def test_energies_against_forces(tmp_path: Path, factors: dict[str, float]) -> N
     for one, other in zip(reading.frames, right.frames, strict=True):
         assert one.energy == pytest.approx(other.energy, abs=1e-5)
         np.testing.assert_allclose(np.array(one.forces), np.array(other.forces), atol=2e-5)
+
+
+def test_hartree_and_rydberg_are_both_named(tmp_path: Path) -> None:
+    """Energies and forces in either contradict each other alike, as lengths are in Å."""
+    frames = copper(60, strain=0.0)
+    for atoms in frames:
+        del results_of(atoms)["stress"]
+    rydberg = changed(frames, energy=2 / units.Hartree, forces=2 * units.Bohr / units.Hartree)
+    with pytest.raises(MdpotError, match=r"force=Hartree/bohr or --units energy=Rydberg,force=Rydberg/bohr\."):
+        read(tmp_path, rydberg).check()
+    right = read(tmp_path, rydberg, units="energy=Rydberg,force=Rydberg/bohr")
+    assert right.frames[0].energy == pytest.approx(frames[0].get_potential_energy(), abs=1e-5)
 
 
 def test_work_along_a_trajectory_of_a_slab(tmp_path: Path) -> None:

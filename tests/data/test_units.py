@@ -69,6 +69,18 @@ def test_stated_units() -> None:
     stated = stated_units(info)
     assert stated == {"energy": "Hartree", "force": "Hartree/bohr", "stress": "GPa"}
     assert units_of(stated).source == "stated in the file"
+    of_family = {"REF_energy_unit": "kcal/mol", "unit_forces": "meV/Å"}
+    assert stated_units(of_family) == {
+        "energy": "kcal/mol",
+        "force": "meV/Å",
+    }
+    assert stated_units({"e_unit": "Ha", "r_unit": "bohr"}) == {"energy": "Hartree", "length": "bohr"}
+    of_all = {"energy": "kcal/mol", "force": "kcal/mol/Å", "stress": "kcal/mol/Å³", "virial": "kcal/mol"}
+    assert stated_units({"units": "kcal/mol"}) == of_all
+    assert stated_units({"units": "kcal/mol", "force_units": "eV/Å"}) == of_all | {"force": "eV/Å"}
+    assert stated_units({"units": "angstrom"}) == {}
+    with pytest.raises(MdpotError, match="two units of energy are stated: energy_unit=eV and dft_energy_unit=Hartree"):
+        stated_units({"energy_unit": "eV", "dft_energy_unit": "Ha"})
     assert units_of({}).source == "assumed"
     given = parse_units("energy=kcal/mol,length=bohr", units_of({"force": "Hartree/bohr", "stress": "GPa"}))
     assert (given.energy, given.force, given.stress, given.virial) == ("kcal/mol", "Hartree/bohr", "GPa", "kcal/mol")

@@ -140,6 +140,17 @@ def make_groups(names: Sequence[str]) -> list[str]:
     return groups
 
 
+def join_repeats(frames: Sequence[Frame]) -> int:
+    """Puts frames of the same atoms, positions and cell into the group of the first of them; returns how many there
+    are beside it, so that no split has one of them in training and another in test."""
+    first: dict[bytes, str] = {}
+    for frame in frames:
+        parts = (frame.numbers, frame.positions, frame.cell, frame.pbc)
+        digest = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).digest()
+        frame.group = first.setdefault(digest, frame.group)
+    return len(frames) - len(first)
+
+
 def require_elements(numbers: np.ndarray, at: str) -> None:
     """Refuses atomic numbers [n_atoms] that are none.
 

@@ -71,7 +71,7 @@ def inspect_file(path: Path | str, asked: Asked) -> dict[str, Any]:
     elif not labeled:
         warnings.append("no frame has labels.")
     elif len(labeled) < len(reading.frames):
-        warnings.append(left_out(len(reading.frames) - len(labeled), reading.n_frames, need))
+        warnings.append(left_out(len(reading.frames) - len(labeled), reading.n_frames, need, reading.keys))
     if labeled and need == {"energy"}:
         warnings.append("no forces: energies alone are trained on with --set finetune.force_weight=0.")
     if labeled and need == {"forces"}:

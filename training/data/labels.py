@@ -17,7 +17,8 @@ import numpy as np
 from mdpot.errors import MdpotError
 
 #: The words for a quantity in a key, the first ones best.
-ENERGY_WORDS = ("energy", "free_energy", "total_energy", "tot_energy", "potential_energy")
+#: Dynamics write a total energy, the kinetic one in it, beside the potential energy.
+ENERGY_WORDS = ("energy", "free_energy", "potential_energy", "total_energy", "tot_energy")
 FORCES_WORDS = ("forces", "force")
 STRESS_WORDS = ("stress", "stresses", "virial", "virials")
 #: In place of a key: the label is not used.
@@ -120,9 +121,16 @@ def family_of(key: str) -> tuple[str, str, str] | None:
     return _WORDS[word], word, family
 
 
+#: Names that other programs have for energies and forces, or for the gradients of energies.
+_OTHER_NAMES = re.compile(
+    r"energ|force|stress|virial|gradient|(?:^|_)grad(?:_|$)|toten|(?:^|_)e_?tot(?:_|$)|^[eu](?:_?0|_wo_entrp)?$|^f[xyz]?$",
+    re.I,
+)
+
+
 def looks_like_label(key: str) -> bool:
     """Whether a key speaks of an energy, a force or a stress, be it one or not; units of one do not."""
-    return re.search(r"energ|force|stress|virial", key, re.I) is not None and not re.search(r"units?$", key, re.I)
+    return _OTHER_NAMES.search(key) is not None and not re.search(r"units?$|^units?_", key, re.I)
 
 
 def collect(places: Iterable[Mapping[str, Any]], n_atoms: int, asked: Asked) -> Values:
@@ -147,19 +155,21 @@ def collect(places: Iterable[Mapping[str, Any]], n_atoms: int, asked: Asked) -> 
     return values
 
 
-def _scalar(value: Any, n_atoms: int) -> float | None:
+def _array(value: Any) -> np.ndarray:
+    """The numbers of a value; none of what holds something else, such as the True that a bare word becomes in ASE."""
     try:
-        array = np.asarray(value, dtype=np.float64)
+        return np.empty(0) if np.asarray(value).dtype == bool else np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
-        return None
+        return np.empty(0)
+
+
+def _scalar(value: Any, n_atoms: int) -> float | None:
+    array = _array(value)
     return float(array.reshape(())) if array.size == 1 else None
 
 
 def _vectors(value: Any, n_atoms: int) -> np.ndarray | None:
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        return None
+    array = _array(value)
     if array.shape == (3,) and n_atoms == 1:
         array = array.reshape(1, 3)
     return array if array.shape == (n_atoms, 3) else None
@@ -167,10 +177,7 @@ def _vectors(value: Any, n_atoms: int) -> np.ndarray | None:
 
 def _tensor(value: Any, n_atoms: int) -> np.ndarray | None:
     """[3, 3] from nine numbers, or from six in Voigt's order xx yy zz yz xz xy."""
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        return None
+    array = _array(value)
     if array.size == 9:
         return array.reshape(3, 3)
     return array.ravel()[[0, 5, 4, 5, 1, 3, 4, 3, 2]].reshape(3, 3) if array.size == 6 else None
@@ -316,8 +323,11 @@ def _one_of_family(values: Sequence[Values], kind: str, keys: Sequence[str], whe
     best = max(ranked, key=lambda key: sum(key in v.of(kind) for v in values))
     free = next((key for key in ranked if family_of(key)[1] == "free_energy"), None)  # type: ignore[index]
     both = [v for v in values if free in v.energy and best in v.energy]
-    # With smearing the forces are the derivative of the free energy; the energy is extrapolated to none.
-    if kind == "energy" and free is not None and any(abs(v.energy[free] - v.energy[best]) > 1e-4 for v in both):
+    # With smearing the forces are the derivative of the free energy; the energy is extrapolated to none. Where some
+    # frames alone have a free energy, the others would be lost.
+    whole = all(free in v.energy for v in values if best in v.energy)
+    differ = any(abs(v.energy[free] - v.energy[best]) > 1e-4 for v in both)  # type: ignore[index]
+    if kind == "energy" and free is not None and whole and differ:
         return free
     return best
 

@@ -102,7 +102,7 @@ def _forces(frames: Sequence[Frame], key: str, taken: Units) -> str | None:
         units |= {"energy=Rydberg,force=Rydberg/bohr": RYDBERG / BOHR, "energy=Hartree,force=Hartree/Å": HARTREE}
         units |= {"force=meV/Å": 1e-3, "force=eV/bohr": 1 / BOHR, "ase": 1.0}
         slope = line.slope / taken.to_ev_per_angstrom  # in the numbers of the file
-        likely = _nearest({name: slope * value for name, value in units.items()}, 35.0)
+        likely = _or(_near({name: slope * value for name, value in units.items()}, 35.0))
         hint = f" Likely: --units {likely}, energies included." if likely else " No usual unit explains it."
         return (
             f"the forces in {key!r} are not in {taken.force}: bonds to hydrogen would have a stiffness of "
@@ -142,9 +142,10 @@ def _energies(frames: Sequence[Frame], names: Mapping[str, str], taken: Units) -
         "force=kcal/mol/Å": KCAL_PER_MOL,
         "force=meV/Å": 1e-3,
         "energy=Hartree,force=Hartree/bohr": 1 / BOHR,
+        "energy=Rydberg,force=Rydberg/bohr": 1 / BOHR,
         "length=bohr": BOHR,
     }
-    likely = _nearest(factor, line.slope, 1.2) if taken.are_ours else None
+    likely = _or(_near(factor, line.slope, 1.2)) if taken.are_ours else None
     hint = f" Likely: --units {likely}." if likely else " Name their units with --units."
     return f"{said} the energy differs by {line.slope:.3g} times the work of the forces.{hint}"
 
@@ -178,7 +179,7 @@ def _stress(frames: Sequence[Frame], key: str, taken: Units) -> str | None:
         what, units, now = "virial", ENERGIES, taken.virial_to_ev
     right = now / ratio  # what the numbers of the file are to be multiplied by
     signed = {f"{sign}{name}": (-size if sign else size) for name, size in units.items() for sign in ("", "-")}
-    likely = _nearest(signed, right)
+    likely = next(iter(_near(signed, right, alike=1.0)), None)
     hint = f" It is likely in {likely.lstrip('-')}" if likely else ""
     if likely and likely.startswith("-"):
         hint += f", with the sign of {'the stress' if what == 'virial' else 'a pressure'}"
@@ -189,8 +190,17 @@ def _stress(frames: Sequence[Frame], key: str, taken: Units) -> str | None:
     )
 
 
-def _nearest(candidates: Mapping[str, float], value: float, most: float = 1.5) -> str | None:
-    """The candidate nearest to a value of the same sign, within a factor of `most`."""
+def _near(candidates: Mapping[str, float], value: float, most: float = 1.5, alike: float = 1.1) -> list[str]:
+    """The candidates nearest to a value of the same sign, within a factor of `most`: the nearest one, and those that
+    cannot be told from it, being within a factor of `alike` of it."""
     off = {name: abs(math.log(abs(size / value))) for name, size in candidates.items() if size * value > 0}
     best = min(off, key=lambda name: off[name], default=None)
-    return best if best is not None and off[best] < math.log(most) else None
+    if best is None or off[best] >= math.log(most):
+        return []
+    same = [n for n in off if n != best and abs(math.log(candidates[n] / candidates[best])) < math.log(alike)]
+    return [best, *same]
+
+
+def _or(names: Sequence[str]) -> str:
+    """Units for a hint: the likeliest, and others that would look the same."""
+    return " or --units ".join(names)

@@ -10,7 +10,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from mdpot.errors import MdpotError
-from mdpot.training.data.frames import Frame, make_groups, require_elements
+from mdpot.training.data.frames import Frame, join_repeats, make_groups, require_elements
 from mdpot.training.data.labels import Keys
 from mdpot.training.data.physics import contradictions
 from mdpot.training.data.units import ASE, Units
@@ -20,6 +20,8 @@ LABELS = ("energy", "forces", "stress")
 ENERGY_AND_FORCES = frozenset({"energy", "forces"})
 #: Single atoms whose images are farther away than this, Å, are as good as in vacuum.
 VACUUM = 8.0
+#: eV/Å; forces of this size beside others of exactly zero are those of atoms at rest, which none are by chance.
+FELT = 0.05
 #: No atom is bound by more than this, eV: tungsten has 9.
 MOST_BINDING = 20.0
 ISOLATED_NAMES = ("isolatedatom", "isolated")
@@ -143,6 +145,16 @@ def finish(raw: Raw, need: Collection[str] | None, path: Path) -> Reading:
     groups = make_groups([frame.group for frame in reading.frames])
     for frame, group in zip(reading.frames, groups, strict=True):
         frame.group = group
+    if n_repeats := join_repeats(reading.frames):
+        reading.notes.append(
+            f"{n_repeats} of {len(reading.frames)} frames are repeats of others, atom for atom; a split keeps them "
+            "together."
+        )
+    if still := _held(reading.frames):
+        reading.notes.append(
+            f"in {still} frames some atoms have forces of exactly zero and others do not: if these were held fixed and "
+            "their forces set to zero, they are learned as true forces."
+        )
     _count(reading, need)
     return reading
 
@@ -199,6 +211,13 @@ def _drop_absent_labels(frames: Sequence[Frame], reading: Reading) -> None:
             n_empty += 1
     if n_empty:
         reading.notes.append(f"{n_empty} frames have an energy and forces of zero, and are taken as unlabeled.")
+
+
+def _held(frames: Sequence[Frame]) -> int:
+    """In how many frames some atoms have forces of exactly zero, as if held fixed; 0 where that is not the rule."""
+    forces = [frame.forces for frame in frames if frame.forces is not None and len(frame) > 1]
+    n = sum(not f.any(axis=1).all() and float(np.linalg.norm(f, axis=1).max()) > FELT for f in forces)
+    return n if 2 * n > len(forces) else 0
 
 
 def _isolated_energies(alone: Sequence[Frame], notes: list[str]) -> dict[int, float]:
@@ -268,9 +287,12 @@ def _count(reading: Reading, need: Collection[str] | None) -> None:
             + (f"; their energies are the reference energies of their elements: {energies} eV." if energies else ".")
         )
     if reading.n_unlabeled:
-        reading.notes.append(left_out(reading.n_unlabeled, reading.n_frames, LABELS[:2] if need is None else need))
+        needed = LABELS[:2] if need is None else need
+        reading.notes.append(left_out(reading.n_unlabeled, reading.n_frames, needed, reading.keys))
 
 
-def left_out(n: int, n_frames: int, need: Collection[str]) -> str:
-    """The note on frames that lack one of some labels."""
-    return f"{n} of {n_frames} frames are left out, for they have no {' or no '.join(sorted(need))}."
+def left_out(n: int, n_frames: int, need: Collection[str], keys: Keys) -> str:
+    """The note on frames that lack one of some labels, of those that the file has under its keys."""
+    names = {kind: getattr(keys, kind, None) or kind for kind in sorted(need)}
+    others = f" Labels that were not taken: {', '.join(keys.others)}." if keys.others else ""
+    return f"{n} of {n_frames} frames are left out, for they have no {' or no '.join(names.values())}.{others}"

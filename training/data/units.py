@@ -88,7 +88,10 @@ _WORDS = {
     "virials": "virial",
 }
 _ASSIGNMENT = re.compile(r"^([a-z]+)(?:[-_ ]units?)?\s*[=:]\s*(.*)$", re.I)
-_STATED = re.compile(r"^([a-z]+?)s?[-_ ]?units?$", re.I)
+# Keys that state a unit: `energy-unit`, `REF_energy_units`, `unit_energy`; and of all quantities at once.
+_STATED = re.compile(r"^(?P<family>.*[-_ ])?(?P<word>[a-z]+?)s?[-_ ]?units?$|^units?[-_ ](?P<of>[a-z]+)$", re.I)
+_SYSTEM = re.compile(r"^units?$", re.I)
+_LETTERS = {"e": "energy", "f": "force", "r": "length"}
 
 
 @dataclass(frozen=True)
@@ -226,21 +229,45 @@ def parse_units(text: str | None, base: Units = ASE) -> Units:
 
 
 def stated_units(info: Mapping[str, Any]) -> dict[str, str]:
-    """The units that the comment of a frame states, by quantity: keys like `energy-unit`, `force_unit`, `stress-units`.
+    """The units that the comment of a frame states, by quantity.
+
+    Keys are those like `energy-unit`, `force_unit`, `stress-units`, `unit_energy`, `e_unit`, with or without a family's
+    name (`REF_energy_unit`), and `units`, with a system (`SYSTEMS`) or whatever `parse_units` takes.
 
     Raises:
-        MdpotError: a unit that is not known here.
+        MdpotError: a unit that is not known here, or two of one quantity.
     """
-    found = {}
+    found: dict[str, str] = {}
+    by: dict[str, str] = {}
     for key, value in info.items():
-        match = _STATED.match(str(key))
-        if match is None or not isinstance(value, str):
+        if not isinstance(value, str):
             continue
-        word = match[1].lower()
-        quantity = _WORDS.get(word) or _WORDS.get(word + "s")
-        if quantity is not None:
-            found[quantity] = canonical(quantity, value, f"{key}={value}")
+        if _SYSTEM.match(str(key)):
+            of_all = parse_units(value)
+            others = {q: getattr(of_all, q) for q in QUANTITIES if getattr(of_all, q) != getattr(ASE, q)}
+            found = others | found  # a key for a quantity says more than one for all
+            continue
+        quantity = _stated_quantity(str(key))
+        if quantity is None:
+            continue
+        unit = canonical(quantity, value, f"{key}={value}")
+        if quantity in by and found[quantity] != unit:
+            raise MdpotError(
+                f"two units of {quantity} are stated: {by[quantity]}={found[quantity]} and {key}={unit}. Leave one in "
+                "the file."
+            )
+        found[quantity], by[quantity] = unit, str(key)
     return found
+
+
+def _stated_quantity(key: str) -> str | None:
+    """The quantity whose unit a key states."""
+    match = _STATED.match(key)
+    if match is None:
+        return None
+    word = (match["word"] or match["of"]).lower()
+    alone = None if match["family"] else _LETTERS.get(word)
+    return alone or _WORDS.get(word) or _WORDS.get(word + "s")
 
 
 def units_of(stated: Mapping[str, str], base: Units = ASE) -> Units:
