@@ -1,38 +1,47 @@
-"""NumPy archives: those of MD17, revised MD17 and sGDML (kcal/mol, Å), and the water-scan files (eV, Å)."""
+"""NumPy archives: those of MD17, revised MD17 and sGDML (kcal/mol, Å), the water-scan files (eV, Å), and others."""
 
 from __future__ import annotations
 
+import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from mdpot.errors import MdpotError
-from mdpot.training.data.frames import Frame, require_elements
-from mdpot.training.data.labels import Keys
+from mdpot.training.data.frames import Frame
+from mdpot.training.data.labels import Keys, looks_like_label
+from mdpot.training.data.readers.arrays import as_text, frames_of
 from mdpot.training.data.reading import Raw, convert, finish
-from mdpot.training.data.units import ASE, SYSTEMS, canonical, parse_units, units_of
+from mdpot.training.data.units import ASE, SYSTEMS, canonical, parse_units, stated_units, units_of
 
 RMD17_KEYS = ("nuclear_charges", "coords", "energies", "forces")
 WATER_KEYS = ("numbers", "positions", "forces", "energies", "cells", "source")
 MD17_UNITS = replace(SYSTEMS["kcal/mol"], source="of the format")
-# The names that archives give their arrays; those of revised MD17, of MD17 and sGDML, and others.
+# The names that archives give their arrays, the first ones best; case matters where it is a single letter.
 _NAMES = {
-    "numbers": ("nuclear_charges", "z", "numbers", "atomic_numbers", "Z", "charges"),
-    "positions": ("coords", "R", "positions", "coordinates", "xyz"),
+    "numbers": ("nuclear_charges", "z", "numbers", "atomic_numbers", "Z", "symbols", "elements", "species", "charges"),
+    "positions": ("coords", "R", "positions", "coordinates", "xyz", "coord", "pos"),
+    "counts": ("N", "n_atoms", "num_atoms", "natoms"),
     "energies": ("energies", "E", "energy"),
-    "forces": ("forces", "F"),
-    "cells": ("cells", "cell", "lattices", "lattice"),
+    "forces": ("forces", "F", "force"),
+    "cells": ("cells", "cell", "lattices", "lattice", "boxes", "box"),
+    "pbc": ("pbc",),
+    "stresses": ("stress", "stresses", "virial", "virials"),
     "source": ("source",),
 }
-_STATED = {"e_unit": "energy", "r_unit": "length", "energy_unit": "energy", "length_unit": "length"}
+# Under these names, numbers are as often types, from 0 on, as elements.
+_SYMBOLS = ("symbols", "elements", "species")
+_STATED = {"e_unit": "energy", "r_unit": "length", "f_unit": "force"}
+_STATISTICS = re.compile(r"[EF]_(min|max|mean|var)")  # of sGDML
+_GRADIENTS = re.compile(r"(energy_)?grad(ient)?s?", re.I)
 
 
 def parse_npz(path: Path, units: str | None = None) -> Raw:
-    """What an archive holds: frames of the same atoms, told by the names of its arrays.
+    """What an archive holds: frames, told by the names of its arrays; the others are named in a note.
 
     Args:
         path: the archive.
@@ -42,21 +51,84 @@ def parse_npz(path: Path, units: str | None = None) -> Raw:
         MdpotError: no such file, damaged, of another kind, or with arrays that do not fit each other.
     """
     arrays = load_arrays(path)
-    names = {what: next((name for name in known if name in arrays), None) for what, known in _NAMES.items()}
-    if names["numbers"] is None or names["positions"] is None:
+    names = _choose(arrays)
+    if not {"numbers", "positions"} <= names.keys():
         raise MdpotError(
             f"{path}: an archive of frames holds atomic numbers ({', '.join(_NAMES['numbers'])}) and positions "
             f"({', '.join(_NAMES['positions'])}); got {', '.join(sorted(arrays)) or 'no arrays'}."
         )
-    stated = {
-        quantity: canonical(quantity, str(arrays[key]), f"{key}={arrays[key]}")
-        for key, quantity in _STATED.items()
-        if key in arrays
+    texts = {
+        key: as_text(array.item()) for key, array in arrays.items() if array.dtype.kind in "US" and array.size == 1
     }
+    stated = stated_units(texts) | {
+        quantity: canonical(quantity, texts[key], f"{key}={texts[key]}")
+        for key, quantity in _STATED.items()
+        if key in texts
+    }
+    if "e_unit" in texts:
+        stated.setdefault("length", "Å")  # for the forces are in e_unit/r_unit
     like_md17 = set(RMD17_KEYS) <= arrays.keys() or {"E", "F", "R", "z"} <= arrays.keys()
-    base = units_of(stated) if stated else MD17_UNITS if like_md17 else ASE
-    frames = _frames(path, {what: arrays[name] for what, name in names.items() if name is not None})
-    return Raw(frames, Keys(names["energies"], names["forces"]), parse_units(units, base))
+    base = MD17_UNITS if like_md17 and stated.keys().isdisjoint({"energy", "length"}) else ASE
+    in_units = parse_units(units, units_of(stated, base))
+    keys = Keys(names.get("energies"), names.get("forces"), names.get("stresses"))
+    frames = frames_of(path, {what: arrays[name] for what, name in names.items()}, in_units, keys.stress_is_virial)
+    unused = [
+        key
+        for key, array in arrays.items()
+        if key not in names.values() and not _is_metadata(key, array, len(frames)) and not _is_unit(key, texts)
+    ]
+    notes = tuple(_notes(unused, keys, frames))
+    return Raw(frames, replace(keys, notes=notes), in_units, ignored=[key for key in unused if looks_like_label(key)])
+
+
+def _choose(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """The names of the arrays that are read, by what they are."""
+    names: dict[str, str] = {}
+    for what, known in _NAMES.items():
+        found = (key for name in known for key in arrays if key == name or (len(name) > 1 and key.lower() == name))
+        shape = arrays[names["positions"]].shape[:1] if "positions" in names else ()
+        if (name := next((key for key in found if _can_be(what, key, arrays[key], shape)), None)) is not None:
+            names[what] = name
+    return names
+
+
+def _can_be(what: str, key: str, array: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Whether an array is what its name says, for some names are used for other things as well.
+
+    Args:
+        what: it may be, of `_NAMES`.
+        key: its name.
+        array: itself.
+        shape: [n_frames].
+    """
+    if what == "numbers" and key.lower() in _SYMBOLS:
+        return array.dtype.kind in "US"
+    if what == "counts":
+        return array.dtype.kind in "iu" and array.shape == shape
+    return what != "source" or array.ndim > 0
+
+
+def _is_unit(key: str, texts: Mapping[str, str]) -> bool:
+    """Whether an entry states a unit that is understood."""
+    return key in texts and (key in _STATED or bool(stated_units({key: texts[key]})))
+
+
+def _is_metadata(key: str, array: np.ndarray, n_frames: int) -> bool:
+    """Whether an entry says nothing of single frames: a text (name, theory, md5) or a statistic of all of them."""
+    if array.dtype.kind in "US":
+        return (array.size == 1 or array.shape[:1] != (n_frames,)) and "unit" not in key.lower()
+    return array.size == 1 and _STATISTICS.fullmatch(key) is not None
+
+
+def _notes(unused: Sequence[str], keys: Keys, frames: Sequence[Frame]) -> Iterator[str]:
+    if unused:
+        yield f"the archive has arrays that are not read: {', '.join(unused)}."
+    for name in unused:
+        if keys.forces is None and _GRADIENTS.fullmatch(name):
+            yield f"{name} is not taken for forces, which are the negative gradient: save it so, as 'forces'."
+    bare = sum(frame.stress is None for frame in frames)
+    if keys.stress is not None and bare:
+        yield f"{keys.stress} is not used in {bare} of {len(frames)} frames: they are not periodic in all directions."
 
 
 def load_arrays(path: Path | str) -> dict[str, np.ndarray]:
@@ -107,7 +179,7 @@ def rmd17_frames(path: Path, arrays: Mapping[str, np.ndarray], rows: Sequence[in
     """
     known = zip(("numbers", "positions", "energies", "forces"), RMD17_KEYS, strict=True)
     chosen = {what: arrays[key] if what == "numbers" else arrays[key][rows] for what, key in known}
-    frames = [convert(frame, MD17_UNITS) for frame in _frames(path, chosen)]
+    frames = [convert(frame, MD17_UNITS) for frame in frames_of(path, chosen)]
     return [replace(frame, group=str(row), index=row) for frame, row in zip(frames, rows, strict=True)]
 
 
@@ -123,67 +195,5 @@ def read_water_npz(paths: Iterable[Path | str]) -> list[Frame]:
         lacking = [key for key in WATER_KEYS if key not in arrays]
         if lacking:
             raise MdpotError(f"{path}: a water-scan archive holds {', '.join(WATER_KEYS)}; lacks {lacking}.")
-        frames += _frames(path, {key: arrays[key] for key in WATER_KEYS})
+        frames += frames_of(path, {key: arrays[key] for key in WATER_KEYS})
     return finish(Raw(frames, Keys("energies", "forces")), (), Path()).frames
-
-
-def _frames(path: Path, arrays: Mapping[str, np.ndarray]) -> list[Frame]:
-    """The frames of checked arrays, in the units of the archive; the keys of `arrays` are those of `_NAMES`."""
-    positions = _numbers(path, "positions", arrays["positions"])
-    if positions.ndim != 3 or positions.shape[2] != 3 or 0 in positions.shape:
-        raise MdpotError(f"{path}: positions must have the shape [n_frames, n_atoms, 3]; got {list(positions.shape)}.")
-    n_frames, n_atoms, _ = positions.shape
-    numbers = _numbers(path, "atomic numbers", arrays["numbers"])
-    if numbers.shape == (n_frames, n_atoms) and (numbers == numbers[0]).all():
-        numbers = numbers[0]
-    if numbers.shape != (n_atoms,) or (numbers != np.round(numbers)).any():
-        raise MdpotError(
-            f"{path}: atomic numbers must be {n_atoms} integers, one for each atom of the positions; got the shape "
-            f"{list(numbers.shape)}."
-        )
-    require_elements(numbers, str(path))
-    energies, forces, cells = (_optional(path, arrays, what) for what in ("energies", "forces", "cells"))
-    if energies is not None and energies.size != n_frames:
-        raise MdpotError(
-            f"{path}: energies must be {n_frames}, one for each frame; got the shape {list(energies.shape)}."
-        )
-    if forces is not None and forces.shape != positions.shape:
-        raise MdpotError(
-            f"{path}: forces must have the shape of the positions, {list(positions.shape)}; got {list(forces.shape)}."
-        )
-    if cells is not None:
-        cells = np.broadcast_to(cells, (n_frames, 3, 3)) if cells.shape == (3, 3) else cells
-        if cells.shape != (n_frames, 3, 3):
-            raise MdpotError(f"{path}: cells must have the shape [{n_frames}, 3, 3]; got {list(cells.shape)}.")
-    sources = arrays.get("source")
-    if sources is not None and np.shape(sources) != (n_frames,):
-        raise MdpotError(f"{path}: source must be {n_frames} names; got the shape {list(np.shape(sources))}.")
-    flat = None if energies is None else energies.ravel()
-    return [
-        Frame(
-            numbers=numbers.astype(np.int64),
-            positions=positions[row],
-            cell=np.zeros((3, 3)) if cells is None else cells[row].copy(),
-            pbc=np.full(3, cells is not None),
-            energy=None if flat is None else float(flat[row]),
-            forces=None if forces is None else forces[row],
-            group="" if sources is None else f"{n_atoms} atoms, {sources[row]}",
-            index=row,
-        )
-        for row in range(n_frames)
-    ]
-
-
-def _optional(path: Path, arrays: Mapping[str, np.ndarray], what: str) -> np.ndarray | None:
-    return _numbers(path, what, arrays[what]) if what in arrays else None
-
-
-def _numbers(path: Path, what: str, array: np.ndarray) -> np.ndarray:
-    """An array as float64.
-
-    Raises:
-        MdpotError: it holds something else.
-    """
-    if array.dtype.kind not in "fiu":
-        raise MdpotError(f"{path}: {what} must be real numbers; got the type {array.dtype}.")
-    return np.asarray(array, dtype=np.float64)
