@@ -109,6 +109,8 @@ def _is_xyz(path: Path, data: bytes) -> bool:
 def _read_other(path: Path, data: bytes) -> list[Atoms]:
     # ASE unpacks what its name says is packed.
     kind = filetype(str(path), guess=True)
+    if kind in ("xyz", "extxyz") and decode(data).split(None, 1)[0].isdecimal():
+        return parse_xyz(path, decode(data))
     if kind == "lammps-dump-binary" or (kind == "lammps-dump-text" and not _has_elements(decode(data))):
         raise MdpotError(f"{path}: {NO_ELEMENTS}.")
     found = read(path, index=":", format=kind, do_not_split_by_at_sign=True)

@@ -136,11 +136,11 @@ def read_comment(comment: str) -> dict[str, Any]:
     """
     text = _PBC.sub(_spaced, _NESTED.sub(r'="\1"', _FORTRAN.sub(r"\1e\2", _MATRIX.sub(rf"\1{_MARK}", comment))))
     info: dict[str, Any] = {}
-    for key, value in key_val_str_to_dict(text).items():
-        key = key.replace(_MARK, "")
+    for key, value in key_val_str_to_dict(text).items() if text.strip() else ():
+        key = str(key).replace(_MARK, "")
         if isinstance(value, str):
             value = value.replace(_MARK, "")
-        name = {"lattice": "Lattice", "properties": "Properties"}.get(key.lower(), key)
+        name = key.capitalize() if key.lower() in ("lattice", "properties") else key
         if value is True and name in ("Lattice", "Properties", "stress", "virial"):
             continue  # a word of a sentence
         info[name] = value
@@ -153,7 +153,7 @@ def read_comment(comment: str) -> dict[str, Any]:
 
 def _spaced(found: re.Match[str]) -> str:
     """`pbc=TTF` as pbc="T T F"."""
-    key, _, *flags = found.groups()
+    key, _, *flags = found.groups(default="")
     return f"{key.lower()}=" + (f'"{" ".join(flags).upper()}"' if flags[0] else "")
 
 

@@ -201,9 +201,10 @@ def test_exponents_of_fortran(tmp_path: Path) -> None:
     assert atoms.positions[1, 0] == 0.96
 
 
-def test_atomic_numbers_are_elements(tmp_path: Path) -> None:
-    path = tmp_path / "numbers.xyz"
-    for comment in ("water", "Properties=species:S:1:pos:R:3", "Properties=species:I:1:pos:R:3"):
+@pytest.mark.parametrize("name", ["numbers.xyz", "numbers.extxyz.gz", "numbers"])
+def test_atomic_numbers_are_elements(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    for comment in ("water", "", "Properties=species:S:1:pos:R:3", "Properties=species:I:1:pos:R:3"):
         path.write_text(f"3\n{comment}\n8 0 0 0\n1 0 0 0.96\n1 0 0.96 0\n")
         (atoms,) = read_structures(path)
         assert atoms.get_chemical_symbols() == ["O", "H", "H"]
