@@ -95,7 +95,7 @@ def test_a_file_that_was_cut_off_and_others(tmp_path: Path) -> None:
         read_structures(path)
     assert "truncated" not in str(caught.value)
     path.write_text("\n".join(lines).replace("Na ", "Xx "))
-    with pytest.raises(MdpotError, match=r"cannot be read \(.*Xx"):
+    with pytest.raises(MdpotError, match=r"line 3: 'Xx' is a dummy or ghost atom, no element"):
         read_structures(path)
 
 
@@ -116,3 +116,188 @@ def test_letters_in_a_comment_are_no_isotopes(tmp_path: Path) -> None:
     assert (atoms.info["T"], atoms.info["D"]) == (300, 4)
     assert atoms.get_chemical_symbols() == ["H", "O"]
     assert atoms.get_masses()[0] == pytest.approx(2.0141, abs=1e-4)
+
+
+CELL = np.array([[3.0, 0, 0], [0.5, 4, 0], [0.25, 0.75, 5]])
+NINE = " ".join(map(str, CELL.ravel()))
+THREE = "3 4 5"
+
+
+@pytest.mark.parametrize("columns", ["Properties=species:S:1:pos:R:3", "properties=Species:s:1:Pos:r:3", ""])
+@pytest.mark.parametrize("key", ["Lattice", "lattice", "LATTICE", "cell", "Cell", "box", "BOX"])
+@pytest.mark.parametrize("numbers", [NINE, THREE])
+def test_a_cell_under_any_name(tmp_path: Path, key: str, numbers: str, columns: str) -> None:
+    (atoms,) = read_structures(written(tmp_path / "frames.xyz", f'step=3 {key}="{numbers}" {columns}'))
+    np.testing.assert_array_equal(atoms.cell.array, CELL if numbers == NINE else np.diag([3, 4, 5]))
+    assert atoms.pbc.all()
+    assert atoms.info == {"step": 3}
+    assert atoms.positions[1, 0] == 0.96
+
+
+def test_what_is_no_cell(tmp_path: Path) -> None:
+    for comment in (
+        "lattice energy of a box",
+        "cell=primitive box=3",
+        'cell="0 0 0 0 0 0 0 0 0"',
+        "stress of the cell",
+    ):
+        (atoms,) = read_structures(written(tmp_path / "frames.xyz", comment))
+        assert not atoms.cell.array.any(), comment
+        assert not atoms.pbc.any(), comment
+    (atoms,) = read_structures(written(tmp_path / "frames.xyz", f'cell="1 2 3" Lattice="{NINE}"'))
+    np.testing.assert_array_equal(atoms.cell.array, CELL)
+    for comment in ('box="3 4 5 90 90 90"', "cell=12.5", 'Lattice="3 4 *** 0 0 0 0 0 5"'):
+        with pytest.raises(MdpotError, match=r"line 2: (box|cell|Lattice) must be nine numbers, .*; got '"):
+            read_structures(written(tmp_path / "frames.xyz", comment))
+
+
+@pytest.mark.parametrize("key", ["pbc", "PBC", "Pbc", "periodic"])
+@pytest.mark.parametrize("value", ["TTF", '"TTF"', "ttf", "110", '"T T F"', '"1 1 0"', "[T,T,F]", '"true True FALSE"'])
+def test_periodic_in_two_directions(tmp_path: Path, key: str, value: str) -> None:
+    (atoms,) = read_structures(written(tmp_path / "frames.xyz", f'Lattice="{NINE}" {key}={value}'))
+    assert atoms.pbc.tolist() == [True, True, False]
+
+
+def test_a_pbc_that_is_none(tmp_path: Path) -> None:
+    (atoms,) = read_structures(written(tmp_path / "frames.xyz", f'Lattice="{NINE}" periodic=F'))
+    assert not atoms.pbc.any()
+    with pytest.raises(MdpotError, match=r"line 2: pbc must be T or F, or three of them as in .*; got 'slab'"):
+        read_structures(written(tmp_path / "frames.xyz", f'Lattice="{NINE}" pbc=slab'))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '"1 6 5 6 2 4 5 4 3"',
+        '"1, 2, 3, 4, 5, 6"',
+        '"_JSON [1, 2, 3, 4, 5, 6]"',
+        '"_JSON [[1, 6, 5], [6, 2, 4], [5, 4, 3]]"',
+        '"[[1, 6, 5], [6, 2, 4], [5, 4, 3]]"',
+        "[[1, 6, 5], [6, 2, 4], [5, 4, 3]]",
+        "{1.0D0 0.2D+01 3 4 5 6}",
+    ],
+)
+def test_a_stress_in_any_form(tmp_path: Path, value: str) -> None:
+    (atoms,) = read_structures(written(tmp_path / "frames.xyz", f'Lattice="{NINE}" stress={value} step=3'))
+    np.testing.assert_array_equal(atoms.get_stress(), [1, 2, 3, 4, 5, 6])
+    assert atoms.info == {"step": 3}
+
+
+def test_a_stress_that_is_none(tmp_path: Path) -> None:
+    (atoms,) = read_structures(written(tmp_path / "frames.xyz", f'Lattice="{NINE}" stress="nan nan nan nan nan nan"'))
+    assert np.isnan(atoms.get_stress()).all()
+    (atoms,) = read_structures(written(tmp_path / "frames.xyz", f'Lattice="{NINE}" stress=None virial=nan'))
+    assert atoms.calc is None
+    with pytest.raises(MdpotError, match=r"line 2: stress must be six or nine numbers; got '\[1 2 3\]'"):
+        read_structures(written(tmp_path / "frames.xyz", 'stress="1 2 3"'))
+
+
+def test_exponents_of_fortran(tmp_path: Path) -> None:
+    path = written(tmp_path / "frames.xyz", "energy=-3.4D-01 name=1D2")
+    path.write_text(path.read_text().replace("0.96", ".96d+00"))
+    (atoms,) = read_structures(path)
+    assert atoms.get_potential_energy() == -0.34
+    assert atoms.info["name"] == "1D2"
+    assert atoms.positions[1, 0] == 0.96
+
+
+@pytest.mark.parametrize("name", ["numbers.xyz", "numbers.extxyz.gz", "numbers"])
+def test_atomic_numbers_are_elements(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    for comment in ("water", "", "Properties=species:S:1:pos:R:3", "Properties=species:I:1:pos:R:3"):
+        path.write_text(f"3\n{comment}\n8 0 0 0\n1 0 0 0.96\n1 0 0.96 0\n")
+        (atoms,) = read_structures(path)
+        assert atoms.get_chemical_symbols() == ["O", "H", "H"]
+    path.write_text("2\nProperties=pos:R:3:species:S:1\n0 0 0 D\n0 0 0.96 8\n")
+    (atoms,) = read_structures(path)
+    assert atoms.get_chemical_symbols() == ["H", "O"]
+    assert atoms.get_masses()[0] == pytest.approx(2.0141, abs=1e-4)
+
+
+@pytest.mark.parametrize("label", ["OW", "C1", "Fe2+", "@O", "Uue", "119"])
+def test_what_is_no_element(tmp_path: Path, label: str) -> None:
+    path = written(tmp_path / "frames.xyz", "one")
+    path.write_text(path.read_text() + path.read_text().replace("O ", f"{label} "))
+    with pytest.raises(MdpotError) as caught:
+        read_structures(path)
+    assert str(caught.value).startswith(f"{path}, line 8: {label!r} is no element. Write symbols")
+
+
+@pytest.mark.parametrize("label", ["X", "Gh", "Bq", "0"])
+def test_dummy_atoms(tmp_path: Path, label: str) -> None:
+    path = written(tmp_path / "frames.xyz", "one")
+    path.write_text(path.read_text().replace("O ", f"{label} "))
+    with pytest.raises(MdpotError, match=f"line 3: '{label}' is a dummy or ghost atom, no element. Take it out."):
+        read_structures(path)
+
+
+def test_dummy_atoms_of_other_formats(tmp_path: Path) -> None:
+    write(tmp_path / "frames.traj", [Atoms("O"), Atoms("HX", [[0, 0, 0], [0, 0, 1]])])
+    with pytest.raises(MdpotError, match="frame 1: atom 1 is X, a dummy or ghost atom"):
+        read_structures(tmp_path / "frames.traj")
+
+
+def test_rows_and_columns(tmp_path: Path) -> None:
+    path = written(tmp_path / "frames.xyz", "Properties=species:S:1:pos:R:3:charge:R:1")
+    with pytest.raises(MdpotError, match=r"line 3: 4 columns, where species:S:1:pos:R:3:charge:R:1 asks for 5"):
+        read_structures(path)
+    for columns in ("species:S:1:position:R:3", "element:S:1:pos:R:3", "species:S:pos:R:3"):
+        with pytest.raises(MdpotError, match=r"line 2: Properties .*; got "):
+            read_structures(written(path, f"Properties={columns}"))
+    path = written(path, "one")
+    path.write_text(path.read_text() + path.read_text().replace("0.96", "*****"))
+    with pytest.raises(MdpotError, match=r"the frame of line 6 cannot be read .*\*\*\*\*\*"):
+        read_structures(path)
+    path.write_text("0\n\n")
+    with pytest.raises(MdpotError, match="line 1: a frame must have at least one atom; this one has 0"):
+        read_structures(path)
+
+
+DUMP = """ITEM: TIMESTEP
+0
+ITEM: NUMBER OF ATOMS
+3
+ITEM: BOX BOUNDS pp pp pp
+0 9
+0 9
+0 9
+ITEM: ATOMS id {columns} x y z
+1 {oxygen} 1 1 1
+2 {hydrogen} 1.96 1 1
+3 {hydrogen} 0.76 1.93 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("columns", "oxygen", "hydrogen"),
+    [("type element", "1 O", "2 H"), ("element", "O", "H"), ("mass", "15.999", "1.008")],
+)
+@pytest.mark.parametrize("name", ["frames.lammpstrj", "frames.dump"])
+def test_a_dump_of_lammps(tmp_path: Path, columns: str, oxygen: str, hydrogen: str, name: str) -> None:
+    text = DUMP.format(columns=columns, oxygen=oxygen, hydrogen=hydrogen)
+    (tmp_path / name).write_text(text * 2)
+    structures = read_structures(tmp_path / name)
+    assert [atoms.get_chemical_formula() for atoms in structures] == ["H2O"] * 2
+    assert structures[0].pbc.all()
+
+
+def test_atom_types_of_lammps_are_no_elements(tmp_path: Path) -> None:
+    dump = tmp_path / "frames.lammpstrj"
+    dump.write_text(DUMP.format(columns="type", oxygen="1", hydrogen="2"))
+    with pytest.raises(MdpotError, match=r"frames\.lammpstrj: atom types are numbers, not elements; add an element"):
+        read_structures(dump)
+    xyz = tmp_path / "dump.xyz"
+    xyz.write_text("3\nAtoms. Timestep: 0\n1 0 0 0\n2 0 0 0.96\n2 0 0.96 0\n")
+    with pytest.raises(MdpotError, match=r"dump\.xyz, line 3: atom types are numbers, not elements"):
+        read_structures(xyz)
+
+
+def test_the_data_file_of_lammps(tmp_path: Path) -> None:
+    water = Atoms("OH2", [[1, 1, 1], [1.96, 1, 1], [0.76, 1.93, 1]], cell=[9, 9, 9], pbc=True)
+    path = tmp_path / "water.lammps-data"
+    write(path, water, format="lammps-data", masses=True)
+    (atoms,) = read_structures(path)
+    assert atoms.get_chemical_formula() == "H2O"
+    write(path, water, format="lammps-data")
+    with pytest.raises(MdpotError, match="atom types are numbers, not elements, and no masses say which"):
+        read_structures(path)

@@ -107,6 +107,43 @@ def test_what_has_not_the_shape_of_a_label_is_none(tmp_path: Path, atoms: Atoms)
     assert list(reading.ignored) == ["model_stress"]
 
 
+@pytest.mark.parametrize("text", ["0.34 eV", "None", "***"])
+def test_an_energy_that_is_text_is_named(tmp_path: Path, atoms: Atoms, text: str) -> None:
+    path = tmp_path / "frames.extxyz"
+    write(path, [atoms, atoms])
+    first, energy, second = path.read_text().rpartition("energy=-27.0")
+    path.write_text(f'{first}energy="{text}"{second}')
+    assert energy
+    reading = read_file(path)
+    note = f"energy is text, not a number, in 1 of 2 frames, and not used there: in frame 1 it is {text!r}."
+    assert note in reading.notes
+    assert len(reading.frames) == 2
+    assert reading.frames[1].energy is None
+    path.write_text(path.read_text().replace("energy=-27.0", "energy=unknown"))
+    refusal = read_file(path, need=("energy", "forces")).refusal
+    assert "Keys there that might be labels: energy." in refusal
+    assert "in frame 0 it is 'unknown'" in refusal
+
+
+def test_a_key_of_units_is_no_label_of_text(tmp_path: Path, atoms: Atoms) -> None:
+    atoms.info["unit_energy"] = "eV"
+    write(tmp_path / "frames.extxyz", atoms)
+    assert not read_file(tmp_path / "frames.extxyz").notes
+
+
+def test_the_stress_of_a_slab_is_named(tmp_path: Path, atoms: Atoms) -> None:
+    slab = atoms.copy()
+    slab.calc = atoms.calc
+    slab.pbc = (True, True, False)
+    write(tmp_path / "frames.extxyz", [atoms, slab])
+    reading = read_file(tmp_path / "frames.extxyz")
+    assert [frame.stress is None for frame in reading.frames] == [False, True]
+    assert reading.notes == [
+        "stress is not used in 1 of 2 frames, the first of them frame 1, for they are not periodic in all three "
+        "directions."
+    ]
+
+
 def test_real_crystals(data_folder: Path) -> None:
     frames = read_frames(data_folder / "crystals" / "mad_subset.extxyz.gz")
     assert len(frames) == 850

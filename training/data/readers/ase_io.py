@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ase import Atoms
 from mdpot.errors import MdpotError
 from mdpot.structures import read_structures
 from mdpot.training.data.frames import Frame
-from mdpot.training.data.labels import Asked, Keys, Values, choose_keys, collect, looks_like_label
+from mdpot.training.data.labels import Asked, Keys, Values, choose_keys, collect, family_of, looks_like_label
 from mdpot.training.data.reading import Raw, is_called_isolated
 from mdpot.training.data.units import Units, parse_units, stated_units, units_of
 
@@ -35,6 +35,9 @@ def parse_ase(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
         asked = Asked(units=asked.units, check=asked.check, property_key=asked.property_key)
     values = [collect(_places(atoms), len(atoms), asked) for atoms in structures]
     keys = choose_keys(values, asked, str(path)) if want_labels else Keys()
+    if want_labels:
+        notes = (*_slab_notes(structures, values, keys), *_text_notes(structures))
+        keys = replace(keys, notes=(*keys.notes, *notes))
     stated = stated_units(structures[0].info)
     for index, atoms in enumerate(structures):
         there = stated_units(atoms.info)
@@ -99,5 +102,37 @@ def _first(place: Mapping[str, Any], keys: Sequence[str]) -> Any:
 def _ignored(structures: Sequence[Atoms], values: Sequence[Values]) -> list[str]:
     """Keys that speak of an energy, force or stress and hold none."""
     known = {key for v in values for kind in (v.energy, v.forces, v.stress) for key in kind}
-    names = dict.fromkeys(str(key) for atoms in structures for key in (*atoms.info, *atoms.arrays))
+    names = dict.fromkeys(str(key) for atoms in structures for place in _places(atoms) for key in place)
     return [name for name in names if name not in known and looks_like_label(name)]
+
+
+def _slab_notes(structures: Sequence[Atoms], values: Sequence[Values], keys: Keys) -> Iterator[str]:
+    """What becomes of the stress of frames that are not periodic in all directions."""
+    if keys.stress is None:
+        return
+    open_ones = [
+        index
+        for index, (atoms, v) in enumerate(zip(structures, values, strict=True))
+        if not atoms.pbc.all() and np.any(np.nan_to_num(v.stress.get(keys.stress, 0.0)))
+    ]
+    if open_ones:
+        yield (
+            f"{keys.stress} is not used in {len(open_ones)} of {len(structures)} frames, the first of them frame "
+            f"{open_ones[0]}, for they are not periodic in all three directions."
+        )
+
+
+def _text_notes(structures: Sequence[Atoms]) -> Iterator[str]:
+    """Labels that are text where a number is expected, as "0.34 eV" is."""
+    texts: dict[str, list[tuple[int, str]]] = {}
+    for index, atoms in enumerate(structures):
+        for place in _places(atoms):
+            for key, value in place.items():
+                if isinstance(value, str) and family_of(str(key)) is not None:
+                    texts.setdefault(str(key), []).append((index, value))
+    for key, found in texts.items():
+        index, value = found[0]
+        yield (
+            f"{key} is text, not a number, in {len(found)} of {len(structures)} frames, and not used there: in frame "
+            f"{index} it is {value[:60]!r}."
+        )

@@ -10,11 +10,12 @@ import numpy as np
 from ase.data import atomic_numbers
 
 from mdpot.errors import MdpotError, unknown
-from mdpot.structures import ISOTOPES, decode, read_bytes
+from mdpot.structures import decode, read_bytes
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Keys
 from mdpot.training.data.reading import Raw, finish
 from mdpot.training.data.units import ATOMIC, Units
+from mdpot.xyz import ISOTOPES
 
 KEYWORDS = ("begin", "comment", "lattice", "atom", "energy", "charge", "end")
 

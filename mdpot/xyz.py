@@ -1,0 +1,292 @@
+"""XYZ files, plain and extended, in the dialects that people write, as ASE `Atoms`.
+
+ASE's reader builds the structures. What it does not know is put into its terms before: keys in any case, cells under
+other names or in a comment of i-PI, stresses of six numbers, exponents of Fortran, atomic numbers and the isotopes D
+and T in place of symbols. What it would take for something else is refused, with the line.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.cell import Cell
+from ase.data import atomic_numbers, chemical_symbols
+from ase.io.extxyz import key_val_str_to_dict, read_xyz
+from ase.stress import voigt_6_to_full_3x3_stress
+
+from mdpot.errors import MdpotError
+from mdpot.units import BOHR
+
+#: Mass numbers of the isotopes that have symbols of their own.
+ISOTOPES = {"D": 2.01410177811, "T": 3.01604928199}
+#: What programs call atoms that are none.
+DUMMIES = ("X", "Xx", "Gh", "Bq", "Du", "0")
+_ELEMENTS = atomic_numbers.keys() - {"X"}
+NO_ELEMENTS = "atom types are numbers, not elements; add an element column (dump_modify ID element O H ...)"
+_PLAIN = "species:S:1:pos:R:3"
+_IPI_CELL = re.compile(r"CELL[({](?P<form>\w+)[)}]:?\s+(?P<numbers>(?:[-+.\deE]+\s+)+)", re.I)
+_IPI_UNITS = re.compile(r"(positions|cell)\{(\w+)\}")
+_LENGTHS = {"angstrom": 1.0, "ase": 1.0, "atomic_unit": BOHR, "nanometer": 10.0}
+_FORTRAN = re.compile(r"(?<![\w.])([-+]?(?:\d+\.\d*|\.\d+))[dD]([-+]?\d+)(?![\w.])")
+# ASE refuses frames where these three are not nine numbers; with a mark behind them it reads what is there.
+_MATRIX = re.compile(r"(?<!\S)(Lattice|virial|stress)(?=[\s=]|$)")
+_MARK = "\ue000"
+_NESTED = re.compile(r"=\s*(\[\s*\[[^\"']*?\]\s*\])")
+_PBC = re.compile(r"(?<!\S)(pbc|periodic)\s*=\s*(?:([\"']?)([TF01])([TF01])([TF01])\2(?!\S))?", re.I)
+_FLAGS = {"t": True, "true": True, "1": True, "f": False, "false": False, "0": False}
+_ABSENT = ("none", "null", "nan", "")
+
+
+def parse_xyz(path: Path, text: str) -> list[Atoms]:
+    """The structures of an XYZ file.
+
+    Args:
+        path: for messages.
+        text: its content, with "\\n" at the ends of lines.
+
+    Raises:
+        MdpotError: truncated or miscounted; a row, an element, or a key of the comment that is not what it must be.
+    """
+    return [_frame(path, *block) for block in _blocks(path, text)]
+
+
+def _blocks(path: Path, text: str) -> Iterator[tuple[int, str, Sequence[str]]]:
+    """Of each frame its first line's number, comment and atom lines; refuses what is cut off or miscounted."""
+    lines = text.split("\n")
+    while lines and not lines[-1].strip():
+        lines.pop()
+    at = 0
+    while at < len(lines):
+        if not lines[at].strip():  # blank lines between frames
+            at += 1
+            continue
+        if not lines[at].strip().isdecimal():
+            raise MdpotError(
+                f"{path}, line {at + 1}: a frame begins with its number of atoms; got {lines[at].strip()[:60]!r}. "
+                "Has the frame before it more lines than it says?"
+            )
+        n_atoms = int(lines[at])
+        if n_atoms == 0:
+            raise MdpotError(f"{path}, line {at + 1}: a frame must have at least one atom; this one has 0.")
+        if at + 2 + n_atoms > len(lines):
+            raise MdpotError(
+                f"{path}: truncated: the frame of line {at + 1} has {n_atoms} atoms, and the file ends after "
+                f"{max(len(lines) - at - 2, 0)} of them. Copy it again."
+            )
+        yield at + 1, lines[at + 1], lines[at + 2 : at + 2 + n_atoms]
+        at += 2 + n_atoms
+
+
+def _frame(path: Path, first: int, comment: str, lines: Sequence[str]) -> Atoms:
+    """A structure of its comment, in line `first` + 1, and the lines of its atoms, which follow."""
+    try:
+        info = read_comment(comment)
+        columns = _columns(info.get("Properties", _PLAIN))
+        cell = _ipi_cell(comment)
+    except (MdpotError, ValueError) as error:
+        raise MdpotError(f"{path}, line {first + 1}: {error}") from None
+    info["Properties"] = ":".join(":".join(column) for column in columns)
+    rows = [line.split() for line in lines]
+    n_columns = sum(int(column[2]) for column in columns)
+    for number, row in enumerate(rows, first + 2):
+        if len(row) < n_columns:
+            raise MdpotError(
+                f"{path}, line {number}: {len(row)} columns, where {info['Properties']} asks for {n_columns}, in a "
+                f"frame of {len(rows)} atoms (line {first})."
+            )
+    masses = _rewrite_symbols(rows, columns, comment, f"{path}, line", first + 2)
+    atom_lines = "\n".join(map(" ".join, rows) if masses is not None else lines)
+    if "D" in atom_lines or "d" in atom_lines:
+        atom_lines = _FORTRAN.sub(r"\1e\2", atom_lines)
+    # The comment is read; a word stands for it, for of an empty one ASE's reader asks nobody.
+    frame = f"{len(lines)}\n-\n{atom_lines}\n"
+    try:
+        atoms = next(read_xyz(io.StringIO(frame), index=0, properties_parser=lambda _: info))
+    # ASE's reader raises whatever its parsers do.
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise MdpotError(
+            f"{path}: the frame of line {first} cannot be read ({reason[:200]}). Check the file, or convert it."
+        ) from None
+    if cell is not None and not np.any(atoms.cell.array):
+        box, scale = cell
+        atoms.positions *= scale
+        atoms.set_cell(box)
+        atoms.pbc = True
+    if masses is not None and not np.isnan(masses).all():
+        atoms.arrays["masses"] = np.where(np.isnan(masses), atoms.get_masses(), masses)
+    return atoms
+
+
+def read_comment(comment: str) -> dict[str, Any]:
+    """What the comment of extended XYZ says by key, in the terms of ASE's reader.
+
+    `Lattice`, `Properties` and `pbc` count in any case. Without a lattice, nine numbers under `cell` or `box` are it
+    (the vectors one after the other), and three are the edges of an orthorhombic cell. A stress or virial has nine
+    numbers, in nested brackets or not, or six in Voigt's order, xx yy zz yz xz xy; NaN or None is none.
+
+    Raises:
+        MdpotError: a lattice, a stress, or a `pbc` that is none.
+    """
+    text = _PBC.sub(_spaced, _NESTED.sub(r'="\1"', _FORTRAN.sub(r"\1e\2", _MATRIX.sub(rf"\1{_MARK}", comment))))
+    info: dict[str, Any] = {}
+    for key, value in key_val_str_to_dict(text).items() if text.strip() else ():
+        key = str(key).replace(_MARK, "")
+        if isinstance(value, str):
+            value = value.replace(_MARK, "")
+        name = key.capitalize() if key.lower() in ("lattice", "properties") else key
+        if value is True and name in ("Lattice", "Properties", "stress", "virial"):
+            continue  # a word of a sentence
+        info[name] = value
+    for key in [key for key in info if "stress" in key.lower() or "virial" in key.lower()]:
+        _set_stress(info, key)
+    _set_lattice(info)
+    _set_pbc(info)
+    return info
+
+
+def _spaced(found: re.Match[str]) -> str:
+    """`pbc=TTF` as pbc="T T F"."""
+    key, _, *flags = found.groups(default="")
+    return f"{key.lower()}=" + (f'"{" ".join(flags).upper()}"' if flags[0] else "")
+
+
+def _numbers(value: Any) -> np.ndarray | None:
+    """All numbers of a value, brackets or not, [n]; None for what is no numbers."""
+    if isinstance(value, str):
+        try:
+            return np.array(re.sub(r"[\[\](){},]", " ", value).split(), dtype=np.float64)
+        except ValueError:
+            return None
+    array = np.asarray(value)
+    return array.ravel().astype(np.float64) if array.dtype.kind in "if" else None
+
+
+def _set_stress(info: dict[str, Any], key: str) -> None:
+    numbers = _numbers(info[key])
+    if numbers is not None and numbers.size == 6:
+        numbers = voigt_6_to_full_3x3_stress(numbers).ravel()
+    if numbers is not None and numbers.size == 9:
+        info[key] = numbers.reshape(3, 3).T if key in ("stress", "virial") else numbers
+    elif key in ("stress", "virial"):
+        value = info.pop(key)
+        if str(value).strip().lower() not in _ABSENT:
+            raise MdpotError(f"{key} must be six or nine numbers; got {str(value)[:60]!r}.")
+
+
+def _set_lattice(info: dict[str, Any]) -> None:
+    keys = ["Lattice"] if "Lattice" in info else [key for key in info if key.lower() in ("cell", "box")]
+    for key in keys:
+        numbers = _numbers(info[key])
+        if key != "Lattice" and (numbers is None or (np.asarray(info[key]).dtype.kind == "i" and numbers.size == 1)):
+            continue  # the name or the number of a cell
+        if numbers is None or numbers.size not in (3, 9):
+            raise MdpotError(
+                f"{key} must be nine numbers, the lattice vectors one after the other, or three, the edges of an "
+                f"orthorhombic cell; got {str(info[key])[:60]!r}. Write it as Lattice."
+            )
+        del info[key]
+        if key == "Lattice" or numbers.any():
+            info["Lattice"] = np.diag(numbers) if numbers.size == 3 else numbers.reshape(3, 3).T
+            return
+
+
+def _set_pbc(info: dict[str, Any]) -> None:
+    if "pbc" in info:
+        flags = _flags(info["pbc"])
+        if flags is None:
+            raise MdpotError(f'pbc must be T or F, or three of them as in "T T F"; got {str(info["pbc"])[:60]!r}.')
+        info["pbc"] = flags
+    elif "Lattice" in info and (flags := _flags(info.get("periodic"))) is not None:
+        info["pbc"] = flags
+
+
+def _flags(value: Any) -> list[bool] | None:
+    words = value.replace(",", " ").split() if isinstance(value, str) else np.ravel(value).tolist()
+    flags = [_FLAGS.get(str(word).lower()) for word in words]
+    if len(flags) not in (1, 3) or None in flags:
+        return None
+    return [bool(flag) for flag in flags] * (3 // len(flags))
+
+
+def _columns(properties: Any) -> list[tuple[str, str, str]]:
+    """Name, type and number of columns of each property of an atom.
+
+    Raises:
+        MdpotError: not a list of them, or one without elements or without positions.
+    """
+    fields = str(properties).strip().strip(":").split(":")
+    if len(fields) % 3 or not all(count.isdecimal() for count in fields[2::3]):
+        raise MdpotError(f"Properties must be NAME:TYPE:COLUMNS, one after the other, as {_PLAIN}; got {properties!r}.")
+    columns = []
+    for name, kind, count in zip(fields[::3], fields[1::3], fields[2::3], strict=True):
+        if name.lower() in ("species", "pos"):
+            name = name.lower()
+        columns.append((name, "S" if name == "species" else kind.upper(), count))
+    names = {name for name, *_ in columns}
+    for what, known in (("elements", ("species", "symbols", "Z", "numbers")), ("positions", ("pos", "positions"))):
+        if names.isdisjoint(known):
+            raise MdpotError(f"Properties names no {what} ({known[0]}); got {properties!r}.")
+    return columns
+
+
+def _rewrite_symbols(
+    rows: Sequence[list[str]], columns: Sequence[tuple[str, str, str]], comment: str, where: str, first: int
+) -> np.ndarray | None:
+    """Puts symbols into rows that have atomic numbers, D or T in their place.
+
+    Returns:
+        [n_atoms] masses, u, of the atoms that are D or T, NaN for the others; None where all are symbols already.
+
+    Raises:
+        MdpotError: what is no element.
+    """
+    names = [name for name, *_ in columns]
+    name = next((name for name in ("species", "symbols") if name in names), None)
+    if name is None:
+        return None
+    at = sum(int(count) for *_, count in columns[: names.index(name)])
+    if all(row[at].capitalize() in _ELEMENTS for row in rows):
+        return None
+    masses = np.full(len(rows), np.nan)
+    for k, row in enumerate(rows):
+        word = row[at]
+        if word in ISOTOPES:
+            row[at], masses[k] = "H", ISOTOPES[word]
+        elif word.capitalize() in DUMMIES:
+            raise MdpotError(f"{where} {first + k}: {word!r} is a dummy or ghost atom, no element. Take it out.")
+        elif word.isdecimal() and comment.startswith("Atoms. Timestep"):  # so LAMMPS's `dump xyz` begins
+            raise MdpotError(f"{where} {first + k}: {NO_ELEMENTS}.")
+        elif word.isdecimal() and int(word) < len(chemical_symbols):
+            row[at] = chemical_symbols[int(word)]
+        elif word.capitalize() not in _ELEMENTS:
+            raise MdpotError(
+                f"{where} {first + k}: {word!r} is no element. Write symbols, such as O or Fe, or atomic numbers."
+            )
+    return masses
+
+
+def _ipi_cell(comment: str) -> tuple[np.ndarray, float] | None:
+    """The cell [3, 3], Å, that a comment of i-PI states, and what its positions are to be multiplied by."""
+    match = _IPI_CELL.search(comment)
+    if match is None:
+        return None
+    units = {what: _LENGTHS.get(unit) for what, unit in _IPI_UNITS.findall(comment)}
+    if None in units.values():
+        raise MdpotError(f"units in a comment of i-PI must be one of {', '.join(_LENGTHS)}; got {comment.strip()!r}.")
+    numbers = np.array([float(x) for x in match["numbers"].split()])
+    # i-PI's own default is atomic units.
+    cell_unit, position_unit = units.get("cell") or BOHR, units.get("positions") or BOHR
+    if match["form"].upper() == "ABCABC" and len(numbers) >= 6:
+        cell = Cell.fromcellpar(numbers[:6]).array
+    elif match["form"].upper() in ("H", "GENH") and len(numbers) >= 9:
+        cell = numbers[:9].reshape(3, 3).T  # i-PI's vectors are columns
+    else:
+        return None
+    return cell * cell_unit, position_unit
