@@ -13,7 +13,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from mdpot.errors import MdpotError
+from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import read_file, read_frames
+from mdpot.training.data.readers.ase_io import parse_ase
 
 
 @pytest.fixture
@@ -149,3 +151,14 @@ def test_real_crystals(data_folder: Path) -> None:
     assert len(frames) == 850
     assert all(frame.energy is not None and frame.forces is not None for frame in frames)
     assert any(frame.stress is not None for frame in frames)
+
+
+def test_charges_that_differ_are_noted(tmp_path: Path, atoms: Atoms) -> None:
+    """No network here knows them."""
+    structures = [atoms.copy() for _ in range(4)]
+    for k, one in enumerate(structures):
+        one.calc = SinglePointCalculator(one, energy=-1.0 - k, forces=np.full((len(one), 3), 0.1))
+        one.info |= {"charge": k % 2, "spin": 1}
+    write(tmp_path / "frames.extxyz", structures)
+    (note,) = (n for n in parse_ase(tmp_path / "frames.extxyz", Asked()).keys.notes if "networks" in n)
+    assert note.startswith("charge differs among the frames (0, 1)")

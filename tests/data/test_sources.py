@@ -86,7 +86,7 @@ def test_prepare_copies_into_the_cache(tmp_path: Path, own_cache: Path, runner_t
     _put(tmp_path / "here", runner_text)
     _put(tmp_path / "here", runner_text, "dft_test.data")
     summary = prepare("water-rpbe", tmp_path / "here")
-    assert (summary["n_frames"], summary["n_groups"]) == (12, 1)  # all are repeats of one frame
+    assert summary["n_frames"] == summary["n_groups"] == 12
     assert summary["elements"] == ["H", "O"]
     assert summary["tests"] == {"dft_test": 12}
     assert summary["files"] == [str(own_cache / "water-rpbe" / "input.data")]

@@ -19,6 +19,8 @@ from mdpot.training.data.units import Units, parse_units, stated_units, units_of
 
 GROUP_KEYS = ("group", "source", "source_frame", "trajectory", "config_type")
 ISOLATED_KEYS = ("config_type", "Config_type", "configtype")
+#: States of a structure that networks do not see.
+STATE_KEYS = ("charge", "total_charge", "spin", "total_spin", "multiplicity", "spin_multiplicity")
 
 
 def parse_ase(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
@@ -36,7 +38,7 @@ def parse_ase(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
     values = [collect(_places(atoms), len(atoms), asked) for atoms in structures]
     keys = choose_keys(values, asked, str(path)) if want_labels else Keys()
     if want_labels:
-        notes = (*_slab_notes(structures, values, keys), *_text_notes(structures))
+        notes = (*_slab_notes(structures, values, keys), *_text_notes(structures), *_state_notes(structures))
         keys = replace(keys, notes=(*keys.notes, *notes))
     stated = stated_units(structures[0].info)
     for index, atoms in enumerate(structures):
@@ -120,6 +122,17 @@ def _slab_notes(structures: Sequence[Atoms], values: Sequence[Values], keys: Key
             f"{keys.stress} is not used in {len(open_ones)} of {len(structures)} frames, the first of them frame "
             f"{open_ones[0]}, for they are not periodic in all three directions."
         )
+
+
+def _state_notes(structures: Sequence[Atoms]) -> Iterator[str]:
+    """Charges and spins that are not the same in all structures."""
+    for key in STATE_KEYS:
+        found = [v for atoms in structures if np.ndim(v := atoms.info.get(key)) == 0 and v is not None]
+        if len(values := sorted(set(map(str, found)))) > 1:
+            yield (
+                f"{key} differs among the frames ({', '.join(values[:4])}{', …' if len(values) > 4 else ''}), and "
+                "networks do not know it: keep the frames of one, or their energies contradict each other."
+            )
 
 
 def _text_notes(structures: Sequence[Atoms]) -> Iterator[str]:
