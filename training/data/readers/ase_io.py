@@ -127,8 +127,8 @@ def _slab_notes(structures: Sequence[Atoms], values: Sequence[Values], keys: Key
 def _state_notes(structures: Sequence[Atoms]) -> Iterator[str]:
     """Charges and spins that are not the same in all structures."""
     for key in STATE_KEYS:
-        found = [v for atoms in structures if np.ndim(v := atoms.info.get(key)) == 0 and v is not None]
-        if len(values := sorted(set(map(str, found)))) > 1:
+        found = {str(atoms.info[key]) for atoms in structures if np.ndim(atoms.info.get(key, [])) == 0}
+        if len(values := sorted(found)) > 1:
             yield (
                 f"{key} differs among the frames ({', '.join(values[:4])}{', …' if len(values) > 4 else ''}), and "
                 "networks do not know it: keep the frames of one, or their energies contradict each other."
