@@ -11,7 +11,7 @@ import torch
 from ase.data import atomic_numbers
 
 from mdpot.errors import MdpotError
-from mdpot.training.data.frames import Dataset, Frame
+from mdpot.training.data.frames import Dataset, Frame, first_of_repeats
 from mdpot.training.data.sources import load_dataset
 from mdpot.training.data.splits import limit_frames, split_by_group
 from mdpot.training.data.store import Store
@@ -199,7 +199,8 @@ def _to(prepared: Prepared, device: torch.device) -> Prepared:
 
 def _split(dataset: Dataset, config: DataConfig, seed: int) -> dict[str, np.ndarray]:
     """The official split where there is one, else one by groups or frames; the training part cut to what is asked."""
-    names = [frame.group if config.split_by == "group" else str(n) for n, frame in enumerate(dataset.frames)]
+    by_group = config.split_by == "group"
+    names = [frame.group for frame in dataset.frames] if by_group else list(map(str, first_of_repeats(dataset.frames)))
     splits = _fold(dataset, config, names, seed) if config.fold else dataset.splits
     splits = splits or split_by_group(names, config.fractions, seed)
     if config.max_frames is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mdpot.training.data.frames import Dataset, fingerprint, join_repeats, make_groups
+from mdpot.training.data.frames import Dataset, fingerprint, first_of_repeats, make_groups
 
 
 def test_the_fingerprint_depends_on_all_of_the_content(make_frame) -> None:
@@ -34,12 +34,15 @@ def test_a_data_set_knows_its_size_and_fingerprint(make_frame) -> None:
     assert dataset.fingerprint == fingerprint(frames)
 
 
-def test_repeats_share_a_group(make_frame) -> None:
-    """Whatever their labels are, so that none is trained on and tested."""
+def test_repeats_are_found_whatever_their_labels_are(make_frame) -> None:
     moved = make_frame().positions + 0.1
-    frames = [make_frame(group="a"), make_frame(group="b", energy=-12.0), make_frame(group="c", positions=moved)]
-    assert join_repeats(frames) == 1
-    assert [frame.group for frame in frames] == ["a", "a", "c"]
+    frames = [
+        make_frame(),
+        make_frame(positions=moved),
+        make_frame(energy=-12.0, group="b"),
+        make_frame(cell=np.eye(3)),
+    ]
+    assert first_of_repeats(frames) == [0, 1, 0, 3]
 
 
 def test_ten_named_groups_are_kept() -> None:

@@ -280,7 +280,8 @@ def test_the_caution_of_the_data_is_in_the_potential(
 
 def test_too_few_frames(tiny_recipe, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    write(tmp_path / "few.extxyz", [labelled(molecule("H2O"), rng) for _ in range(2)])
+    two = [labelled(molecule("H2O"), rng), labelled(molecule("H2O2"), rng)]
+    write(tmp_path / "few.extxyz", two)
     with pytest.raises(MdpotError, match=r"need at least 3 groups of frames; got 2 .*Give more frames"):
         run_train(tiny_recipe(name="custom"), data=tmp_path / "few.extxyz", out=tmp_path / "run", **CPU)
 

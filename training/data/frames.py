@@ -140,15 +140,16 @@ def make_groups(names: Sequence[str]) -> list[str]:
     return groups
 
 
-def join_repeats(frames: Sequence[Frame]) -> int:
-    """Puts frames of the same atoms, positions and cell into the group of the first of them; returns how many there
-    are beside it, so that no split has one of them in training and another in test."""
-    first: dict[bytes, str] = {}
-    for frame in frames:
+def first_of_repeats(frames: Sequence[Frame]) -> list[int]:
+    """Of each frame the place of the first one with the same atoms, positions and cell: no split may have one of them
+    in training and another in test."""
+    first: dict[bytes, int] = {}
+    places = []
+    for place, frame in enumerate(frames):
         parts = (frame.numbers, frame.positions, frame.cell, frame.pbc)
         digest = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).digest()
-        frame.group = first.setdefault(digest, frame.group)
-    return len(frames) - len(first)
+        places.append(first.setdefault(digest, place))
+    return places
 
 
 def require_elements(numbers: np.ndarray, at: str) -> None:

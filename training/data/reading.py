@@ -10,7 +10,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from mdpot.errors import MdpotError
-from mdpot.training.data.frames import Frame, join_repeats, make_groups, require_elements
+from mdpot.training.data.frames import Frame, first_of_repeats, make_groups, require_elements
 from mdpot.training.data.labels import Keys
 from mdpot.training.data.physics import contradictions
 from mdpot.training.data.units import ASE, Units
@@ -143,9 +143,10 @@ def finish(raw: Raw, need: Collection[str] | None, path: Path) -> Reading:
             reading.refusal += f" Also: {' '.join(wrong)}"
         return reading
     groups = make_groups([frame.group for frame in reading.frames])
-    for frame, group in zip(reading.frames, groups, strict=True):
-        frame.group = group
-    if n_repeats := join_repeats(reading.frames):
+    first = first_of_repeats(reading.frames)
+    for frame, place in zip(reading.frames, first, strict=True):
+        frame.group = groups[place]
+    if n_repeats := len(first) - len(set(first)):
         reading.notes.append(
             f"{n_repeats} of {len(reading.frames)} frames are repeats of others, atom for atom; a split keeps them "
             "together."
