@@ -24,7 +24,6 @@ from mdpot.training.reproduce import grid
 from mdpot.training.reproduce.worker import launch
 
 EVALUATIONS = 6  # of the validation frames in a run
-SLOWER = 0.5  # of the rate at which the network of all ten goes on
 
 
 class Run(NamedTuple):
@@ -51,11 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
         except (MdpotError, Stopped) as error:
             raise SystemExit(str(error)) from None
     finished = [(run, read(in_grid, args)) for run, in_grid in runs]
-    results = [
-        {**run._asdict(), "set": args.set, **(joint(args) if run.start == "after" else {}), **found}
-        for run, found in finished
-        if found is not None
-    ]
+    results = [{**run._asdict(), "set": args.set, **found} for run, found in finished if found is not None]
     results += by_molecule(together, args) if together else []
     results = kept(results, args.out.with_suffix(".json"))
     if not results:
@@ -81,7 +76,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="STEPS",
         help="first train one network on all ten molecules, after GFN2-xTB's dynamics of them, and test it on each",
     )
-    add("--longer", type=int, default=0, metavar="STEPS", help="steps for which it goes on, at half of the rate")
     add("--after", nargs="*", type=int, default=(), metavar="STEPS", help="lengths of trainings that begin with it")
     add(
         "--xtb",
@@ -99,8 +93,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--out", type=Path, required=True, help="markdown file; a JSON file, whose other runs are kept, and a picture "
         "go beside it")  # fmt: skip
     args = parser.parse_args(arguments)
-    if (args.after or args.longer) and args.together is None:
-        parser.error(f"{'--after' if args.after else '--longer'} needs --together")
+    if args.after and args.together is None:
+        parser.error("--after needs --together")
     return args
 
 
@@ -120,18 +114,7 @@ def joint_run(args: argparse.Namespace) -> grid.Run | None:
     every = max(1, args.together // EVALUATIONS)
     keys = [f"finetune.max_steps={args.together}", f"finetune.eval_every={every}", *args.set]
     changed = "".join(f"-{key}" for key in args.set)
-    first = grid.Run(f"all/{args.together}steps{changed}", "train", load_recipe("rmd17-all", "xtb", keys), seed=0)
-    if not args.longer:
-        return first
-    every = max(1, args.longer // EVALUATIONS)
-    keys = [f"finetune.max_steps={args.longer}", f"finetune.eval_every={every}", *args.set]
-    recipe = load_recipe("rmd17-all", "after", [*keys, f"finetune.transferred_rate={SLOWER}"])
-    return grid.Run(f"all/{args.together}+{args.longer}steps{changed}", "finetune", recipe, seed=0, parent=first)
-
-
-def joint(args: argparse.Namespace) -> dict[str, int]:
-    """How long the network of all ten was trained."""
-    return {"together": args.together, "longer": args.longer}
+    return grid.Run(f"all/{args.together}steps{changed}", "train", load_recipe("rmd17-all", "xtb", keys), seed=0)
 
 
 def grid_run(run: Run, args: argparse.Namespace, together: grid.Run | None) -> grid.Run:
@@ -149,8 +132,7 @@ def grid_run(run: Run, args: argparse.Namespace, together: grid.Run | None) -> g
         return grid.Run(f"{folder}-xtb", "finetune", load_recipe(name, "xtb", keys), seed=0, parent=first)
     assert together is not None
     recipe = load_recipe(f"rmd17-{run.molecule}", "after", keys)
-    began = f"{args.together}+{args.longer}" if args.longer else f"{args.together}"
-    return grid.Run(f"{folder}-after{began}", "finetune", recipe, seed=0, parent=together)
+    return grid.Run(f"{folder}-after{args.together}", "finetune", recipe, seed=0, parent=together)
 
 
 def read(run: grid.Run, args: argparse.Namespace) -> dict[str, Any] | None:
@@ -174,8 +156,7 @@ def by_molecule(run: grid.Run, args: argparse.Namespace) -> list[dict[str, Any]]
         errors = {molecule: _errors(folder / files.POTENTIAL, molecule) for molecule in MACE}
         table.write_text(json.dumps(errors), encoding="utf-8")
     errors = json.loads(table.read_text(encoding="utf-8"))
-    steps = args.together + args.longer
-    return [{**Run(m, ALL, steps, TOGETHER)._asdict(), **joint(args), **whole, "errors": errors[m]} for m in MACE]
+    return [{**Run(m, ALL, args.together, TOGETHER)._asdict(), **whole, "errors": errors[m]} for m in MACE]
 
 
 def _errors(potential: Path, molecule: str) -> dict[str, dict[str, float]]:

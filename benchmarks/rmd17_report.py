@@ -182,17 +182,17 @@ def pointers(results: list[dict[str, Any]]) -> list[str]:
 def commands(results: list[dict[str, Any]]) -> list[str]:
     """What trains all of the page; each adds to what the page holds already."""
     groups: dict[str, list[str]] = {}
+    together = max((r["steps"] for r in results if r.get("start") == "all"), default=0)
     for r in results:
-        joint = f"--together {r.get('together', r['steps'])}" + (f" --longer {r['longer']}" if r.get("longer") else "")
         if (start := r.get("start", "scratch")) == "scratch":
             fewer = "" if r["frames"] == ALL else f" {r['frames']}"
             how = f"--steps {r['steps']} --frames{fewer}"
         elif start == "xtb":
             how = f"--steps --xtb {r['steps']}"
         elif start == "after":
-            how = f"--steps {joint} --after {r['steps']}"
+            how = f"--steps --together {together} --after {r['steps']}"
         else:
-            how = f"--steps {joint}"
+            how = f"--steps --together {r['steps']}"
         how += "".join(f" --set {key}" for key in r.get("set", ()))
         groups.setdefault(how, []).append(r["molecule"])
     return [f"python benchmarks/rmd17.py \\\n  --molecules {' '.join(m)} \\\n  {how} --out docs/results/rmd17.md"
