@@ -33,13 +33,16 @@ _PLAIN = "species:S:1:pos:R:3"
 _IPI_CELL = re.compile(r"CELL[({](?P<form>\w+)[)}]:?\s+(?P<numbers>(?:[-+.\deE]+\s+)+)", re.I)
 _IPI_UNITS = re.compile(r"(positions|cell)\{(\w+)\}")
 _LENGTHS = {"angstrom": 1.0, "ase": 1.0, "atomic_unit": BOHR, "nanometer": 10.0}
-_FORTRAN = re.compile(r"(?<![\w.])([-+]?(?:\d+\.\d*|\.\d+))[dD]([-+]?\d+)(?![\w.])")
+_FORTRAN = re.compile(r"(?<![\w.+-])([-+]?(?:\d+\.\d*|\.\d+))[dD]([-+]?\d+)(?![\w.])")
 # ASE refuses frames where these three are not nine numbers; with a mark behind them it reads what is there.
 _MATRIX = re.compile(r"(?<!\S)(Lattice|virial|stress)(?=[\s=]|$)")
 _MARK = "\ue000"
 _NESTED = re.compile(r"=\s*(\[\s*\[[^\"']*?\]\s*\])")
 _PBC = re.compile(r"(?<!\S)(pbc|periodic)\s*=\s*(?:([\"']?)([TF01])([TF01])([TF01])\2(?!\S))?", re.I)
-_FLAGS = {"t": True, "true": True, "1": True, "f": False, "false": False, "0": False}
+_FLAGS = {"t": True, "true": True, "1": True, "1.0": True, "f": False, "false": False, "0": False, "0.0": False}
+_TRIPLES = re.compile(r"\w+:[a-z]:\d+(:\w+:[a-z]:\d+)*:?", re.I)
+#: Å; what is called a cell and has no longer edge is a number of repeats.
+SHORTEST_EDGE = 3
 _ABSENT = ("none", "null", "nan", "")
 
 
@@ -92,6 +95,40 @@ def _frame(path: Path, first: int, comment: str, lines: Sequence[str]) -> Atoms:
     except (MdpotError, ValueError) as error:
         raise MdpotError(f"{path}, line {first + 1}: {error}") from None
     info["Properties"] = ":".join(":".join(column) for column in columns)
+    try:
+        atoms, masses = _structure(lines, info), None
+        usual = bool(atoms.numbers.all())
+    except Exception:  # whatever ASE's parsers raise
+        usual = False
+    if not usual:
+        atoms, masses = _unusual(path, first, comment, lines, columns, info)
+    if cell is not None and not np.any(atoms.cell.array):
+        box, scale = cell
+        atoms.positions *= scale
+        atoms.set_cell(box)
+        atoms.pbc = True
+    if masses is not None and not np.isnan(masses).all():
+        atoms.arrays["masses"] = np.where(np.isnan(masses), atoms.get_masses(), masses)
+    return atoms
+
+
+def _structure(lines: Sequence[str], info: dict[str, Any]) -> Atoms:
+    """What ASE's reader makes of the lines of atoms and a comment that is read."""
+    # A word stands for the comment, for of an empty one ASE's reader asks nobody.
+    text = "\n".join([str(len(lines)), "-", *lines, ""])
+    return next(read_xyz(io.StringIO(text), index=0, properties_parser=lambda _: dict(info)))
+
+
+def _unusual(
+    path: Path,
+    first: int,
+    comment: str,
+    lines: Sequence[str],
+    columns: Sequence[tuple[str, str, str]],
+    info: dict[str, Any],
+) -> tuple[Atoms, np.ndarray | None]:
+    """What ASE's reader takes with atomic numbers, isotopes or exponents of Fortran in its own terms, and the masses of
+    isotopes, see `_rewrite_symbols`; else why it does not."""
     rows = [line.split() for line in lines]
     n_columns = sum(int(column[2]) for column in columns)
     for number, row in enumerate(rows, first + 2):
@@ -101,27 +138,13 @@ def _frame(path: Path, first: int, comment: str, lines: Sequence[str]) -> Atoms:
                 f"frame of {len(rows)} atoms (line {first})."
             )
     masses = _rewrite_symbols(rows, columns, comment, f"{path}, line", first + 2)
-    atom_lines = "\n".join(map(" ".join, rows) if masses is not None else lines)
-    if "D" in atom_lines or "d" in atom_lines:
-        atom_lines = _FORTRAN.sub(r"\1e\2", atom_lines)
-    # The comment is read; a word stands for it, for of an empty one ASE's reader asks nobody.
-    frame = f"{len(lines)}\n-\n{atom_lines}\n"
     try:
-        atoms = next(read_xyz(io.StringIO(frame), index=0, properties_parser=lambda _: info))
-    # ASE's reader raises whatever its parsers do.
+        return _structure([_FORTRAN.sub(r"\1e\2", " ".join(row)) for row in rows], info), masses
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise MdpotError(
             f"{path}: the frame of line {first} cannot be read ({reason[:200]}). Check the file, or convert it."
         ) from None
-    if cell is not None and not np.any(atoms.cell.array):
-        box, scale = cell
-        atoms.positions *= scale
-        atoms.set_cell(box)
-        atoms.pbc = True
-    if masses is not None and not np.isnan(masses).all():
-        atoms.arrays["masses"] = np.where(np.isnan(masses), atoms.get_masses(), masses)
-    return atoms
 
 
 def read_comment(comment: str) -> dict[str, Any]:
@@ -140,10 +163,14 @@ def read_comment(comment: str) -> dict[str, Any]:
         key = str(key).replace(_MARK, "")
         if isinstance(value, str):
             value = value.replace(_MARK, "")
-        name = key.capitalize() if key.lower() in ("lattice", "properties") else key
-        if value is True and name in ("Lattice", "Properties", "stress", "virial"):
+        if value is True and key.lower() in ("lattice", "properties", "stress", "virial"):
             continue  # a word of a sentence
-        info[name] = value
+        info[key] = value
+    for name, fits in (("Lattice", _is_lattice), ("Properties", _is_properties)):
+        for key in [key for key in info if key != name and key.lower() == name.lower() and fits(info[key])]:
+            info.setdefault(name, info.pop(key))
+    if info.get("pbc") is True and not re.search(r"(?<!\S)pbc\s*=", comment, re.I):
+        del info["pbc"]  # a word, too
     for key in [key for key in info if "stress" in key.lower() or "virial" in key.lower()]:
         _set_stress(info, key)
     _set_lattice(info)
@@ -168,6 +195,15 @@ def _numbers(value: Any) -> np.ndarray | None:
     return array.ravel().astype(np.float64) if array.dtype.kind in "if" else None
 
 
+def _is_lattice(value: Any) -> bool:
+    numbers = _numbers(value)
+    return numbers is not None and numbers.size in (3, 9)
+
+
+def _is_properties(value: Any) -> bool:
+    return _TRIPLES.fullmatch(str(value).strip()) is not None
+
+
 def _set_stress(info: dict[str, Any], key: str) -> None:
     numbers = _numbers(info[key])
     if numbers is not None and numbers.size == 6:
@@ -184,16 +220,18 @@ def _set_lattice(info: dict[str, Any]) -> None:
     keys = ["Lattice"] if "Lattice" in info else [key for key in info if key.lower() in ("cell", "box")]
     for key in keys:
         numbers = _numbers(info[key])
-        if key != "Lattice" and (numbers is None or (np.asarray(info[key]).dtype.kind == "i" and numbers.size == 1)):
+        if key != "Lattice" and (numbers is None or numbers.size == 1):
             continue  # the name or the number of a cell
-        if numbers is None or numbers.size not in (3, 9):
+        if key != "Lattice" and numbers.size == 3 and numbers.max() < SHORTEST_EDGE:
+            continue
+        if numbers is None or numbers.size not in (3, 6, 9):
             raise MdpotError(
-                f"{key} must be nine numbers, the lattice vectors one after the other, or three, the edges of an "
-                f"orthorhombic cell; got {str(info[key])[:60]!r}. Write it as Lattice."
+                f"{key} must be nine numbers, the lattice vectors one after the other, six, lengths and angles, or "
+                f"three, the edges of an orthorhombic cell; got {str(info[key])[:60]!r}. Write it as Lattice."
             )
         del info[key]
         if key == "Lattice" or numbers.any():
-            info["Lattice"] = np.diag(numbers) if numbers.size == 3 else numbers.reshape(3, 3).T
+            info["Lattice"] = numbers.reshape(3, 3).T if numbers.size == 9 else Cell.new(numbers).array.T
             return
 
 
@@ -249,7 +287,7 @@ def _rewrite_symbols(
     """
     names = [name for name, *_ in columns]
     name = next((name for name in ("species", "symbols") if name in names), None)
-    if name is None:
+    if name is None or not {"Z", "numbers"}.isdisjoint(names):
         return None
     at = sum(int(count) for *_, count in columns[: names.index(name)])
     if all(row[at].capitalize() in _ELEMENTS for row in rows):

@@ -136,8 +136,9 @@ def test_a_cell_under_any_name(tmp_path: Path, key: str, numbers: str, columns: 
 
 def test_what_is_no_cell(tmp_path: Path) -> None:
     for comment in (
-        "lattice energy of a box",
+        "lattice energy of a box, without pbc",
         "cell=primitive box=3",
+        'cell="2 2 2" box=12.5 lattice=fcc',
         'cell="0 0 0 0 0 0 0 0 0"',
         "stress of the cell",
     ):
@@ -146,13 +147,26 @@ def test_what_is_no_cell(tmp_path: Path) -> None:
         assert not atoms.pbc.any(), comment
     (atoms,) = read_structures(written(tmp_path / "frames.xyz", f'cell="1 2 3" Lattice="{NINE}"'))
     np.testing.assert_array_equal(atoms.cell.array, CELL)
-    for comment in ('box="3 4 5 90 90 90"', "cell=12.5", 'Lattice="3 4 *** 0 0 0 0 0 5"'):
-        with pytest.raises(MdpotError, match=r"line 2: (box|cell|Lattice) must be nine numbers, .*; got '"):
+    for other in ('lattice="2.5 2.5 2.5"', "lattice=fcc", 'properties="energy forces"'):
+        (atoms,) = read_structures(written(tmp_path / "frames.xyz", f'Lattice="{NINE}" {other}'))
+        np.testing.assert_array_equal(atoms.cell.array, CELL)
+    (atoms,) = read_structures(written(tmp_path / "frames.xyz", 'box="3 4 5 90 90 90"'))
+    np.testing.assert_allclose(atoms.cell.array, np.diag([3, 4, 5]), atol=1e-12)
+    for comment in ('box="3 4"', 'Lattice="3 4 *** 0 0 0 0 0 5"'):
+        with pytest.raises(MdpotError, match=r"line 2: (box|Lattice) must be nine numbers, .*; got '"):
             read_structures(written(tmp_path / "frames.xyz", comment))
 
 
+def test_numbers_beside_symbols_hold(tmp_path: Path) -> None:
+    (tmp_path / "z.xyz").write_text("2\nProperties=species:S:1:pos:R:3:Z:I:1\nX 0 0 0 1\nO 0 0 0.96 8\n")
+    (atoms,) = read_structures(tmp_path / "z.xyz")
+    assert atoms.numbers.tolist() == [1, 8]
+
+
 @pytest.mark.parametrize("key", ["pbc", "PBC", "Pbc", "periodic"])
-@pytest.mark.parametrize("value", ["TTF", '"TTF"', "ttf", "110", '"T T F"', '"1 1 0"', "[T,T,F]", '"true True FALSE"'])
+@pytest.mark.parametrize(
+    "value", ["TTF", '"TTF"', "ttf", "110", '"1.0 1.0 0.0"', '"T T F"', '"1 1 0"', "[T,T,F]", '"true True FALSE"']
+)
 def test_periodic_in_two_directions(tmp_path: Path, key: str, value: str) -> None:
     (atoms,) = read_structures(written(tmp_path / "frames.xyz", f'Lattice="{NINE}" {key}={value}'))
     assert atoms.pbc.tolist() == [True, True, False]
@@ -193,11 +207,11 @@ def test_a_stress_that_is_none(tmp_path: Path) -> None:
 
 
 def test_exponents_of_fortran(tmp_path: Path) -> None:
-    path = written(tmp_path / "frames.xyz", "energy=-3.4D-01 name=1D2")
+    path = written(tmp_path / "frames.xyz", "energy=-3.4D-01 name=1D2 run=run-1.5D2")
     path.write_text(path.read_text().replace("0.96", ".96d+00"))
     (atoms,) = read_structures(path)
     assert atoms.get_potential_energy() == -0.34
-    assert atoms.info["name"] == "1D2"
+    assert (atoms.info["name"], atoms.info["run"]) == ("1D2", "run-1.5D2")
     assert atoms.positions[1, 0] == 0.96
 
 

@@ -199,8 +199,8 @@ def _to(prepared: Prepared, device: torch.device) -> Prepared:
 
 def _split(dataset: Dataset, config: DataConfig, seed: int) -> dict[str, np.ndarray]:
     """The official split where there is one, else one by groups or frames; the training part cut to what is asked."""
-    by_group = config.split_by == "group"
-    names = [frame.group for frame in dataset.frames] if by_group else list(map(str, first_of_repeats(dataset.frames)))
+    first = first_of_repeats(dataset.frames)
+    names = [dataset.frames[n].group if config.split_by == "group" else str(n) for n in first]
     splits = _fold(dataset, config, names, seed) if config.fold else dataset.splits
     splits = splits or split_by_group(names, config.fractions, seed)
     if config.max_frames is not None:

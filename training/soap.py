@@ -20,7 +20,7 @@ LARGEST = 1024
 """Sides of a matrix longer than this, and not cut, are not preconditioned."""
 
 BLOCK = 256
-"""Sides of a matrix longer than this are cut: at 64 a network needs more steps, at 256 no more than whole."""
+"""Sides of a matrix longer than this are cut; what that saves and costs: docs/results/rmd17-trials.md."""
 
 
 class SOAP(torch.optim.Optimizer):

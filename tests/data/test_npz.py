@@ -296,7 +296,7 @@ def test_arrays_that_are_not_read_are_named(tmp_path: Path) -> None:
         **{"F_max": 3.0, "energy_unit": "eV", "units": "eV", "Energies": np.ones(4), "dipoles": np.ones((4, 3))},
         **{"Q": np.zeros(4), "smiles": np.array(["O"] * 4), "charges": np.array([-0.8, 0.4, 0.4]), "charge": 0.0},
     )
-    unused = "units, Energies, dipoles, Q, smiles, charges, charge"
+    unused = "Energies, dipoles, Q, smiles, charges, charge"
     assert reading.notes == [f"the archive has arrays that are not read: {unused}."]
     assert (reading.keys.energy, list(reading.ignored)) == ("energies", ["Energies"])
     found = inspect_file(tmp_path / "saved.npz", Asked(check=False))

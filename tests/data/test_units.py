@@ -6,7 +6,7 @@ import pytest
 from ase import units
 
 from mdpot.errors import MdpotError
-from mdpot.training.data.units import VASP, canonical, parse_units, stated_units, units_of
+from mdpot.training.data.units import VASP, canonical, parse_units, stated_system, stated_units, units_of
 
 KCAL = units.kcal / units.mol
 EH, BOHR = units.Hartree, units.Bohr
@@ -69,24 +69,34 @@ def test_stated_units() -> None:
     stated = stated_units(info)
     assert stated == {"energy": "Hartree", "force": "Hartree/bohr", "stress": "GPa"}
     assert units_of(stated).source == "stated in the file"
-    of_family = {"REF_energy_unit": "kcal/mol", "unit_forces": "meV/Å"}
-    assert stated_units(of_family) == {
-        "energy": "kcal/mol",
-        "force": "meV/Å",
-    }
     assert stated_units({"e_unit": "Ha", "r_unit": "bohr"}) == {"energy": "Hartree", "length": "bohr"}
-    of_all = {"energy": "kcal/mol", "force": "kcal/mol/Å", "stress": "kcal/mol/Å³", "virial": "kcal/mol"}
-    assert stated_units({"units": "kcal/mol"}) == of_all
-    assert stated_units({"units": "kcal/mol", "force_units": "eV/Å"}) == of_all | {"force": "eV/Å"}
-    assert stated_units({"units": "angstrom"}) == {}
-    with pytest.raises(MdpotError, match="two units of energy are stated: energy_unit=eV and dft_energy_unit=Hartree"):
-        stated_units({"energy_unit": "eV", "dft_energy_unit": "Ha"})
+    # Those of the labels' family count, and those of what is no label do not.
+    others = {"formation_energy_unit": "eV/atom", "kinetic_energy_unit": "K", "primitive_cell_unit": "nm"}
+    of_family = {**others, "REF_energy_unit": "kcal/mol", "dft_energy_unit": "Ha", "unit_forces": "meV/Å"}
+    assert stated_units(of_family, "ref") == {"energy": "kcal/mol", "force": "meV/Å"}
+    assert stated_units(of_family | {"unit_cell": "primitive"}) == {"force": "meV/Å"}
     assert units_of({}).source == "assumed"
     given = parse_units("energy=kcal/mol,length=bohr", units_of({"force": "Hartree/bohr", "stress": "GPa"}))
     assert (given.energy, given.force, given.stress, given.virial) == ("kcal/mol", "Hartree/bohr", "GPa", "kcal/mol")
     assert parse_units("energy=eV", VASP).stress == "-kbar"
     # What the user says of one quantity leaves the others as the file states them.
     assert parse_units("stress=kbar", units_of(stated)).energy == "Hartree"
+
+
+def test_units_stated_of_all_quantities() -> None:
+    kcal = stated_system({"units": "kcal/mol"})
+    assert kcal is not None
+    assert (kcal.energy, kcal.force, kcal.length) == ("kcal/mol", "kcal/mol/Å", "Å")
+    assert units_of({"force": "eV/Å"}, kcal).force == "eV/Å"
+    # Positions in bohr are no matter of course where energies are in Hartree, but they are in atomic units.
+    hartree, atomic = stated_system({"unit": "Ha"}), stated_system({"Units": "atomic"})
+    assert hartree is not None
+    assert atomic is not None
+    assert (hartree.energy, hartree.length, atomic.length) == ("Hartree", "Å", "bohr")
+    assert units_of({"energy": "eV", "length": "Å"}, atomic).force == "eV/Å"
+    for other in ("SI", "lj", "cell", "angstrom"):
+        assert stated_system({"units": other}) is None
+    assert stated_system({"energy_units": "eV"}) is None
 
 
 def test_every_name_is_its_own_spelling() -> None:

@@ -89,6 +89,11 @@ class Keys:
     def stress_is_virial(self) -> bool:
         return self.stress is not None and "virial" in self.stress.lower()
 
+    @property
+    def family(self) -> str:
+        """The family of the labels, see `family_of`."""
+        return next((_family(key) for key in (self.energy, self.forces, self.stress) if key is not None), "")
+
     def __str__(self) -> str:
         keys = {"energy": self.energy, "forces": self.forces, "stress": self.stress}
         if self.properties and not any(keys.values()):

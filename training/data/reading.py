@@ -143,10 +143,9 @@ def finish(raw: Raw, need: Collection[str] | None, path: Path) -> Reading:
             reading.refusal += f" Also: {' '.join(wrong)}"
         return reading
     groups = make_groups([frame.group for frame in reading.frames])
-    first = first_of_repeats(reading.frames)
-    for frame, place in zip(reading.frames, first, strict=True):
-        frame.group = groups[place]
-    if n_repeats := len(first) - len(set(first)):
+    for frame, group in zip(reading.frames, groups, strict=True):
+        frame.group = group
+    if n_repeats := len(reading.frames) - len(set(first_of_repeats(reading.frames))):
         reading.notes.append(
             f"{n_repeats} of {len(reading.frames)} frames are repeats of others, atom for atom; a split keeps them "
             "together."

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mdpot.errors import MdpotError, unknown
+from mdpot.training.data.labels import family_of
 from mdpot.units import BAR, BOHR, GPA, HARTREE, HARTREE_PER_BOHR, KCAL_PER_MOL, KJ_PER_MOL
 
 RYDBERG = HARTREE / 2
@@ -88,10 +89,13 @@ _WORDS = {
     "virials": "virial",
 }
 _ASSIGNMENT = re.compile(r"^([a-z]+)(?:[-_ ]units?)?\s*[=:]\s*(.*)$", re.I)
-# Keys that state a unit: `energy-unit`, `REF_energy_units`, `unit_energy`; and of all quantities at once.
-_STATED = re.compile(r"^(?P<family>.*[-_ ])?(?P<word>[a-z]+?)s?[-_ ]?units?$|^units?[-_ ](?P<of>[a-z]+)$", re.I)
-_SYSTEM = re.compile(r"^units?$", re.I)
-_LETTERS = {"e": "energy", "f": "force", "r": "length"}
+# Keys that state a unit: `energy-unit`, `unit_energy`, and with a family's name, `REF_energy_units`.
+_STATED = re.compile(
+    r"^(?P<word>[a-z]+?)s?[-_ ]?units?$|^units?[-_ ](?P<of>energ|forc|stress|virial|length)[a-z]*$", re.I
+)
+_OF_FAMILY = re.compile(r"^(?P<key>.+?)[-_ ]?units?$", re.I)
+_OF_ALL = re.compile(r"^units?$", re.I)
+_SHORT = {"e": "energy", "f": "force", "r": "length", "energ": "energy", "forc": "force"}
 
 
 @dataclass(frozen=True)
@@ -228,36 +232,45 @@ def parse_units(text: str | None, base: Units = ASE) -> Units:
     return replace(_completed(found, base), source="given")
 
 
-def stated_units(info: Mapping[str, Any]) -> dict[str, str]:
+def stated_units(info: Mapping[str, Any], family: str = "") -> dict[str, str]:
     """The units that the comment of a frame states, by quantity.
 
-    Keys are those like `energy-unit`, `force_unit`, `stress-units`, `unit_energy`, `e_unit`, with or without a family's
-    name (`REF_energy_unit`), and `units`, with a system (`SYSTEMS`) or whatever `parse_units` takes.
+    Keys are those like `energy-unit`, `force_unit`, `stress-units`, `unit_energy`, `e_unit`; those of the labels'
+    family (`REF_energy_unit`) go before them.
+
+    Args:
+        info: the comment, by key.
+        family: of the labels, see `mdpot.training.data.labels.family_of`.
 
     Raises:
-        MdpotError: a unit that is not known here, or two of one quantity.
+        MdpotError: a unit that is not known here.
     """
     found: dict[str, str] = {}
-    by: dict[str, str] = {}
+    of_family: dict[str, str] = {}
     for key, value in info.items():
         if not isinstance(value, str):
             continue
-        if _SYSTEM.match(str(key)):
-            of_all = parse_units(value)
-            others = {q: getattr(of_all, q) for q in QUANTITIES if getattr(of_all, q) != getattr(ASE, q)}
-            found = others | found  # a key for a quantity says more than one for all
-            continue
-        quantity = _stated_quantity(str(key))
-        if quantity is None:
-            continue
-        unit = canonical(quantity, value, f"{key}={value}")
-        if quantity in by and found[quantity] != unit:
-            raise MdpotError(
-                f"two units of {quantity} are stated: {by[quantity]}={found[quantity]} and {key}={unit}. Leave one in "
-                "the file."
-            )
-        found[quantity], by[quantity] = unit, str(key)
-    return found
+        if (quantity := _stated_quantity(str(key))) is not None:
+            found[quantity] = canonical(quantity, value, f"{key}={value}")
+        elif (quantity := _family_quantity(str(key), family)) is not None:
+            of_family[quantity] = canonical(quantity, value, f"{key}={value}")
+    return found | of_family
+
+
+def stated_system(info: Mapping[str, Any]) -> Units | None:
+    """The units of all quantities that the key `units` of a comment states: a system; or that of the energy alone.
+
+    None without such a key, and where it holds something else.
+    """
+    value = next((v for key, v in info.items() if _OF_ALL.match(str(key)) and isinstance(v, str)), None)
+    if value is None:
+        return None
+    name = value.strip().lower()
+    if _SPELLINGS.get(_plain(value)) in ("eV", "Hartree"):  # nothing says that lengths are in bohr, too
+        system = replace(ASE, energy=_SPELLINGS[_plain(value)])
+    else:
+        system = ATOMIC if _plain(value) in _ATOMIC else SYSTEMS.get(name)
+    return None if system is None else replace(system, source="stated in the file")
 
 
 def _stated_quantity(key: str) -> str | None:
@@ -266,12 +279,21 @@ def _stated_quantity(key: str) -> str | None:
     if match is None:
         return None
     word = (match["word"] or match["of"]).lower()
-    alone = None if match["family"] else _LETTERS.get(word)
-    return alone or _WORDS.get(word) or _WORDS.get(word + "s")
+    return _SHORT.get(word) or _WORDS.get(word) or _WORDS.get(word + "s")
+
+
+def _family_quantity(key: str, family: str) -> str | None:
+    """The quantity of a family whose unit a key states."""
+    match = _OF_FAMILY.match(key)
+    found = family_of(match["key"]) if match is not None else None
+    if found is None or found[2] != family:
+        return None
+    kind, word, _ = found
+    return "virial" if word.startswith("virial") else {"forces": "force"}.get(kind, kind)
 
 
 def units_of(stated: Mapping[str, str], base: Units = ASE) -> Units:
-    """The units of a file that states some of them."""
+    """The units of a file that states some of them, and of the others has those of `base`."""
     return replace(_completed(dict(stated), base), source="stated in the file") if stated else base
 
 

@@ -120,8 +120,10 @@ def _of_symbols(path: Path, symbols: np.ndarray) -> np.ndarray:
 
 def _cells(path: Path, cells: np.ndarray, n: int) -> np.ndarray:
     """[n_frames, 3, 3] from one cell for all frames or one for each: vectors as rows, in one row of nine numbers, or
-    the three edges of a box."""
+    the three edges of a box; or from the edge of a cube."""
     shape = list(cells.shape)
+    if cells.size == 1:
+        cells = np.full(3, cells.item())
     if cells.ndim > 1 and len(cells) == 1:
         cells = cells[0]
     if cells.shape == (3, 3) and n == 3 and (cells > 0).all():

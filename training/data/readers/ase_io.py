@@ -15,7 +15,7 @@ from mdpot.structures import read_structures
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Asked, Keys, Values, choose_keys, collect, family_of, looks_like_label
 from mdpot.training.data.reading import Raw, is_called_isolated
-from mdpot.training.data.units import Units, parse_units, stated_units, units_of
+from mdpot.training.data.units import ASE, Units, parse_units, stated_system, stated_units, units_of
 
 GROUP_KEYS = ("group", "source", "source_frame", "trajectory", "config_type")
 ISOLATED_KEYS = ("config_type", "Config_type", "configtype")
@@ -40,15 +40,7 @@ def parse_ase(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
     if want_labels:
         notes = (*_slab_notes(structures, values, keys), *_text_notes(structures), *_state_notes(structures))
         keys = replace(keys, notes=(*keys.notes, *notes))
-    stated = stated_units(structures[0].info)
-    for index, atoms in enumerate(structures):
-        there = stated_units(atoms.info)
-        if there != stated:
-            one, other = (", ".join(f"{q}={unit}" for q, unit in units.items()) or "none" for units in (stated, there))
-            raise MdpotError(
-                f"{path}: frame 0 states the units {one}, and frame {index} {other}. Write all frames in one unit."
-            )
-    units = parse_units(asked.units, units_of(stated))
+    units = parse_units(asked.units, _stated(path, structures, keys.family))
     frames = [_frame(*pair, keys, units, index) for index, pair in enumerate(zip(structures, values, strict=True))]
     if asked.property_key is not None:
         for frame, atoms in zip(frames, structures, strict=True):
@@ -61,6 +53,27 @@ def parse_ase(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
         isolated=[is_called_isolated(_first(atoms.info, ISOLATED_KEYS)) for atoms in structures],
         ignored=_ignored(structures, values),
     )
+
+
+def _stated(path: Path, structures: Sequence[Atoms], family: str) -> Units:
+    """The units that all frames state, or ASE's.
+
+    Raises:
+        MdpotError: frames that state different ones, or one that is not known.
+    """
+    found = [(stated_system(atoms.info), stated_units(atoms.info, family)) for atoms in structures]
+    for index, there in enumerate(found):
+        if there != found[0]:
+            one, other = (", ".join(_said(*stated)) or "none" for stated in (found[0], there))
+            raise MdpotError(
+                f"{path}: frame 0 states the units {one}, and frame {index} {other}. Write all frames in one unit."
+            )
+    system, single = found[0]
+    return units_of(single, system or ASE)
+
+
+def _said(system: Units | None, single: Mapping[str, str]) -> list[str]:
+    return ([] if system is None else [str(system)]) + [f"{quantity}={unit}" for quantity, unit in single.items()]
 
 
 def _places(atoms: Atoms) -> list[Mapping[str, Any]]:

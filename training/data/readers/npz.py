@@ -16,7 +16,7 @@ from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Keys, looks_like_label
 from mdpot.training.data.readers.arrays import as_text, frames_of
 from mdpot.training.data.reading import Raw, convert, finish
-from mdpot.training.data.units import ASE, SYSTEMS, canonical, parse_units, stated_units, units_of
+from mdpot.training.data.units import ASE, SYSTEMS, canonical, parse_units, stated_system, stated_units, units_of
 
 RMD17_KEYS = ("nuclear_charges", "coords", "energies", "forces")
 WATER_KEYS = ("numbers", "positions", "forces", "energies", "cells", "source")
@@ -68,7 +68,8 @@ def parse_npz(path: Path, units: str | None = None) -> Raw:
     if "e_unit" in texts:
         stated.setdefault("length", "Å")  # for the forces are in e_unit/r_unit
     like_md17 = set(RMD17_KEYS) <= arrays.keys() or {"E", "F", "R", "z"} <= arrays.keys()
-    base = MD17_UNITS if like_md17 and stated.keys().isdisjoint({"energy", "length"}) else ASE
+    system = stated_system(texts)
+    base = system or (MD17_UNITS if like_md17 and stated.keys().isdisjoint({"energy", "length"}) else ASE)
     in_units = parse_units(units, units_of(stated, base))
     keys = Keys(names.get("energies"), names.get("forces"), names.get("stresses"))
     frames = frames_of(path, {what: arrays[name] for what, name in names.items()}, in_units, keys.stress_is_virial)
@@ -103,6 +104,8 @@ def _can_be(what: str, key: str, array: np.ndarray, shape: tuple[int, ...]) -> b
     """
     if what == "numbers" and key.lower() in _SYMBOLS:
         return array.dtype.kind in "US"
+    if what == "stresses":
+        return array.ndim > 1  # or pressures
     if what == "counts":
         return array.dtype.kind in "iu" and array.shape == shape
     return what != "source" or array.ndim > 0
@@ -110,7 +113,10 @@ def _can_be(what: str, key: str, array: np.ndarray, shape: tuple[int, ...]) -> b
 
 def _is_unit(key: str, texts: Mapping[str, str]) -> bool:
     """Whether an entry states a unit that is understood."""
-    return key in texts and (key in _STATED or bool(stated_units({key: texts[key]})))
+    if key not in texts:
+        return False
+    one = {key: texts[key]}
+    return key in _STATED or bool(stated_units(one)) or stated_system(one) is not None
 
 
 def _is_metadata(key: str, array: np.ndarray, n_frames: int) -> bool:
