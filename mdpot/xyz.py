@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +96,10 @@ def _frame(path: Path, first: int, comment: str, lines: Sequence[str]) -> Atoms:
     except (MdpotError, ValueError) as error:
         raise MdpotError(f"{path}, line {first + 1}: {error}") from None
     info["Properties"] = ":".join(":".join(column) for column in columns)
-    try:
-        atoms, masses = _structure(lines, info), None
-        usual = bool(atoms.numbers.all())
-    except Exception:  # whatever ASE's parsers raise
-        usual = False
-    if not usual:
+    atoms, masses = None, None
+    with suppress(Exception):  # whatever ASE's parsers raise
+        atoms = _structure(lines, info)
+    if atoms is None or not atoms.numbers.all():
         atoms, masses = _unusual(path, first, comment, lines, columns, info)
     if cell is not None and not np.any(atoms.cell.array):
         box, scale = cell
@@ -150,9 +149,10 @@ def _unusual(
 def read_comment(comment: str) -> dict[str, Any]:
     """What the comment of extended XYZ says by key, in the terms of ASE's reader.
 
-    `Lattice`, `Properties` and `pbc` count in any case. Without a lattice, nine numbers under `cell` or `box` are it
-    (the vectors one after the other), and three are the edges of an orthorhombic cell. A stress or virial has nine
-    numbers, in nested brackets or not, or six in Voigt's order, xx yy zz yz xz xy; NaN or None is none.
+    `Lattice`, `Properties` and `pbc` count in any case, the usual one first. Without a lattice, nine numbers under
+    `cell` or `box` are it (the vectors one after the other), six are lengths and angles, and three the edges of an
+    orthorhombic cell. A stress or virial has nine numbers, in nested brackets or not, or six in Voigt's order, xx yy zz
+    yz xz xy; NaN or None is none.
 
     Raises:
         MdpotError: a lattice, a stress, or a `pbc` that is none.
@@ -220,10 +220,9 @@ def _set_lattice(info: dict[str, Any]) -> None:
     keys = ["Lattice"] if "Lattice" in info else [key for key in info if key.lower() in ("cell", "box")]
     for key in keys:
         numbers = _numbers(info[key])
-        if key != "Lattice" and (numbers is None or numbers.size == 1):
-            continue  # the name or the number of a cell
-        if key != "Lattice" and numbers.size == 3 and numbers.max() < SHORTEST_EDGE:
-            continue
+        is_none = numbers is None or numbers.size == 1 or (numbers.size == 3 and numbers.max() < SHORTEST_EDGE)
+        if key != "Lattice" and is_none:
+            continue  # the name of a cell, its number, or how often it is repeated
         if numbers is None or numbers.size not in (3, 6, 9):
             raise MdpotError(
                 f"{key} must be nine numbers, the lattice vectors one after the other, six, lengths and angles, or "
