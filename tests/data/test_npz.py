@@ -180,6 +180,24 @@ def test_edges_of_boxes(tmp_path: Path) -> None:
         read_saved(tmp_path, **archive(3), box=edges[:3])
 
 
+def test_one_number_is_the_edge_of_a_cube(tmp_path: Path) -> None:
+    reading = read_saved(tmp_path, **archive(2), box=np.array(9.0))
+    assert all(np.array_equal(frame.cell, 9 * np.eye(3)) and frame.pbc.all() for frame in reading.frames)
+
+
+def test_pressures_are_no_stress(tmp_path: Path) -> None:
+    reading = read_saved(tmp_path, **archive(2), box=np.array(9.0), stress=np.ones(2))
+    assert all(frame.stress is None for frame in reading.frames)
+    assert any("not read: stress" in note for note in reading.notes)
+
+
+@pytest.mark.parametrize("key", ["units", "energy_unit", "e_unit"])
+def test_units_that_are_stated_go_before_those_of_md17(tmp_path: Path, key: str) -> None:
+    arrays = {"E": np.array([-1.0, -2.0]), "F": np.ones((2, 3, 3)), "R": np.eye(3)[None].repeat(2, 0), "z": [8, 1, 1]}
+    reading = read_saved(tmp_path, **arrays, **{key: "eV"})
+    assert (reading.units.energy, reading.frames[1].energy) == ("eV", -2.0)
+
+
 def test_zeros_are_no_cell(tmp_path: Path) -> None:
     mixed = np.array([CELL, np.zeros((3, 3)), CELL, CELL * [[1], [1], [0]]])
     reading = read_saved(tmp_path, **archive(4), cell=mixed)
