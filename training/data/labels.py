@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from ase.stress import voigt_6_to_full_3x3_stress
 
 from mdpot.errors import MdpotError
 
@@ -185,7 +186,7 @@ def _tensor(value: Any, n_atoms: int) -> np.ndarray | None:
     array = _array(value)
     if array.size == 9:
         return array.reshape(3, 3)
-    return array.ravel()[[0, 5, 4, 5, 1, 3, 4, 3, 2]].reshape(3, 3) if array.size == 6 else None
+    return voigt_6_to_full_3x3_stress(array.ravel()) if array.size == 6 else None
 
 
 _SHAPES: dict[str, Callable[[Any, int], Any]] = {"energy": _scalar, "forces": _vectors, "stress": _tensor}

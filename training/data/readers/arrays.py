@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from ase.data import atomic_numbers
+from ase.stress import voigt_6_to_full_3x3_stress
 
 from mdpot.errors import MdpotError, unknown
 from mdpot.structures import decode
@@ -15,8 +16,6 @@ from mdpot.training.data.units import ASE, Units
 
 #: In place of an atomic number: no atom, in frames of several sizes.
 PADDING = (0, -1)
-#: Of [3, 3] in six numbers, xx yy zz yz xz xy.
-_VOIGT = [[0, 5, 4], [5, 1, 3], [4, 3, 2]]
 
 
 def frames_of(path: Path, arrays: Mapping[str, np.ndarray], units: Units = ASE, is_virial: bool = False) -> list[Frame]:
@@ -157,7 +156,7 @@ def _periodic(path: Path, pbc: np.ndarray, n: int) -> np.ndarray:
 def _stresses(path: Path, stresses: np.ndarray, n: int) -> np.ndarray:
     """[n_frames, 3, 3]."""
     if stresses.shape == (n, 6):
-        return stresses[:, _VOIGT]
+        return voigt_6_to_full_3x3_stress(stresses)
     if stresses.shape not in ((n, 3, 3), (n, 9)):
         raise MdpotError(
             f"{path}: stresses and virials must have the shape [{n}, 3, 3], [{n}, 9] or [{n}, 6] (xx yy zz yz xz xy); "

@@ -16,7 +16,7 @@ from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Keys, looks_like_label
 from mdpot.training.data.readers.arrays import as_text, frames_of
 from mdpot.training.data.reading import Raw, convert, finish
-from mdpot.training.data.units import ASE, SYSTEMS, canonical, parse_units, stated_system, stated_units, units_of
+from mdpot.training.data.units import ASE, SYSTEMS, parse_units, stated_system, stated_units, units_of
 
 RMD17_KEYS = ("nuclear_charges", "coords", "energies", "forces")
 WATER_KEYS = ("numbers", "positions", "forces", "energies", "cells", "source")
@@ -35,7 +35,6 @@ _NAMES = {
 }
 # Under these names, numbers are as often types, from 0 on, as elements.
 _SYMBOLS = ("symbols", "elements", "species")
-_STATED = {"e_unit": "energy", "r_unit": "length", "f_unit": "force"}
 _STATISTICS = re.compile(r"[EF]_(min|max|mean|var)")  # of sGDML
 _GRADIENTS = re.compile(r"(energy_)?grad(ient)?s?", re.I)
 
@@ -60,11 +59,7 @@ def parse_npz(path: Path, units: str | None = None) -> Raw:
     texts = {
         key: as_text(array.item()) for key, array in arrays.items() if array.dtype.kind in "US" and array.size == 1
     }
-    stated = stated_units(texts) | {
-        quantity: canonical(quantity, texts[key], f"{key}={texts[key]}")
-        for key, quantity in _STATED.items()
-        if key in texts
-    }
+    stated = stated_units(texts)
     if "e_unit" in texts:
         stated.setdefault("length", "Å")  # for the forces are in e_unit/r_unit
     like_md17 = set(RMD17_KEYS) <= arrays.keys() or {"E", "F", "R", "z"} <= arrays.keys()
@@ -116,7 +111,7 @@ def _is_unit(key: str, texts: Mapping[str, str]) -> bool:
     if key not in texts:
         return False
     one = {key: texts[key]}
-    return key in _STATED or bool(stated_units(one)) or stated_system(one) is not None
+    return bool(stated_units(one)) or stated_system(one) is not None
 
 
 def _is_metadata(key: str, array: np.ndarray, n_frames: int) -> bool:
