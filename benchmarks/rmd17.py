@@ -29,7 +29,7 @@ EVALUATIONS = 6  # of the validation frames in a run
 class Run(NamedTuple):
     """A training: its molecule, its training frames of each molecule, its optimizer steps and how it is done:
     "scratch", "xtb" (from a network that has learned dynamics by GFN2-xTB), "all" (so for all ten molecules together),
-    or "after" (from the network of all ten)."""
+    "after" (from the network of all ten), or "delta" (of what the labels have beyond GFN2-xTB's, to be added to it)."""
 
     molecule: str
     frames: int
@@ -85,6 +85,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="STEPS",
         help="lengths of trainings after GFN2-xTB's dynamics",
     )
+    add(
+        "--delta",
+        nargs="*",
+        type=int,
+        default=(),
+        metavar="STEPS",
+        help="lengths of trainings on what the labels have beyond GFN2-xTB's",
+    )
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the recipe")
     add("--jobs", type=int, default=2, help="trainings at a time, each on one thread")
     add("--device", default="cpu", help="torch device")
@@ -104,6 +112,7 @@ def plan(args: argparse.Namespace) -> list[Run]:
     if args.steps:
         runs += [Run(m, frames, max(args.steps)) for frames in sorted(args.frames) for m in args.molecules]
     runs += [Run(m, ALL, steps, "xtb") for steps in sorted(args.xtb) for m in args.molecules]
+    runs += [Run(m, ALL, steps, "delta") for steps in sorted(args.delta) for m in args.molecules]
     return runs + [Run(m, ALL, steps, "after") for steps in sorted(args.after) for m in args.molecules]
 
 
@@ -130,6 +139,11 @@ def grid_run(run: Run, args: argparse.Namespace, together: grid.Run | None) -> g
         name = f"rmd17-{run.molecule}"
         first = grid.Run(f"{run.molecule}/xtb{changed}", "pretrain", load_recipe(name, "xtb", args.set), seed=0)
         return grid.Run(f"{folder}-xtb", "finetune", load_recipe(name, "xtb", keys), seed=0, parent=first)
+    if run.start == "delta":
+        # The correction is the first stage; what could be pretrained with it is left out.
+        only = [f"pretrain.delta_steps={run.steps}", "pretrain.dynamics=none", "pretrain.max_steps=1"]
+        recipe = load_recipe(f"rmd17-{run.molecule}", "delta", [*only, *args.set])
+        return grid.Run(f"{folder}-delta", "pretrain", recipe, seed=0)
     assert together is not None
     recipe = load_recipe(f"rmd17-{run.molecule}", "after", keys)
     return grid.Run(f"{folder}-after{args.together}", "finetune", recipe, seed=0, parent=together)
@@ -137,13 +151,18 @@ def grid_run(run: Run, args: argparse.Namespace, together: grid.Run | None) -> g
 
 def read(run: grid.Run, args: argparse.Namespace) -> dict[str, Any] | None:
     """What a finished run left."""
-    folder = grid.folder_of(run, args.work)
-    if not (folder / files.METRICS).is_file():
+    file = (
+        grid.folder_of(run, args.work)
+        / ("" if run.recipe.pretrain.delta_steps is None else files.DELTA)
+        / files.METRICS
+    )
+    if not file.is_file():
         return None
-    metrics = json.loads((folder / files.METRICS).read_text(encoding="utf-8"))
+    metrics = json.loads(file.read_text(encoding="utf-8"))
     errors = {name: metrics["errors"][name] for name in ("train", "test")}
     how = {"set": args.set} if args.set else {}
-    return {"seconds": metrics["finetune_seconds"], **how, "recipe": recipe_to_dict(run.recipe), "errors": errors}
+    seconds = metrics.get("finetune_seconds", metrics.get("seconds"))
+    return {"seconds": seconds, **how, "recipe": recipe_to_dict(run.recipe), "errors": errors}
 
 
 def by_molecule(run: grid.Run, args: argparse.Namespace) -> list[dict[str, Any]]:

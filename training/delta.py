@@ -101,7 +101,8 @@ def _learn(run: Run, labelled: Prepared, differences: Parts) -> Potential:
     tables = {split: result.metrics() for split, result in results.items()}
     caution = {"caution": CAUTION.format(forcefield=recipe.pretrain.forcefield)}
     save_potential(folder / files.POTENTIAL, network, provenance(run, data, files.DELTA, progress) | caution)
-    files.write_json(folder / files.METRICS, {"errors": tables})
+    about = {"steps": progress.step, "seconds": round(progress.seconds, 1), "errors": tables}
+    files.write_json(folder / files.METRICS, about)
     errors = ", ".join(f"{tables[split]['force_mae']:.3g} ({split})" for split in tables)
     run.listener.note(f"{recipe.pretrain.forcefield} and the correction, force MAE in meV/Å: {errors}")
     return network
