@@ -26,6 +26,7 @@ class MovingAverage(AveragedModel):
                 (self.module.buffers(), network.buffers()),
             )
         ]
+        self._versions: list[int] = []
 
     @torch.no_grad()
     def update_parameters(self, model: torch.nn.Module) -> None:
@@ -34,6 +35,8 @@ class MovingAverage(AveragedModel):
         done = int(self.n_averaged)
         forget = 1.0 - min(self._decay, (1.0 + done) / (10.0 + done)) if done else 1.0
         torch._foreach_lerp_(averages, weights, forget)  # pyright: ignore[reportPrivateImportUsage]
-        if buffers:
+        versions = [buffer._version for buffer in buffers]
+        if versions != self._versions:  # most networks have constants alone
+            self._versions = versions
             torch._foreach_copy_(kept, buffers)  # pyright: ignore[reportPrivateImportUsage]
         self.n_averaged += 1

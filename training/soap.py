@@ -6,12 +6,13 @@ Small networks trained on forces gain most from it: a step costs little more tha
 from __future__ import annotations
 
 from collections.abc import Iterable
+from ctypes import CDLL
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mdpot.kernels.soap import find_soap, fits, soap_refresh, soap_step
+from mdpot.kernels.soap import SoapRows, find_soap, fits
 
 Row = tuple[Tensor, Tensor, dict[str, Any]]
 """A parameter, its gradient, and what is kept of it."""
@@ -64,9 +65,11 @@ class SOAP(torch.optim.Optimizer):
         defaults = {"lr": lr, "betas": betas, "basis_beta": basis_beta, "refresh": refresh, "block": block}
         super().__init__(params, {**defaults, "eps": eps, "weight_decay": weight_decay})
         self._kernels = kernels
+        self._described: dict[int, SoapRows] = {}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._described = {}
         self.__dict__.setdefault("_kernels", True)
         for group in self.param_groups:
             group.setdefault("block", BLOCK)
@@ -77,7 +80,7 @@ class SOAP(torch.optim.Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One step from the gradients that the parameters hold."""
         library = find_soap() if self._kernels else None
-        for group in self.param_groups:
+        for number, group in enumerate(self.param_groups):
             due: dict[int, list[Row]] = {}  # by the number of the step
             for parameter in group["params"]:
                 if parameter.grad is None:
@@ -92,13 +95,22 @@ class SOAP(torch.optim.Optimizer):
                     (native if library is not None and fits(*row[:2]) else others).append(row)
                 refreshes = step % group["refresh"] == 0
                 if library is not None and native:
-                    soap_step(library, native, settings)
+                    described = self._describe(library, number, native)
+                    described.step([gradient for _, gradient, _ in native], settings)
                     if refreshes:
-                        soap_refresh(library, native)
+                        described.refresh()
                 for row in others:
                     _update(*row, **settings)
                     if refreshes:
                         _refresh_basis(row[2])
+
+    def _describe(self, library: CDLL, group: int, rows: list[Row]) -> SoapRows:
+        """What the kernels know of the rows of a group; described anew where they are not those of the last step."""
+        found = self._described.get(group)
+        if found is None or not found.are(rows):
+            found = SoapRows(library, [(weights, state) for weights, _, state in rows])
+            self._described[group] = found
+        return found
 
     def _is_ready(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> bool:
         """Whether a parameter can make a step; the first one of a matrix only finds its eigenbasis."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -117,8 +117,7 @@ def fit(
                 weight.grad = None
             score.loss(process.total(score.counts)).backward()
             process.sum_gradients(potential)
-            norm = torch.nn.utils.clip_grad_norm_(weights, stage.clip_norm or math.inf)
-            if not bool(torch.isfinite(norm)):
+            if not math.isfinite(_clip(weights, stage.clip_norm or math.inf)):
                 raise Diverged(_diverged("gradient", progress.step, lr, folder))
             optimizer.step()
             process.average_statistics(potential)
@@ -181,6 +180,15 @@ def learning_rate(step: int, n_steps: int, stage: Stage) -> float:
     return stage.lr_min + 0.5 * (stage.lr - stage.lr_min) * (1.0 + math.cos(math.pi * min(done, 1.0)))
 
 
+def _clip(weights: Sequence[torch.Tensor], most: float) -> float:
+    """Scales the gradient down to a norm of at most `most`, and returns its norm; torch's own multiplies it always."""
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if not (size := float(norm)) <= most:
+        torch.nn.utils.clip_grads_with_norm_(weights, most, norm)
+    return size
+
+
 def _set_rate(optimizer: torch.optim.Optimizer, lr: float) -> float:
     """Gives each group of parameters its share of a learning rate."""
     for group in optimizer.param_groups:
@@ -193,16 +201,26 @@ class Means:
 
     def __init__(self) -> None:
         self._sums: dict[str, torch.Tensor] = {}
+        self._new: dict[str, list[torch.Tensor]] = {}
 
     def add(self, score: Score) -> None:
-        weights = {name: score.weights.get(name, 1.0) for name in score.terms}
-        terms = {f"{TERM}{name}": (weights[name] * total, count) for name, (total, count) in score.terms.items()}
-        for key, pair in {**terms, **score.numbers}.items():
-            both = torch.stack([part.detach().double() for part in pair])
-            self._sums[key] = self._sums[key] + both if key in self._sums else both
+        """Takes a score in; nothing is computed until somebody asks, as that would take a part of a step's time."""
+        for name, (total, count) in score.terms.items():
+            self._new.setdefault(f"{TERM}{name}", []).extend((score.weights.get(name, 1.0) * total.detach(), count))
+        for name, (total, count) in score.numbers.items():
+            self._new.setdefault(name, []).extend((total.detach(), count))
+
+    def _add_up(self) -> None:
+        for key, values in self._new.items():
+            pairs = torch.stack([value.double() for value in values]).view(-1, 2)
+            so_far = [self._sums[key].unsqueeze(0)] if key in self._sums else []
+            # One after the other, so that it does not matter when somebody asks.
+            self._sums[key] = torch.cat([*so_far, pairs]).cumsum(0)[-1]
+        self._new = {}
 
     def peek(self) -> dict[str, float]:
         """The means so far, of squares their roots; and the loss, the sum of the means of its terms."""
+        self._add_up()
         if not self._sums:
             return {}
         sums = torch.stack(list(self._sums.values())).tolist()
@@ -213,6 +231,7 @@ class Means:
 
     def take(self, process: Process = ALONE) -> dict[str, float]:
         """The means so far, over all processes; then starts anew."""
+        self._add_up()
         self._sums = process.sums(self._sums)
         out = self.peek()
         self._sums = {}

@@ -77,8 +77,8 @@ class TrainingKernel:
         for name in wanted:
             if name not in OUTPUTS:
                 raise unknown("output of the kernels", name, OUTPUTS)
-        batch = self._batch(numbers, positions, cell, system, edge_index, shifts, marks)
-        found: Any = _Evaluation.apply(self, batch, "stress" in wanted, *self.weights)
+        batch = self._batch(numbers, positions, cell, system, edge_index, shifts, marks, "stress" in wanted)
+        found: Any = _Evaluation.apply(self, batch, *self.weights)
         out: dict[str, Tensor] = dict(
             zip(("energies", "energy", "interaction", "forces", "stress"), found, strict=True)
         )
@@ -86,11 +86,11 @@ class TrainingKernel:
         always = ("energies", "energy", "interaction")
         return {name: value for name, value in out.items() if name in always or name in wanted}
 
-    def evaluate(self, batch: _Batch, stress: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def evaluate(self, batch: _Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Energies [n_atoms], eV, forces [n_atoms, 3], eV/Å, and virials [n_systems, 3, 3], eV, if wanted."""
         n = len(batch.species)
         energies, forces = np.empty(n), np.empty((n, 3))
-        virials = np.empty(batch.cell.shape) if stress else None
+        virials = None if batch.inverse_volume is None else np.empty(batch.cell.shape)
         self._follow_weights()
         try:
             self.kernel.call("evaluate", *batch.arguments(), energies, forces, virials)
@@ -137,9 +137,11 @@ class TrainingKernel:
         edge_index: Tensor,
         shifts: Tensor,
         marks: Tensor | None,
+        stress: bool,
     ) -> _Batch:
         species = self._lookup[numbers.numpy()].astype(np.int32)
-        volume = cell.detach().double().det().abs().numpy()
+        volume = cell.detach().double().det().abs().numpy() if stress else np.zeros(0)
+        inverse = np.divide(1.0, volume, out=np.zeros_like(volume), where=volume > 0)
         return _Batch(
             species=species,
             positions=np.ascontiguousarray(positions.detach().double().numpy()),
@@ -150,7 +152,7 @@ class TrainingKernel:
             second=np.ascontiguousarray(edge_index[1].numpy()),
             shifts=np.ascontiguousarray(shifts.to(torch.int32).numpy()),
             reference=self._shift[species],
-            inverse_volume=np.divide(1.0, volume, out=np.zeros_like(volume), where=volume > 0),
+            inverse_volume=inverse if stress else None,
             dtype=positions.dtype,
         )
 
@@ -161,7 +163,7 @@ class _Batch:
 
     Attributes:
         reference: [n_atoms], eV, of each atom.
-        inverse_volume: [n_systems], 1/Å^3, zero without a volume.
+        inverse_volume: [n_systems], 1/Å^3, zero without a volume; None where no stress is wanted.
         dtype: of the positions.
     """
 
@@ -174,7 +176,7 @@ class _Batch:
     second: np.ndarray
     shifts: np.ndarray
     reference: np.ndarray
-    inverse_volume: np.ndarray
+    inverse_volume: np.ndarray | None
     dtype: torch.dtype
 
     def arguments(self) -> tuple[Any, ...]:
@@ -192,13 +194,13 @@ class _Evaluation(torch.autograd.Function):
     """Energies, forces and stress as functions of the weights."""
 
     @staticmethod
-    def forward(ctx: Any, kernel: TrainingKernel, batch: _Batch, stress: bool, *weights: Tensor) -> tuple[Any, ...]:
-        energies, forces, virials = kernel.evaluate(batch, stress)
+    def forward(ctx: Any, kernel: TrainingKernel, batch: _Batch, *weights: Tensor) -> tuple[Any, ...]:
+        energies, forces, virials = kernel.evaluate(batch)
         ctx.kernel, ctx.batch = kernel, batch
         ctx.save_for_backward(*weights)  # so that torch sees to it that they are the same in `backward`
         ctx.set_materialize_grads(False)
         found = None
-        if virials is not None:
+        if virials is not None and batch.inverse_volume is not None:
             found = torch.from_numpy(virials * batch.inverse_volume[:, None, None]).to(batch.dtype)
         return (
             torch.from_numpy(energies),
@@ -217,8 +219,10 @@ class _Evaluation(torch.autograd.Function):
         for of_system in (energy, interaction):
             if of_system is not None:
                 by_energies += of_system[batch.system]
-        by_virials = None if stress is None else stress * batch.inverse_volume[:, None, None]
+        by_virials = None
+        if stress is not None and batch.inverse_volume is not None:
+            by_virials = stress * batch.inverse_volume[:, None, None]
         by_forces = None if forces is None else np.ascontiguousarray(forces)
         found = ctx.kernel.gradients(batch, by_energies, by_forces, by_virials)
-        needed = ctx.needs_input_grad[3:]
-        return (None, None, None, *(g if want else None for g, want in zip(found, needed, strict=True)))
+        needed = ctx.needs_input_grad[2:]
+        return (None, None, *(g if want else None for g, want in zip(found, needed, strict=True)))

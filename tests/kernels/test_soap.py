@@ -133,9 +133,9 @@ def test_what_does_not_fit_is_refused(lib):
     names = ["rate", "keep", "beta1", "beta2", "basis_beta", "root_scale", "eps"]
     settings: dict[str, float] = dict.fromkeys(names, 0.5)
     with pytest.raises(MdpotError, match="without what they need"):
-        soap.soap_step(lib, [(weight, torch.zeros(4, 4), state)], settings)
+        soap.SoapRows(lib, [(weight, state)]).step([torch.zeros(4, 4)], settings)
     with pytest.raises(MdpotError, match="'mean' must be contiguous"):
-        soap.soap_step(lib, [(weight, torch.zeros(4, 4), state | {"mean": torch.zeros(1, 4, 4).mT})], settings)
+        soap.SoapRows(lib, [(weight, state | {"mean": torch.zeros(1, 4, 4).mT})])
 
 
 def test_what_has_no_eigenbasis_leaves_the_threads_alone(monkeypatch):

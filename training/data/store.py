@@ -37,6 +37,7 @@ class Batch:
         whole: [n_atoms, 3], Å, positions with molecules made whole: within one, the displacement from a
             to b is whole[b] - whole[a].
         n_molecules: how many molecules there are, known without asking the device.
+        complete: the labels that every frame of the store has.
     """
 
     graph: Graph
@@ -46,11 +47,16 @@ class Batch:
     molecule: torch.Tensor
     whole: torch.Tensor
     n_molecules: int
+    complete: frozenset[str] = frozenset()
 
     def there(self, name: str) -> torch.Tensor:
         """Which rows [n_systems] or [n_atoms] bool of a label are there."""
         of_system = self.present[name]
         return of_system[self.graph.system] if target(name).per == "atom" else of_system
+
+    def gaps(self, name: str) -> torch.Tensor | None:
+        """`there`, and None of a label without gaps in any frame: nothing need be left out then."""
+        return None if name in self.complete else self.there(name)
 
     def replace(self, **values: object) -> Batch:
         """A copy in which some fields are others."""
@@ -165,6 +171,7 @@ class Store:
             molecule=torch.where(molecule < 0, molecule, molecule + renumber[system]),
             whole=self.whole[atoms].to(dtype),
             n_molecules=int(counts.sum()),
+            complete=self._complete,
         )
 
     def groups(self) -> torch.Tensor:
@@ -211,6 +218,7 @@ class Store:
             ]
             self.labels[name] = torch.from_numpy(np.concatenate(values))
             self.present[name] = torch.tensor([name in labels for labels in found])
+        self._complete = frozenset(name for name, there in self.present.items() if bool(there.all()))
         self.set_shift({int(z): 0.0 for z in self.numbers.unique()} if shift is None else shift)
 
     def set_shift(self, shift: Mapping[int, float]) -> None:
@@ -222,6 +230,8 @@ class Store:
         if "energy" in self.labels:
             self.labels[INTERACTION] = self.without(shift)
             self.present[INTERACTION] = self.present["energy"]
+            if "energy" in self._complete:
+                self._complete |= {INTERACTION}
 
     def without(self, shift: Mapping[int, float]) -> torch.Tensor:
         """The energies [n_frames], eV, less the sum of `shift` over the atoms, zero where absent; errors as

@@ -55,23 +55,23 @@ class Labels:
         numbers: dict[str, Sum] = {}
         if INTERACTION in target.labels:
             sizes = torch.bincount(target.graph.system, minlength=target.graph.n_systems)
-            there = target.there(INTERACTION)
+            there = target.gaps(INTERACTION)
             error = prediction["interaction"] - target.labels[INTERACTION].to(prediction["interaction"].dtype)
             per_atom = error / sizes
             terms |= self._term("energy", per_atom if config.energy_per == "atom" else error, there)
             numbers |= errors_to_log("energy", per_atom, there)
         if "forces" in target.labels and {"forces", "vector"} & set(self.outputs):
             forces = prediction["forces"] if self.scale is None else prediction["vector"] * self.scale
-            there, error = target.there("forces"), forces - target.labels["forces"]
+            there, error = target.gaps("forces"), forces - target.labels["forces"]
             terms |= self._term("force", error, there)
             numbers |= errors_to_log("force", error, there)
         if "stress" in self.outputs and "stress" in target.labels:
-            there, error = target.there("stress"), prediction["stress"] - target.labels["stress"]
+            there, error = target.gaps("stress"), prediction["stress"] - target.labels["stress"]
             terms |= self._term("stress", error, there)
             numbers |= errors_to_log("stress", error, there)
         return Score(terms, numbers, {label: self._weight(label) for label in terms})
 
-    def _term(self, label: str, error: Tensor, there: Tensor) -> dict[str, Sum]:
+    def _term(self, label: str, error: Tensor, there: Tensor | None) -> dict[str, Sum]:
         return {label: sum_of(penalty(self.config, error), there)} if self._weight(label) > 0 else {}
 
     def _weight(self, label: str) -> float:
@@ -87,7 +87,7 @@ def penalty(config: LabelStage, error: Tensor) -> Tensor:
     return torch.nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=config.huber_delta)
 
 
-def errors_to_log(label: str, errors: Tensor, there: Tensor, unit: float = MEV) -> dict[str, Sum]:
-    """Absolute and squared errors of the rows that are there, in a unit, for the log."""
+def errors_to_log(label: str, errors: Tensor, there: Tensor | None, unit: float = MEV) -> dict[str, Sum]:
+    """Absolute and squared errors of the rows that are there (None: all), in a unit, for the log."""
     scaled = errors.detach().double() / unit
     return {f"{label}_mae": sum_of(scaled.abs(), there), f"{label}_rmse": sum_of(scaled.square(), there)}

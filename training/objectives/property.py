@@ -31,7 +31,7 @@ class PropertyTarget:
         return batch, batch
 
     def score(self, prediction: Prediction, target: Batch) -> Score:
-        there, label = target.there(self.name), target.labels[self.name]
+        there, label = target.gaps(self.name), target.labels[self.name]
         normalized = prediction["normalized"]
         error = normalized - ((label - self.mean) / self.scale).to(normalized.dtype)
         numbers = errors_to_log("property", prediction["property"] - label, there, unit=1.0)
