@@ -1,0 +1,396 @@
+"""Outputs of programs and databases: what ASE's readers leave out, units that are not ASE's, steps that failed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ase.db
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+from ase.units import Bohr, Hartree, kcal, mol
+
+from mdpot.errors import MdpotError
+from mdpot.training.data.inspection import inspect_file
+from mdpot.training.data.labels import Asked
+from mdpot.training.data.readers import read_file
+from mdpot.training.data.reading import Reading
+
+NEED = ("energy", "forces")
+
+
+def coppers(n: int = 3) -> list[Atoms]:
+    """Strained and shaken cells of copper, with EMT."""
+    rng, frames = np.random.default_rng(0), []
+    for _ in range(n):
+        atoms = bulk("Cu", cubic=True)
+        atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.03 * rng.normal(size=(3, 3))), scale_atoms=True)
+        atoms.rattle(0.1, rng=rng)
+        atoms.calc = EMT()
+        results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(), "stress": atoms.get_stress()}
+        atoms.calc = SinglePointCalculator(atoms, **results)
+        frames.append(atoms)
+    return frames
+
+
+def bare(atoms: Atoms) -> Atoms:
+    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+
+
+def assert_right(reading: Reading, frames: list[Atoms], stress: bool = False) -> None:
+    assert len(reading.frames) == len(frames)
+    for frame, atoms in zip(reading.frames, frames, strict=True):
+        assert frame.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-5)
+        assert frame.forces is not None
+        np.testing.assert_allclose(frame.forces, atoms.get_forces(), atol=1e-5)
+        np.testing.assert_allclose(frame.positions, atoms.positions, atol=1e-5)
+        np.testing.assert_allclose(frame.cell, atoms.cell.array, atol=1e-5)
+        if stress:
+            assert frame.stress is not None
+            np.testing.assert_allclose(frame.stress, atoms.get_stress(voigt=False), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["rows.db", "rows.json"])
+def test_labels_in_the_pairs_and_the_data_of_a_database(tmp_path: Path, name: str) -> None:
+    frames = coppers()
+    with ase.db.connect(tmp_path / name) as database:
+        for n, atoms in enumerate(frames):
+            data = {"dft_forces": atoms.get_forces()}
+            pairs = {"dft_energy": atoms.get_potential_energy(), "config_type": f"run{n}"}
+            database.write(bare(atoms), data=data, **pairs)
+    reading = read_file(tmp_path / name, need=NEED)
+    assert_right(reading, frames)
+    assert (reading.keys.energy, reading.keys.forces) == ("dft_energy", "dft_forces")
+    assert reading.frames[2].group.startswith("run2")
+
+
+@pytest.mark.parametrize("units", [None, "kcal/mol"])
+def test_units_in_the_metadata_of_schnetpack(tmp_path: Path, units: str | None) -> None:
+    """Energies are arrays of one number in `data`; the units of positions and labels are in the metadata."""
+    path, frames, factor = tmp_path / "rows.db", coppers(), mol / kcal
+    with ase.db.connect(path) as database:
+        if units is None:
+            names = {
+                "energy_U": "kcal/mol",
+                "forces_U": "kcal/mol/Ang",
+                "stress_U": "kcal/mol/Ang/Ang/Ang",
+                "dipole": "Debye",
+            }
+            database.metadata = {"_distance_unit": "Ang", "_property_unit_dict": names, "atomrefs": {}}
+        for atoms in frames:
+            data = {
+                "energy_U": np.array([atoms.get_potential_energy()]) * factor,
+                "forces_U": atoms.get_forces() * factor,
+                "stress_U": atoms.get_stress(voigt=False)[None] * factor,
+                "dipole": np.zeros(3),
+            }
+            database.write(bare(atoms), data=data)
+    reading = read_file(path, Asked(units=units), NEED)
+    assert_right(reading, frames, stress=True)
+    assert reading.units.source == ("given" if units else "stated in the file")
+
+
+def test_an_unknown_unit_in_metadata_is_named(tmp_path: Path) -> None:
+    with ase.db.connect(tmp_path / "rows.db") as database:
+        database.metadata = {"_distance_unit": "Ang", "_property_unit_dict": {"energy": "furlong"}}
+        database.write(bare(coppers(1)[0]), data={"energy": np.array([1.0])})
+    with pytest.raises(MdpotError, match=r"unit of energy \(energy in its metadata\) 'furlong'"):
+        read_file(tmp_path / "rows.db")
+
+
+def write_xsf(path: Path, atoms: Atoms, first: str, forces: np.ndarray) -> None:
+    lines = [first, "CRYSTAL", "PRIMVEC", *(" ".join(map(str, row)) for row in atoms.cell.array.tolist())]
+    lines += ["PRIMCOORD", f"{len(atoms)} 1"]
+    for symbol, row in zip(atoms.symbols, np.hstack([atoms.positions, forces]).tolist(), strict=True):
+        lines.append(" ".join([symbol, *map(str, row)]))
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_xsf_of_aenet_and_of_xcrysden(tmp_path: Path) -> None:
+    """aenet's forces are in eV/Å and its energy is in a comment; XCrySDen's are in Hartree/Å."""
+    (atoms,) = coppers(1)
+    energy = atoms.get_potential_energy()
+    write_xsf(tmp_path / "a.xsf", atoms, f"# total energy = {energy:.10f} eV\n", atoms.get_forces())
+    assert_right(read_file(tmp_path / "a.xsf", need=NEED), [atoms])
+    write_xsf(tmp_path / "b.xsf", atoms, "# made by hand", atoms.get_forces() / Hartree)
+    (frame,) = read_file(tmp_path / "b.xsf").frames
+    assert frame.energy is None
+    assert frame.forces is not None
+    np.testing.assert_allclose(frame.forces, atoms.get_forces(), atol=1e-9)
+
+
+QBOX = """<?xml version="1.0" encoding="UTF-8"?>
+<fpmd:simulation xmlns:fpmd="http://www.quantum-simulation.org/ns/fpmd/fpmd-1.0">
+<release> 1.63.0 </release>
+<species name="copper">
+<symbol>Cu</symbol>
+<atomic_number>29</atomic_number>
+<mass>63.5</mass>
+</species>
+<cmd>run 0 10</cmd>
+{frames}
+</fpmd:simulation>
+"""
+
+
+def test_qbox_is_in_atomic_units(tmp_path: Path) -> None:
+    frames = coppers()
+    blocks = []
+    for atoms in frames:
+        a, b, c = (" ".join(map(str, row)) for row in (atoms.cell.array / Bohr).tolist())
+        atom = (
+            '<atom name="A" species="copper">\n<position> {} </position>\n<velocity> 0 0 0 </velocity>\n'
+            "<force> {} </force>\n</atom>\n"
+        )
+        rows = zip((atoms.positions / Bohr).tolist(), (atoms.get_forces() / Hartree * Bohr).tolist(), strict=True)
+        blocks.append(
+            f'<iteration count="1">\n<etotal> {atoms.get_potential_energy() / Hartree} </etotal>\n<atomset>\n'
+            f'<unit_cell\n a="{a}"\n b="{b}"\n c="{c}" />\n'
+            + "".join(atom.format(*(" ".join(map(str, row)) for row in pair)) for pair in rows)
+            + "</atomset>\n</iteration>\n"
+        )
+    (tmp_path / "run.xml").write_text(QBOX.format(frames="".join(blocks)))
+    assert_right(read_file(tmp_path / "run.xml", need=NEED), frames)
+
+
+def test_dl_poly_forces(tmp_path: Path) -> None:
+    """DL_POLY's unit of force is Da Å/ps², of which eV/Å has 9649."""
+    lines = ["water", " 2 1 3", "10 0 0", "0 10 0", "0 0 10"]
+    for n, (symbol, place) in enumerate([("O", "0 0 0"), ("H", "0.96 0 0"), ("H", "-0.24 0.93 0")]):
+        lines += [f"{symbol} {n + 1}", place, "0 0 0", f"{9648.5332 * (n - 1)} 0 0"]
+    (tmp_path / "CONFIG").write_text("\n".join(lines) + "\n")
+    (frame,) = read_file(tmp_path / "CONFIG").frames
+    assert frame.forces is not None
+    np.testing.assert_allclose(frame.forces[:, 0], [-1, 0, 1], rtol=1e-5)
+
+
+def dump(units: str) -> str:
+    head = "ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n2\nITEM: BOX BOUNDS pp pp pp\n0 10\n0 10\n0 10\n"
+    atoms = "ITEM: ATOMS id element x y z fx fy fz\n2 H 1.1 1 1 -5 0 0\n1 O 0.1 1 1 5 0 0\n"
+    return (f"ITEM: UNITS\n{units}\n" if units else "") + head + atoms + head.replace("\n0\n", "\n10\n", 1) + atoms
+
+
+@pytest.mark.parametrize(
+    ("units", "length", "force"),
+    [("", 1, 1), ("metal", 1, 1), ("real", 1, kcal / mol), ("electron", Bohr, Hartree / Bohr)],
+)
+def test_a_dump_states_its_units(tmp_path: Path, units: str, length: float, force: float) -> None:
+    (tmp_path / "a.dump").write_text(dump(units))
+    reading = read_file(tmp_path / "a.dump")
+    assert len(reading.frames) == 2
+    for frame in reading.frames:
+        assert frame.energy is None
+        assert frame.forces is not None
+        assert frame.numbers.tolist() == [8, 1]
+        np.testing.assert_allclose(frame.forces[:, 0], [5 * force, -5 * force], rtol=1e-6)
+        np.testing.assert_allclose(frame.positions[:, 0], [0.1 * length, 1.1 * length], rtol=1e-6)
+
+
+def test_a_dump_in_other_units_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.dump").write_text(dump("lj"))
+    with pytest.raises(MdpotError, match=r"unknown units of a LAMMPS dump 'lj'.*Known: electron, metal, real"):
+        read_file(tmp_path / "a.dump")
+
+
+def outcar(frames: list[Atoms], cycles: list[int], nelm: int = 5) -> str:
+    """An OUTCAR of these frames, whose steps took so many electronic cycles; nelm of them failed to converge."""
+    text = (
+        " vasp.6.4.2 20Jul23\n POTCAR:    PAW_PBE Cu 22Jun2005\n POTCAR:    PAW_PBE Cu 22Jun2005\n"
+        "   ions per type =               4\n   k-points           NKPTS =      1   k-points in BZ     NKDIM =   1   "
+        "number of bands    NBANDS=     4\n k-points in reciprocal lattice and weights: G\n   0.0 0.0 0.0    1.000\n"
+        f"   ISPIN  =      1    spin polarized calculation?\n   NELM   =    {nelm};   NELMIN=  2; NELMDL= -5\n"
+    )
+    kbar = 0.1 / 160.21766208
+    for n, (atoms, count) in enumerate(zip(frames, cycles, strict=True)):
+        for cycle in range(count):
+            text += f"------- Iteration {n + 1:4d}({cycle + 1:4d})  -------\n"
+        said = "because EDIFF is reached" if count < nelm else "EDIFF was not reached (unconverged)"
+        text += f"------- aborting loop {said} -------\n"
+        xx, yy, zz, yz, xz, xy = -atoms.get_stress() / kbar
+        text += f"  in kB {xx:.5f} {yy:.5f} {zz:.5f} {xy:.5f} {yz:.5f} {xz:.5f}\n"
+        text += "      direct lattice vectors                 reciprocal lattice vectors\n"
+        for row in atoms.cell.array:
+            text += " {:.9f} {:.9f} {:.9f} 0.0 0.0 0.0\n".format(*row)
+        text += f" POSITION                                       TOTAL-FORCE (eV/Angst)\n {'-' * 83}\n"
+        for row in np.hstack([atoms.positions, atoms.get_forces()]):
+            text += (" {:.7f}" * 6 + "\n").format(*row)
+        energy = atoms.get_potential_energy()
+        text += (
+            "  FREE ENERGIE OF THE ION-ELECTRON SYSTEM (eV)\n  ---------------------------------------------------\n"
+            f"  free  energy   TOTEN  =     {energy:.8f} eV\n\n"
+            f"  energy  without entropy=    {energy + 0.02:.8f}  energy(sigma->0) =    {energy + 0.01:.8f}\n"
+        )
+    return text
+
+
+def test_steps_of_vasp_without_convergence_have_no_labels(tmp_path: Path) -> None:
+    """The free energy is taken, the stress turned into eV/Å³, tension positive."""
+    frames = coppers(4)
+    (tmp_path / "OUTCAR").write_text(outcar(frames, [3, 5, 4, 2]))
+    reading = read_file(tmp_path / "OUTCAR", need=NEED)
+    assert_right(reading, [frames[0], *frames[2:]], stress=True)
+    note = "the electrons did not converge within NELM cycles in 1 of 4 steps, the first of them step 1; their labels"
+    assert any(note in said for said in reading.notes)
+    assert any(said.startswith("1 of 4 frames are left out") for said in reading.notes)
+    (tmp_path / "OUTCAR").write_text(outcar(frames, [3, 4, 4, 2]))
+    assert len(read_file(tmp_path / "OUTCAR", need=NEED).frames) == 4
+
+
+def vasprun(frames: list[Atoms], changes: list[float], nelm: int = 3) -> str:
+    """A vasprun.xml of these frames: each step took `nelm` cycles, the last of which changed the energy by so much."""
+
+    def rows(array: np.ndarray) -> str:
+        return "".join("<v> {:.9f} {:.9f} {:.9f} </v>".format(*row) for row in array)
+
+    def structure(atoms: Atoms) -> str:
+        basis = f'<crystal><varray name="basis">{rows(atoms.cell.array)}</varray></crystal>'
+        return f'{basis}<varray name="positions">{rows(atoms.get_scaled_positions(wrap=False))}</varray></structure>'
+
+    kpoints = (
+        '<kpoints><varray name="kpointlist"><v>0 0 0</v></varray><varray name="weights"><v>1</v></varray></kpoints>'
+    )
+    atoms = "".join("<rc><c>Cu</c><c>1</c></rc>" for _ in frames[0])
+    text = (
+        f'<?xml version="1.0"?>\n<modeling><kpoints>{kpoints}</kpoints><parameters><i type="int" name="NELM">{nelm}</i>'
+        f'<i name="EDIFF"> 0.00001</i></parameters>\n'
+        f'<atominfo><array name="atoms"><set>{atoms}</set></array></atominfo>\n'
+        f'<structure name="initialpos">{structure(frames[0])}\n'
+    )
+    for atoms, change in zip(frames, changes, strict=True):
+        energy, stress = atoms.get_potential_energy(), -atoms.get_stress(voigt=False) * 1602.1766208
+        text += "<calculation>\n"
+        for cycle in range(nelm):
+            at = energy + change * (nelm - 1 - cycle)
+            energies = f'<i name="e_fr_energy"> {at:.9f} </i><i name="e_0_energy"> {at + 0.01:.9f} </i>'
+            text += f"<scstep><energy>{energies}</energy></scstep>\n"
+        text += (
+            f'<structure>{structure(atoms)}<varray name="forces">{rows(atoms.get_forces())}</varray>'
+            f'<varray name="stress">{rows(stress)}</varray>'
+            f'<energy><i name="e_fr_energy"> {energy:.9f} </i></energy></calculation>\n'
+        )
+    return text + "</modeling>\n"
+
+
+def test_vasprun_as_outcar(tmp_path: Path) -> None:
+    frames = coppers(3)
+    (tmp_path / "vasprun.xml").write_text(vasprun(frames, [1e-7, 1e-2, 1e-8]))
+    reading = read_file(tmp_path / "vasprun.xml", need=NEED)
+    assert_right(reading, [frames[0], frames[2]], stress=True)
+    assert any("in 1 of 3 steps, the first of them step 1" in said for said in reading.notes)
+
+
+def gaussian(orientations: list[str]) -> str:
+    """An output of Gaussian with the forces of the input orientation, and a standard one turned by 90 degrees."""
+    text = " Entering Gaussian System, Link 0=g16\n"
+    atoms = molecule("H2O")
+    ruler = " " + "-" * 69 + "\n"
+    forces = np.array([[0.0, 0.0, 0.02], [0.0, -0.01, -0.01], [0.0, 0.01, -0.01]])  # along the bonds
+    for name in orientations:
+        places = atoms.positions if name == "Input" else atoms.positions[:, [2, 0, 1]]
+        text += f"{' ' * 25}{name} orientation:\n{ruler} Center\n Number\n{ruler}"
+        for n, (z, row) in enumerate(zip(atoms.numbers, places, strict=True)):
+            text += f" {n + 1} {z} 0 " + " ".join(f"{x:.6f}" for x in row) + "\n"
+        text += ruler
+    text += f" SCF Done:  E(RHF) =  -76.0     A.U. after    9 cycles\n{ruler}"
+    text += f" Center Atomic Forces (Hartrees/Bohr)\n Number\n{ruler}"
+    for n, (z, row) in enumerate(zip(atoms.numbers, forces, strict=True)):
+        text += f" {n + 1} {z} " + " ".join(f"{x:.9f}" for x in row) + "\n"
+    return text + ruler
+
+
+@pytest.mark.parametrize("orientations", [["Input"], ["Input", "Standard"]])
+def test_gaussian(tmp_path: Path, orientations: list[str]) -> None:
+    (tmp_path / "a.log").write_text(gaussian(orientations))
+    (frame,) = read_file(tmp_path / "a.log", need=NEED).frames
+    assert frame.energy == pytest.approx(-76 * Hartree)
+    np.testing.assert_allclose(frame.positions, molecule("H2O").positions, atol=1e-6)
+    assert frame.forces is not None
+    assert frame.forces[0, 2] == pytest.approx(0.02 * Hartree / Bohr)
+
+
+def test_gaussian_without_the_positions_of_its_forces_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.log").write_text(gaussian(["Standard"]))
+    with pytest.raises(MdpotError, match=r"they do not belong together\. Run Gaussian with nosymm"):
+        read_file(tmp_path / "a.log")
+
+
+def cp2k(path: Path, header: str = " i = {n:8d}, time = {t:12.3f}, E = {e:20.10f}") -> None:
+    rng, atoms = np.random.default_rng(0), molecule("H2O")
+    with path.open("w") as file:
+        for n in range(3):
+            file.write("3\n" + header.format(n=n, t=0.5 * n, e=-17.16 + 1e-4 * n) + "\n")
+            for symbol, row in zip(atoms.symbols, atoms.positions + 0.01 * rng.normal(size=(3, 3)), strict=True):
+                file.write(f"{symbol:>3} " + " ".join(f"{x:20.10f}" for x in row) + "\n")
+
+
+def test_the_files_of_cp2k(tmp_path: Path) -> None:
+    cp2k(tmp_path / "w-pos-1.xyz")
+    reading = read_file(tmp_path / "w-pos-1.xyz", Asked(energy_key="E"), ("energy",))
+    assert [frame.energy for frame in reading.frames] == pytest.approx(
+        [(-17.16 + 1e-4 * n) * Hartree for n in range(3)]
+    )
+    assert any("CP2K's, which state no cell" in note for note in reading.notes)
+    assert any("CP2K's" in said for said in inspect_file(tmp_path / "w-pos-1.xyz", Asked())["warnings"])
+    given = read_file(tmp_path / "w-pos-1.xyz", Asked(energy_key="E", units="ase"), ("energy",))
+    assert given.frames[0].energy == pytest.approx(-17.16)
+    cp2k(tmp_path / "w-frc-1.xyz")
+    with pytest.raises(MdpotError, match="CP2K writes forces and velocities as if they were positions"):
+        read_file(tmp_path / "w-frc-1.xyz")
+
+
+def test_energies_of_dynamics_by_orca_are_in_hartree(tmp_path: Path) -> None:
+    cp2k(tmp_path / "a.xyz", "Step {n}, t={t} fs, E_Pot={e} Hartree, T=300.0 K")
+    reading = read_file(tmp_path / "a.xyz", Asked(energy_key="E_Pot"), ("energy",))
+    assert reading.frames[0].energy == pytest.approx(-17.16 * Hartree)
+
+
+def test_labels_of_no_weight_are_absent(tmp_path: Path) -> None:
+    """MACE's files have a zero in place of a label that is not there, and a weight of zero for it."""
+    frames = coppers(4)
+    frames[1].info |= {"config_energy_weight": 0.0}
+    frames[1].calc.results["energy"] = 0.0
+    frames[2].info |= {"config_virials_weight": 0, "config_energy_weight": 1.0}
+    frames[3].info |= {"config_weight": 0.0}
+    write(tmp_path / "a.extxyz", frames)
+    reading = read_file(tmp_path / "a.extxyz")
+    assert reading.n_unlabeled == 1
+    assert [frame.energy is None for frame in reading.frames] == [False, True, False]
+    assert [frame.stress is None for frame in reading.frames] == [False, False, True]
+    assert all(frame.forces is not None for frame in reading.frames)
+    assert (
+        "energy has a weight of zero (config_weight or config_energy_weight) in 2 frames, and is not used there."
+        in (reading.notes)
+    )
+
+
+def test_heads_that_differ_are_noted(tmp_path: Path) -> None:
+    frames = coppers(2)
+    for name, atoms in zip(["PBE", "r2SCAN"], frames, strict=True):
+        atoms.info["head"] = name
+    write(tmp_path / "a.extxyz", frames)
+    assert any("head differs among the frames (PBE, r2SCAN)" in note for note in read_file(tmp_path / "a.extxyz").notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("ani.h5", b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5, in which every data set has a layout of its own: save"),
+        ("rows.parquet", b"PAR1" + bytes(99), "a table in Parquet"),
+        ("frames.pckl", b"\x80\x05\x95" + bytes(99), "a pickle, which is not read"),
+        ("frames.pt", b"PK\x03\x04" + bytes(26) + b"frames/data.pkl" + bytes(99), "a pickle, which is not read"),
+        ("train.cfg", b"BEGIN_CFG\n Size\n    2\n", "an MTP file, whose atom types are numbers"),
+        ("job.out", b" DBCSR| CPU\n CP2K| version string\n", "an output of CP2K: ASE does not read"),
+        ("a.engrad", b"#\n# Number of atoms\n#\n 3\n#\n# The current total energy in Eh\n#\n", "give ORCA's output"),
+        ("FORCE_SETS", b"8\n1\n\n1\n 0.01 0 0\n 0 0 0\n", "phonopy's forces without their structures"),
+        ("mptrj.json", b'{"mp-1": {"0": {"structure": {"@module": "pymatgen.core.structure"', "structures of pymatgen"),
+    ],
+)
+def test_what_is_not_read_says_what_it_is(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(MdpotError, match=said) as caught:
+        read_file(tmp_path / name)
+    assert "\n" not in str(caught.value)

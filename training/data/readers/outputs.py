@@ -1,0 +1,230 @@
+"""What ASE's readers leave out of a file, or take to be in other units, by format; the structures are those of ASE."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+
+import ase.db
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io.formats import UnknownFileTypeError, filetype
+from ase.units import Hartree
+
+from mdpot.errors import MdpotError, unknown
+from mdpot.packed import head
+from mdpot.structures import decode, read_bytes, read_structures
+from mdpot.training.data.units import ASE, ATOMIC, SYSTEMS, Units
+
+#: Units of LAMMPS by the name of its command `units`.
+LAMMPS = {"metal": SYSTEMS["metal"], "real": SYSTEMS["real"], "electron": ATOMIC}
+#: Keys of SchNetPack's metadata.
+_OF_PROPERTIES, _OF_LENGTHS = "_property_unit_dict", "_distance_unit"
+_AENET = re.compile(r"^\s*#\s*total energy\s*=\s*([-+\d.eEdD]+)", re.I | re.M)
+#: Words and keys that tell whose comment one is in XYZ, the key of its energy, and the unit of that.
+_COMMENTS = (({"i", "time", "E"}, "E", "Hartree"), ({"Step", "E_Pot", "Hartree"}, "E_Pot", "Hartree"))
+_STEP = "FREE ENERGIE OF THE ION-ELECTRON SYSTEM"
+_ITERATION = re.compile(r"Iteration\s+\d+\(\s*(\d+)\)")
+_REACHED = "aborting loop because EDIFF is reached"
+_FREE_ENERGY = re.compile(r'<i name="e_fr_energy">\s*(\S+)\s*</i>')
+
+
+@dataclass
+class Outputs:
+    """The structures of a file and what holds for all of them.
+
+    Attributes:
+        structures: with labels in the calculator's results, in `info` and in `arrays`.
+        units: of the format, or that the file states for all its labels.
+        units_of: the unit of single keys, and under "length" that of positions and cell, as the file states them.
+        notes: what the user should know of the reading, a sentence each.
+    """
+
+    structures: list[Atoms]
+    units: Units = ASE
+    units_of: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_outputs(path: Path) -> Outputs:
+    """The structures of a file that ASE reads, with what its reader leaves out.
+
+    - Energies in the comments of CP2K and ORCA are in Hartree.
+    - Databases have their key-value pairs, their data, and the units in their metadata, as SchNetPack writes them.
+    - XSF files of aenet have the energy of their first line, and forces in eV/Å.
+    - Qbox and DL_POLY are in their own units, which ASE does not turn into its own.
+    - A LAMMPS dump states its units after `dump_modify ID units yes`.
+    - Steps of VASP whose electrons did not converge have no labels.
+    - Forces of Gaussian belong to positions in the input orientation.
+
+    Raises:
+        MdpotError: as `read_structures`; CP2K's file of forces; a dump in units that are not known here; a Gaussian
+            output without the positions of its forces.
+    """
+    found = Outputs(read_structures(path))
+    mend = _MENDERS.get(_kind(path))
+    if mend is not None:
+        mend(path, found)
+    return found
+
+
+def _xyz(path: Path, found: Outputs) -> None:
+    for words, key, unit in _COMMENTS:
+        if all(words <= {str(word).rstrip(",") for word in atoms.info} for atoms in found.structures):
+            found.units_of[key] = unit
+    if "E" not in found.units_of:
+        return
+    if re.search(r"-(frc|vel)-\d", path.name):
+        raise MdpotError(
+            f"{path}: CP2K writes forces and velocities as if they were positions. Put them together with the "
+            "positions (…-pos-1.xyz) and the cell in one file of extended XYZ: see CP2K in docs/own-data.md."
+        )
+    if not any(atoms.pbc.any() for atoms in found.structures):
+        found.notes.append(
+            "the comments are CP2K's, which state no cell, and forces are in a file of their own (…-frc-1.xyz): put "
+            "all in one file of extended XYZ, see CP2K in docs/own-data.md."
+        )
+
+
+def _kind(path: Path) -> str:
+    """ASE's name of the format; "xyz" for all of XYZ, which is read here, and "" for what ASE does not tell."""
+    if head(path, 200).lstrip(b"\xef\xbb\xbf \n\r\t").split(b"\n")[0].strip().isdigit():
+        return "xyz"
+    try:
+        return filetype(str(path), guess=True)
+    except (UnknownFileTypeError, OSError):
+        return ""
+
+
+def _database(path: Path, found: Outputs) -> None:
+    with ase.db.connect(str(path), serial=True) as database:
+        for atoms, row in zip(found.structures, database.select(), strict=True):
+            atoms.info |= row.key_value_pairs
+            if row.data:
+                atoms.info["data"] = dict(row.data)
+        metadata = database.metadata
+    units = metadata.get(_OF_PROPERTIES)
+    found.units_of |= {str(key): str(unit) for key, unit in units.items()} if isinstance(units, dict) else {}
+    if metadata.get(_OF_LENGTHS):
+        found.units_of["length"] = str(metadata[_OF_LENGTHS])
+
+
+def _xsf(path: Path, found: Outputs) -> None:
+    """XCrySDen's own forces are in Hartree/Å, which ASE reads; aenet's are in eV/Å."""
+    match = _AENET.search(decode(read_bytes(path)))
+    if match is None:
+        return
+    (atoms,) = found.structures
+    results = {"energy": float(match[1].replace("D", "e").replace("d", "e"))}
+    if atoms.calc is not None and "forces" in atoms.calc.results:
+        results["forces"] = atoms.calc.results["forces"] / Hartree
+    atoms.calc = SinglePointCalculator(atoms, **results)
+
+
+def _qbox(path: Path, found: Outputs) -> None:
+    found.units = replace(ATOMIC, source="of the format")
+    if any(atoms.calc.results.pop("stress", None) is not None for atoms in found.structures):
+        found.notes.append("the stress of Qbox is not read.")
+
+
+def _dl_poly(path: Path, found: Outputs) -> None:
+    found.units = replace(ASE, force="Hartree/bohr", source="of the format")
+
+
+def _lammps(path: Path, found: Outputs) -> None:
+    text = decode(read_bytes(path))
+    stated = sorted({name.split()[0] for name in re.findall(r"^ITEM: UNITS\n(.+)$", text, re.M)})
+    for name in stated:
+        if name not in LAMMPS or len(stated) > 1:
+            raise MdpotError(f"{path}: {unknown('units of a LAMMPS dump', ', '.join(stated), LAMMPS)}")
+        found.units = replace(LAMMPS[name], source="stated in the file")
+
+
+def _outcar(path: Path, found: Outputs) -> None:
+    text = decode(read_bytes(path))
+    most = re.search(r"^\s*NELM\s*=\s*(\d+)", text, re.M)
+    steps = text.split(_STEP)[:-1]
+    if most is None:
+        return
+    bad = []
+    for n, step in enumerate(steps):
+        cycles = [int(cycle) for cycle in _ITERATION.findall(step)]
+        if cycles and cycles[-1] >= int(most[1]) and _REACHED not in step:
+            bad.append(n)
+    _drop_unconverged(found, bad)
+
+
+def _vasprun(path: Path, found: Outputs) -> None:
+    text = decode(read_bytes(path))
+    most, least = (re.search(rf'<i[^>]*name="{name}">\s*(\S+)\s*</i>', text) for name in ("NELM", "EDIFF"))
+    if most is None or least is None:
+        return
+    bad = []
+    for n, step in enumerate(text.split("<calculation>")[1:]):
+        cycles = step.split("<scstep>")[1:]
+        energies = [float(match[1]) for cycle in cycles if (match := _FREE_ENERGY.search(cycle)) is not None]
+        changes = [abs(after - before) for before, after in pairwise(energies)]
+        if len(cycles) >= int(most[1]) and changes and changes[-1] > float(least[1]):
+            bad.append(n)
+    _drop_unconverged(found, bad)
+
+
+def _drop_unconverged(found: Outputs, steps: Sequence[int]) -> None:
+    steps = [n for n in steps if n < len(found.structures)]
+    for n in steps:
+        found.structures[n].calc = None
+    if steps:
+        found.notes.append(
+            f"the electrons did not converge within NELM cycles in {len(steps)} of {len(found.structures)} steps, the "
+            f"first of them step {steps[0]}; their labels are not used."
+        )
+
+
+def _gaussian(path: Path, found: Outputs) -> None:
+    """Gaussian turns a molecule to its standard orientation, and prints the forces in that of the input."""
+    orientation, energy = "", False
+    for line in decode(read_bytes(path)).split("\n"):
+        words = line.split()
+        if len(words) == 2 and words[1] == "orientation:":
+            # The first of several prints between two energies counts, as in ASE's reader.
+            if not orientation or energy:
+                orientation, energy = words[0], False
+        elif line.lstrip().startswith(("SCF Done:", "Energy=")):
+            energy = True
+        elif "Forces (Hartrees/Bohr)" in line and orientation == "Standard" and _twisted(found.structures):
+            raise MdpotError(
+                f"{path}: its forces are in the input orientation, but its positions are printed in the standard "
+                "orientation alone, so that they do not belong together. Run Gaussian with nosymm, or with #P."
+            )
+
+
+def _twisted(structures: Sequence[Atoms]) -> bool:
+    """Whether forces turn a molecule as a whole, which those of its own never do."""
+    for atoms in structures:
+        forces = None if atoms.calc is None else atoms.calc.results.get("forces")
+        if forces is None or not np.any(forces):
+            continue
+        arms = atoms.positions - atoms.positions.mean(axis=0)
+        torque = np.linalg.norm(np.cross(arms, forces).sum(axis=0))
+        if torque > 0.01 * (np.linalg.norm(arms, axis=1) * np.linalg.norm(forces, axis=1)).sum():
+            return True
+    return False
+
+
+_MENDERS: dict[str, Callable[[Path, Outputs], None]] = {
+    "xyz": _xyz,
+    "db": _database,
+    "json": _database,
+    "xsf": _xsf,
+    "qbox": _qbox,
+    "dlp4": _dl_poly,
+    "dlp-history": _dl_poly,
+    "lammps-dump-text": _lammps,
+    "vasp-out": _outcar,
+    "vasp-xml": _vasprun,
+    "gaussian-out": _gaussian,
+}
