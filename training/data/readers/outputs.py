@@ -18,6 +18,9 @@ from ase.units import Hartree
 from mdpot.errors import MdpotError, unknown
 from mdpot.packed import head
 from mdpot.structures import decode, read_bytes, read_structures
+from mdpot.training.data.comparisons import push_and_turn
+from mdpot.training.data.frames import Frame
+from mdpot.training.data.physics import TURNING
 from mdpot.training.data.units import ASE, ATOMIC, SYSTEMS, Units
 
 #: Units of LAMMPS by the name of its command `units`.
@@ -203,16 +206,15 @@ def _gaussian(path: Path, found: Outputs) -> None:
 
 
 def _twisted(structures: Sequence[Atoms]) -> bool:
-    """Whether forces turn a molecule as a whole, which those of its own never do."""
-    for atoms in structures:
-        forces = None if atoms.calc is None else atoms.calc.results.get("forces")
-        if forces is None or not np.any(forces):
-            continue
-        arms = atoms.positions - atoms.positions.mean(axis=0)
-        torque = np.linalg.norm(np.cross(arms, forces).sum(axis=0))
-        if torque > 0.01 * (np.linalg.norm(arms, axis=1) * np.linalg.norm(forces, axis=1)).sum():
-            return True
-    return False
+    """Whether the forces of a structure turn it as a whole, so that they are those of another orientation."""
+    frames = [
+        Frame(
+            atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, forces=np.asarray(atoms.calc.results["forces"])
+        )
+        for atoms in structures
+        if atoms.calc is not None and "forces" in atoms.calc.results
+    ]
+    return bool((push_and_turn(frames)[:, 1] > TURNING).any())
 
 
 _MENDERS: dict[str, Callable[[Path, Outputs], None]] = {
