@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import lzma
 from pathlib import Path
 
 import ase.db
@@ -240,6 +242,17 @@ def test_steps_of_vasp_without_convergence_have_no_labels(tmp_path: Path) -> Non
     assert len(read_file(tmp_path / "OUTCAR", need=NEED).frames) == 4
 
 
+def test_outputs_of_vasp_one_after_the_other(tmp_path: Path) -> None:
+    """A restart of the same system is read on; another system would be read as the first."""
+    frames = coppers(4)
+    first, second = outcar(frames[:2], [3, 3]), outcar(frames[2:], [3, 3])
+    (tmp_path / "OUTCAR").write_text(first + second)
+    assert_right(read_file(tmp_path / "OUTCAR", need=NEED), frames, stress=True)
+    (tmp_path / "OUTCAR").write_text(first + second.replace("PAW_PBE Cu", "PAW_PBE Ag"))
+    with pytest.raises(MdpotError, match="outputs of several systems, one after the other"):
+        read_file(tmp_path / "OUTCAR")
+
+
 def vasprun(frames: list[Atoms], changes: list[float], nelm: int = 3) -> str:
     """A vasprun.xml of these frames: each step took `nelm` cycles, the last of which changed the energy by so much."""
 
@@ -280,6 +293,8 @@ def test_vasprun_as_outcar(tmp_path: Path) -> None:
     (tmp_path / "vasprun.xml").write_text(vasprun(frames, [1e-7, 1e-2, 1e-8]))
     reading = read_file(tmp_path / "vasprun.xml", need=NEED)
     assert_right(reading, [frames[0], frames[2]], stress=True)
+    (tmp_path / "run_vasp.xml.bz2").write_bytes(bz2.compress((tmp_path / "vasprun.xml").read_bytes()))
+    assert_right(read_file(tmp_path / "run_vasp.xml.bz2", need=NEED), [frames[0], frames[2]], stress=True)
     assert any("in 1 of 3 steps, the first of them step 1" in said for said in reading.notes)
 
 
@@ -310,6 +325,52 @@ def test_gaussian(tmp_path: Path, orientations: list[str]) -> None:
     np.testing.assert_allclose(frame.positions, molecule("H2O").positions, atol=1e-6)
     assert frame.forces is not None
     assert frame.forces[0, 2] == pytest.approx(0.02 * Hartree / Bohr)
+
+
+def test_all_jobs_of_gaussian_are_read(tmp_path: Path) -> None:
+    """As of files that were joined, and of --Link1--."""
+    archive = " 1\\1\\GINC-NODE\\SP\\RHF\\STO-3G\\H2O1\\USER\n Normal termination of Gaussian 16\n"
+    second = gaussian(["Input"]).replace("-76.0", "-76.1")
+    (tmp_path / "a.log").write_text(gaussian(["Input"]) + archive + second + archive)
+    energies = [frame.energy for frame in read_file(tmp_path / "a.log", need=NEED).frames]
+    assert energies == pytest.approx([-76.0 * Hartree, -76.1 * Hartree])
+
+
+GPAW = """
+  ___ ___ ___ _ _ _
+ |   |   |_  | | | |
+ | | | | | . | | | |
+ |__ |  _|___|_____|  22.8.0
+ |___|_|
+
+Positions:
+   0 Cu     0.000000    0.000000    0.000000    ( 0.0000,  0.0000,  0.0000)
+   1 Cu     1.700000    1.800000    0.100000    ( 0.0000,  0.0000,  0.0000)
+
+Unit cell:
+           periodic     x           y           z      points  spacing
+  1. axis:    yes    3.600000    0.000000    0.000000    20     0.1800
+  2. axis:    yes    0.000000    3.600000    0.000000    20     0.1800
+  3. axis:    yes    0.000000    0.000000    3.600000    20     0.1800
+
+Energy contributions relative to reference atoms: (reference = -90000.0)
+
+Kinetic:        +10.000000
+--------------------------
+Free energy:     -6.740000
+Extrapolated:    -6.700000
+
+Forces in eV/Ang:
+  0 Cu    0.10000    0.20000    0.30000
+  1 Cu   -0.10000   -0.20000   -0.30000
+"""
+
+
+def test_the_free_energy_of_gpaw_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(GPAW)
+    reading = read_file(tmp_path / "a.txt", need=NEED)
+    assert reading.frames[0].energy == pytest.approx(-6.74)
+    assert any("free_energy is taken" in note for note in reading.notes)
 
 
 def test_gaussian_without_the_positions_of_its_forces_is_refused(tmp_path: Path) -> None:
@@ -378,6 +439,9 @@ def test_heads_that_differ_are_noted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
+        ("run1.out", b" vasp.6.4.2 20Jul23\n", "ASE tells it by the name: rename it, e.g. OUTCAR"),
+        ("OUTCAR.xz", lzma.compress(b" vasp.6.4.2 20Jul23\n"), "unpack it, or pack it by gzip"),
+        ("run1.xml", b'<?xml version="1.0"?>\n<modeling>\n', "rename it, e.g. run1_vasprun.xml"),
         ("ani.h5", b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5, in which every data set has a layout of its own: save"),
         ("rows.parquet", b"PAR1" + bytes(99), "a table in Parquet"),
         ("frames.pckl", b"\x80\x05\x95" + bytes(99), "a pickle, which is not read"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from mdpot.errors import MdpotError
@@ -38,6 +39,16 @@ _PROGRAMS = {
     b"|  DFTB+": f"an output of DFTB+: {_OUTPUT}",
     b"# The current total energy in Eh": "ORCA's gradient of one structure: give ORCA's output, the .out file, instead",
 }
+#: What ASE tells by the name alone: how it begins, the name it must have, what it is, and such a name.
+_NAMED = (
+    (re.compile(rb"\s*vasp\.\d"), re.compile("OUTCAR"), "an OUTCAR of VASP", "OUTCAR"),
+    (
+        re.compile(rb"\s*(<\?xml[^>]*>)?\s*<modeling>"),
+        re.compile(r"vasp.*\.xml$"),
+        "a vasprun.xml of VASP",
+        "run1_vasprun.xml",
+    ),
+)
 _NAMES = {
     "force_sets": "phonopy's forces without their structures",
     "force_constants": "phonopy's force constants",
@@ -63,6 +74,11 @@ def refuse_foreign(path: Path, start: bytes) -> None:
     for known, what in _NAMES.items():
         if name.lower().startswith(known):
             reason = f"{what}, which no potential can be trained on: give the outputs of the calculations"
+    for begins, named, what, usual in _NAMED:
+        if begins.match(start) and not named.search(name):
+            reason = f"{what} under another name, and ASE tells it by the name: rename it, e.g. {usual}"
+        elif begins.match(start) and usual == "OUTCAR" and path.suffix in (".bz2", ".xz"):
+            reason = f"{what}, which ASE does not read in this packing: unpack it, or pack it by gzip"
     if name.endswith(".json") and text.startswith(b"{") and b'"@module"' in start:
         reason = _PYMATGEN
     if reason is not None:

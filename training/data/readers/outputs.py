@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ import ase.db
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read
 from ase.io.formats import UnknownFileTypeError, filetype
 from ase.units import Hartree
 
@@ -31,8 +33,10 @@ _AENET = re.compile(r"^\s*#\s*total energy\s*=\s*([-+\d.eEdD]+)", re.I | re.M)
 #: Words and keys that tell whose comment one is in XYZ, the key of its energy, and the unit of that.
 _COMMENTS = (({"i", "time", "E"}, "E", "Hartree"), ({"Step", "E_Pot", "Hartree"}, "E_Pot", "Hartree"))
 _STEP = "FREE ENERGIE OF THE ION-ELECTRON SYSTEM"
+_POTENTIALS, _COUNTS = re.compile(r"^ POTCAR: +(.*\S)", re.M), re.compile(r"^ +ions per type = +(.*\S)", re.M)
 _ITERATION = re.compile(r"Iteration\s+\d+\(\s*(\d+)\)")
 _REACHED = "aborting loop because EDIFF is reached"
+_ARCHIVE = re.compile(r"^ 1\\1\\GINC", re.M)
 _FREE_ENERGY = re.compile(r'<i name="e_fr_energy">\s*(\S+)\s*</i>')
 
 
@@ -62,11 +66,12 @@ def read_outputs(path: Path) -> Outputs:
     - Qbox and DL_POLY are in their own units, which ASE does not turn into its own.
     - A LAMMPS dump states its units after `dump_modify ID units yes`.
     - Steps of VASP whose electrons did not converge have no labels.
-    - Forces of Gaussian belong to positions in the input orientation.
+    - Outputs of Gaussian have all of their jobs, and their forces belong to positions in the input orientation.
+    - Outputs of GPAW have the free energy, whose derivative the forces are.
 
     Raises:
         MdpotError: as `read_structures`; CP2K's file of forces; a dump in units that are not known here; a Gaussian
-            output without the positions of its forces.
+            output without the positions of its forces; an OUTCAR of several systems.
     """
     found = Outputs(read_structures(path))
     mend = _MENDERS.get(_kind(path))
@@ -147,8 +152,24 @@ def _lammps(path: Path, found: Outputs) -> None:
         found.units = replace(LAMMPS[name], source="stated in the file")
 
 
+def _gpaw(path: Path, found: Outputs) -> None:
+    """The forces are the derivative of the free energy; the energy is extrapolated to no smearing."""
+    for atoms in found.structures:
+        free = getattr(atoms.calc, "energy_contributions", {}).get("free energy")
+        if free is not None and "uncorrected_energy" not in atoms.calc.parameters:
+            atoms.calc.results["free_energy"] = free
+
+
 def _outcar(path: Path, found: Outputs) -> None:
     text = decode(read_bytes(path))
+    systems = {
+        (*_POTENTIALS.findall(run), *_COUNTS.findall(run)) for run in re.split(r"^ vasp\.\d", text, flags=re.M)[1:]
+    }
+    if len(systems) > 1:
+        raise MdpotError(
+            f"{path}: outputs of several systems, one after the other, are in it, and ASE takes all for the first. "
+            "Convert each for itself to extended XYZ, and join these."
+        )
     most = re.search(r"^\s*NELM\s*=\s*(\d+)", text, re.M)
     steps = text.split(_STEP)[:-1]
     if most is None:
@@ -188,9 +209,14 @@ def _drop_unconverged(found: Outputs, steps: Sequence[int]) -> None:
 
 
 def _gaussian(path: Path, found: Outputs) -> None:
-    """Gaussian turns a molecule to its standard orientation, and prints the forces in that of the input."""
+    """Gaussian turns a molecule to its standard orientation, and prints the forces in that of the input. ASE's reader
+    stops where a job ends; others may follow."""
+    text = decode(read_bytes(path))
+    for job in _ARCHIVE.split(text)[1:]:
+        if "orientation:" in job and "SCF Done:" in job:
+            found.structures += read(io.StringIO(job), index=":", format="gaussian-out")
     orientation, energy = "", False
-    for line in decode(read_bytes(path)).split("\n"):
+    for line in text.split("\n"):
         words = line.split()
         if len(words) == 2 and words[1] == "orientation:":
             # The first of several prints between two energies counts, as in ASE's reader.
@@ -229,4 +255,5 @@ _MENDERS: dict[str, Callable[[Path, Outputs], None]] = {
     "vasp-out": _outcar,
     "vasp-xml": _vasprun,
     "gaussian-out": _gaussian,
+    "gpaw-out": _gpaw,
 }
