@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import re
 from pathlib import Path
 
+import ase
 import ase.db
 import numpy as np
 import pytest
@@ -298,6 +300,41 @@ def test_vasprun_as_outcar(tmp_path: Path) -> None:
     assert any("in 1 of 3 steps, the first of them step 1" in said for said in reading.notes)
 
 
+def installed(name: str) -> str:
+    """A file that ASE's own tests read."""
+    path = Path(ase.__file__).parent / "test" / "testdata" / name
+    if not path.is_file():
+        pytest.skip(f"this ASE comes without {name}")
+    return path.read_text()
+
+
+def test_a_run_of_fhi_aims_that_broke_off(tmp_path: Path) -> None:
+    """Of the step that is cut off, ASE takes the energy per atom, or in Hartree, for its energy in eV."""
+    text = "\n          Invoking FHI-aims ...\n" + installed("aims/md.out")
+    (tmp_path / "whole.out").write_text(text)
+    whole = [frame.energy for frame in read_file(tmp_path / "whole.out", need=NEED).frames]
+    assert len(whole) == 5
+    ends = [end.start() for end in re.finditer("Total energy (?:un)?corrected|Total energy   ", text)]
+    for end in ends[-3:]:
+        (tmp_path / "cut.out").write_text(text[: end + 60])
+        reading = read_file(tmp_path / "cut.out", need=NEED)
+        assert 1 < len(reading.frames) < 5
+        assert [frame.energy for frame in reading.frames] == pytest.approx(whole[: len(reading.frames)])
+        assert "the calculation did not come to its end: the step it broke off in is left out." in reading.notes
+    (tmp_path / "cut.out").write_text(text[:3000])
+    with pytest.raises(MdpotError, match=r"cut\.out: "):
+        read_file(tmp_path / "cut.out")
+
+
+def test_castep_says_where_it_did_not_converge(tmp_path: Path) -> None:
+    text = installed("castep/md.castep")
+    (tmp_path / "md.castep").write_text(text)
+    assert not any("did not converge" in note for note in read_file(tmp_path / "md.castep").notes)
+    warning = "*Warning* max. SCF cycles performed but system has not reached the groundstate.\n"
+    (tmp_path / "md.castep").write_text(text + warning)
+    assert any(note.startswith("1 times the electrons did not") for note in read_file(tmp_path / "md.castep").notes)
+
+
 def gaussian(orientations: list[str]) -> str:
     """An output of Gaussian with the forces of the input orientation, and a standard one turned by 90 degrees."""
     text = " Entering Gaussian System, Link 0=g16\n"
@@ -442,6 +479,7 @@ def test_heads_that_differ_are_noted(tmp_path: Path) -> None:
         ("run1.out", b" vasp.6.4.2 20Jul23\n", "ASE tells it by the name: rename it, e.g. OUTCAR"),
         ("OUTCAR.xz", lzma.compress(b" vasp.6.4.2 20Jul23\n"), "unpack it, or pack it by gzip"),
         ("run1.xml", b'<?xml version="1.0"?>\n<modeling>\n', "rename it, e.g. run1_vasprun.xml"),
+        ("coord.npy", b"\x93NUMPY\x01\x00", "give the folder of a system of DeePMD-kit"),
         ("ani.h5", b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5, in which every data set has a layout of its own: save"),
         ("rows.parquet", b"PAR1" + bytes(99), "a table in Parquet"),
         ("frames.pckl", b"\x80\x05\x95" + bytes(99), "a pickle, which is not read"),

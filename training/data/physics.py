@@ -114,7 +114,7 @@ def _together(frames: Sequence[Frame], key: str) -> str | None:
     return (
         f"the forces in {key!r} do not belong to the positions beside them: they would turn the molecules as a whole, "
         f"with {turn:.2g} of the largest torque there could be, where it must be 0. They are in another order of the "
-        "atoms, or in another orientation."
+        "atoms, or in another orientation, or the frames are periodic and the file has no cell."
     )
 
 

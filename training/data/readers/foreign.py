@@ -70,6 +70,8 @@ def refuse_foreign(path: Path, start: bytes) -> None:
     reason = reason or next((what for word, what in _PROGRAMS.items() if word in start), None)
     if text.startswith(b"PK") and b"/data.pkl" in start:  # so torch.save writes it
         reason = _PICKLE
+    if text.startswith(b"\x93NUMPY"):
+        reason = "one array of NumPy: give the folder of a system of DeePMD-kit, or save all arrays in one file as npz"
     name = unpacked_name(path)
     for known, what in _NAMES.items():
         if name.lower().startswith(known):

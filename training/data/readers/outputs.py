@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -67,17 +68,41 @@ def read_outputs(path: Path) -> Outputs:
     - A LAMMPS dump states its units after `dump_modify ID units yes`.
     - Steps of VASP whose electrons did not converge have no labels.
     - Outputs of Gaussian have all of their jobs, and their forces belong to positions in the input orientation.
+    - Outputs of FHI-aims that broke off have the steps before.
     - Outputs of GPAW have the free energy, whose derivative the forces are.
 
     Raises:
         MdpotError: as `read_structures`; CP2K's file of forces; a dump in units that are not known here; a Gaussian
             output without the positions of its forces; an OUTCAR of several systems.
     """
-    found = Outputs(read_structures(path))
-    mend = _MENDERS.get(_kind(path))
+    kind = _kind(path)
+    found = _interrupted_aims(path) if kind == "aims-output" else None
+    found = found or Outputs(read_structures(path))
+    mend = _MENDERS.get(kind)
     if mend is not None:
         mend(path, found)
     return found
+
+
+def _interrupted_aims(path: Path) -> Outputs | None:
+    """The complete steps of FHI-aims where the calculation did not come to its end, which ASE refuses; else None.
+
+    Raises:
+        MdpotError: no step is complete, or the file cannot be read.
+    """
+    if "Have a nice day." in decode(read_bytes(path)):
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Of a step that is cut off, ASE takes a number of another unit for the energy.
+            structures = read(path, index=":", format="aims-output", non_convergence_ok=True)[:-1]
+    except Exception as error:  # whatever ASE's parser raises
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise MdpotError(f"{path}: cannot be read ({reason[:200]}). Check the file, or convert it.") from None
+    if not structures:
+        raise MdpotError(f"{path}: the calculation did not come to its end, and no step of it is complete.")
+    return Outputs(structures, notes=["the calculation did not come to its end: the step it broke off in is left out."])
 
 
 def _xyz(path: Path, found: Outputs) -> None:
@@ -208,6 +233,14 @@ def _drop_unconverged(found: Outputs, steps: Sequence[int]) -> None:
         )
 
 
+def _castep(path: Path, found: Outputs) -> None:
+    if n := decode(read_bytes(path)).count("system has not reached the groundstate"):
+        found.notes.append(
+            f"{n} times the electrons did not converge within max_scf_cycles; CASTEP's output does not tell in which "
+            "of its steps, so that their labels are taken."
+        )
+
+
 def _gaussian(path: Path, found: Outputs) -> None:
     """Gaussian turns a molecule to its standard orientation, and prints the forces in that of the input. ASE's reader
     stops where a job ends; others may follow."""
@@ -254,6 +287,7 @@ _MENDERS: dict[str, Callable[[Path, Outputs], None]] = {
     "lammps-dump-text": _lammps,
     "vasp-out": _outcar,
     "vasp-xml": _vasprun,
+    "castep-castep": _castep,
     "gaussian-out": _gaussian,
     "gpaw-out": _gpaw,
 }
