@@ -21,7 +21,7 @@ from ase.units import Bohr, Hartree, kcal, mol
 from mdpot.errors import MdpotError
 from mdpot.training.data.inspection import inspect_file
 from mdpot.training.data.labels import Asked
-from mdpot.training.data.readers import read_file
+from mdpot.training.data.readers import parse_file, read_file
 from mdpot.training.data.reading import Reading
 
 NEED = ("energy", "forces")
@@ -444,6 +444,44 @@ def test_energies_of_dynamics_by_orca_are_in_hartree(tmp_path: Path) -> None:
     cp2k(tmp_path / "a.xyz", "Step {n}, t={t} fs, E_Pot={e} Hartree, T=300.0 K")
     reading = read_file(tmp_path / "a.xyz", Asked(energy_key="E_Pot"), ("energy",))
     assert reading.frames[0].energy == pytest.approx(-17.16 * Hartree)
+
+
+@pytest.mark.parametrize(
+    ("word", "unit"), [("eV", 1.0), ("Hartree", Hartree), ("kcal/mol", kcal / mol), ("a.u.", Hartree)]
+)
+def test_a_unit_behind_an_energy(tmp_path: Path, word: str, unit: float) -> None:
+    cp2k(tmp_path / "a.xyz", f'energy = {{e}} {word} pbc="F F F" step={{n}}')
+    reading = read_file(tmp_path / "a.xyz", need=("energy",))
+    assert reading.frames[0].energy == pytest.approx(-17.16 * unit)
+    assert reading.units.source == "stated in the file"
+    (tmp_path / "a.xyz").write_text((tmp_path / "a.xyz").read_text().replace(f"{word} pbc", "pbc", 1))
+    with pytest.raises(MdpotError, match=r"frame 0 has no unit, and frame 1 energy in"):
+        read_file(tmp_path / "a.xyz")
+
+
+def test_columns_without_a_name_are_noted(tmp_path: Path) -> None:
+    text = "2\n{}\nO 0 0 0 0.1 0 0\nH 0.96 0 0 -0.1 0 0\n"
+    (tmp_path / "a.xyz").write_text(text.format("energy=-1.0"))
+    assert any("each atom has 3 columns that are not read" in note for note in read_file(tmp_path / "a.xyz").notes)
+    (tmp_path / "a.xyz").write_text(text.format("energy=-1.0 Properties=species:S:1:pos:R:3:forces:R:3"))
+    reading = read_file(tmp_path / "a.xyz", need=NEED)
+    assert not any("columns" in note for note in reading.notes)
+    assert reading.frames[0].forces is not None
+
+
+def test_decimal_commas_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.xyz").write_text("1\n\nO 0,5 0,0 1,25\n")
+    with pytest.raises(MdpotError, match=r"line 3: '0,5' has a decimal comma.*Write points"):
+        read_file(tmp_path / "a.xyz")
+
+
+def test_all_molecules_of_sdf(tmp_path: Path) -> None:
+    molecule = (
+        "x\n  x\n\n  1  0  0  0  0  0  0  0  0  0999 V2000\n    0.0000    0.0000    {}.0000 O   0  0\nM  END\n$$$$\n"
+    )
+    (tmp_path / "a.sdf").write_text("".join(molecule.format(n) for n in range(3)))
+    structures = parse_file(tmp_path / "a.sdf", Asked(), False).frames
+    assert [frame.positions[0, 2] for frame in structures] == [0, 1, 2]
 
 
 def test_labels_of_no_weight_are_absent(tmp_path: Path) -> None:

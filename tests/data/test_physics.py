@@ -81,6 +81,29 @@ def test_forces_in_another_order_or_orientation_than_the_positions(ethanols: lis
     assert any(SAID in said for said in contradictions(frames, NAMES))
 
 
+@pytest.fixture(scope="module")
+def waters(sample_frames: list[Frame]) -> list[Frame]:
+    return [frame for frame in sample_frames if frame.forces is not None][:60]
+
+
+def test_forces_in_another_order_in_periodic_systems(waters: list[Frame]) -> None:
+    """As of a file sorted by elements beside one that is not, or of steps that are off by one."""
+    assert not any(SAID in said for said in contradictions(waters, NAMES))
+    rng = np.random.default_rng(0)
+    frames = []
+    for frame in waters:
+        order, hydrogen = np.arange(len(frame)), np.flatnonzero(frame.numbers == 1)
+        order[hydrogen] = rng.permutation(hydrogen)
+        frames.append(replace(frame, forces=frame.forces[order]))  # type: ignore[index]
+    assert any(f"{SAID}: the force on hydrogen" in said for said in contradictions(frames, NAMES))
+
+
+def test_gradients_are_told_from_forces_in_another_order(waters: list[Frame]) -> None:
+    frames = [replace(frame, forces=-frame.forces) for frame in waters]  # type: ignore[operator]
+    (said,) = contradictions(frames, NAMES)
+    assert "have the wrong sign" in said
+
+
 def test_forces_of_a_field_are_no_mistake(ethanols: list[Frame]) -> None:
     """Charges around a molecule push and turn it."""
     rng = np.random.default_rng(0)

@@ -61,8 +61,9 @@ def nearest_neighbors(frames: Sequence[Frame]) -> np.ndarray:
     return np.concatenate(out) if out else np.zeros(0)
 
 
-def stiffness(frames: Sequence[Frame]) -> Line:
-    """How fast the force on hydrogen along its only bond changes with the length of the bond, eV/Å^2."""
+def bonds_to_hydrogen(frames: Sequence[Frame]) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths of C-H, N-H and O-H bonds, Å, and what pulls their hydrogen along them, eV/Å, both [n] and beside the
+    median of their frame."""
     lengths, pulls = [], []
     for frame in frames:
         if frame.forces is None or not (frame.numbers == 1).any():
@@ -77,7 +78,13 @@ def stiffness(frames: Sequence[Frame]) -> Line:
                 pulls.append(pull - np.median(pull))
     x, y = (np.concatenate(part) if part else np.zeros(0) for part in (lengths, pulls))
     near = np.abs(x) < 0.15
-    return _line(x[near], y[near]) if near.sum() > 2 and x.std() > 0.003 else Line(math.nan, 0.0, 0)
+    return x[near], y[near]
+
+
+def stiffness(frames: Sequence[Frame]) -> Line:
+    """How fast the force on hydrogen along its only bond changes with the length of the bond, eV/Å^2."""
+    x, y = bonds_to_hydrogen(frames)
+    return _line(x, y) if len(x) > 2 and x.std() > 0.003 else Line(math.nan, 0.0, 0)
 
 
 def work(frames: Sequence[Frame], with_cell: bool) -> tuple[Line, np.ndarray]:

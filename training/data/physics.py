@@ -4,7 +4,7 @@ Nothing in a file of numbers says that its stress is in GPa or its positions in 
 other. Each comparison is silent where the frames do not tell:
 
 - nearest neighbors against the sum of covalent radii;
-- the torque of forces on a molecule, which is zero;
+- the torque of forces on a molecule, which is zero, and the forces on hydrogen, which follow the length of its bond;
 - the stiffness of bonds to hydrogen, which is much the same in all molecules, and the size of the forces;
 - the work of forces and stress between two like frames against the difference of their energies;
 - the shear part of the stress against that of a pair energy that is fitted to the forces.
@@ -19,6 +19,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from mdpot.training.data.comparisons import (
+    bonds_to_hydrogen,
     edges,
     nearest_neighbors,
     push_and_turn,
@@ -40,6 +41,12 @@ STIFFNESS = (12.0, 120.0)
 #: Median torque, see `push_and_turn`. Thirteen sets of molecules have 2e-7 to 2e-3; in another order of the atoms they
 #: have 0.13 to 0.5, turned at random 0.04 to 0.5. An external field, such as that of charges around, pushes as well.
 TURNING = 0.03
+#: Å, the scatter of bonds that vibrate, at 100 K; those at rest differ by their surroundings, and their forces by what
+#: they were relaxed with.
+VIBRATING = 0.015
+#: Correlation of bonds and forces that have nothing to do with each other. A dozen sets have 0.88 to 0.99, less than
+#: -0.88 where gradients stand for forces; forces in another order of the atoms have -0.3 to 0.35 in periodic systems.
+FOLLOWING = (-0.8, 0.5)
 LARGEST_TYPICAL_FORCE = 60.0  # eV/Å, the median of the norms
 STRONG = 0.05  # eV/Å, a typical force; relaxed crystals have less, and their stress is none of a pair energy's
 AGREEMENT, WEAK_AGREEMENT = 0.75, 0.4  # least correlation at which a slope says something, and says that it is huge
@@ -105,17 +112,27 @@ def _shortest(frames: Sequence[Frame]) -> str:
 
 
 def _together(frames: Sequence[Frame], key: str) -> str | None:
+    """What says that forces are not those of the atoms at these positions."""
+    said = f"the forces in {key!r} do not belong to the positions beside them: "
     found = push_and_turn(frames)
-    if len(found) < 3:
-        return None
-    push, turn = np.median(found, axis=0)
-    if turn < TURNING or push > turn / 10:
-        return None
-    return (
-        f"the forces in {key!r} do not belong to the positions beside them: they would turn the molecules as a whole, "
-        f"with {turn:.2g} of the largest torque there could be, where it must be 0. They are in another order of the "
-        "atoms, or in another orientation, or the frames are periodic and the file has no cell."
-    )
+    if len(found) >= 3:
+        push, turn = np.median(found, axis=0)
+        if turn > TURNING and push < turn / 10:
+            return (
+                f"{said}they would turn the molecules as a whole, with {turn:.2g} of the largest torque there could "
+                "be, where it must be 0. They are in another order of the atoms, or in another orientation, or the "
+                "frames are periodic and the file has no cell."
+            )
+    x, y = bonds_to_hydrogen(frames)
+    if len(x) > 100 and x.std() > VIBRATING and y.std() > STIFFNESS[0] * x.std():
+        correlation = float(np.corrcoef(x, y)[0, 1])
+        if FOLLOWING[0] < correlation < FOLLOWING[1]:
+            return (
+                f"{said}the force on hydrogen does not follow the length of its bond (a correlation of "
+                f"{correlation:.2f}, where C–H, N–H and O–H have 0.9). They are in another order of the atoms, or of "
+                "other frames."
+            )
+    return None
 
 
 def _forces(frames: Sequence[Frame], key: str, taken: Units) -> str | None:

@@ -6,6 +6,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,16 +24,20 @@ from mdpot.packed import head
 from mdpot.structures import decode, read_bytes, read_structures
 from mdpot.training.data.comparisons import push_and_turn
 from mdpot.training.data.frames import Frame
+from mdpot.training.data.labels import family_of
 from mdpot.training.data.physics import TURNING
-from mdpot.training.data.units import ASE, ATOMIC, SYSTEMS, Units
+from mdpot.training.data.units import ASE, ATOMIC, SYSTEMS, Units, canonical
+from mdpot.xyz import blocks, columns_unread
 
 #: Units of LAMMPS by the name of its command `units`.
 LAMMPS = {"metal": SYSTEMS["metal"], "real": SYSTEMS["real"], "electron": ATOMIC}
 #: Keys of SchNetPack's metadata.
 _OF_PROPERTIES, _OF_LENGTHS = "_property_unit_dict", "_distance_unit"
 _AENET = re.compile(r"^\s*#\s*total energy\s*=\s*([-+\d.eEdD]+)", re.I | re.M)
-#: Words and keys that tell whose comment one is in XYZ, the key of its energy, and the unit of that.
-_COMMENTS = (({"i", "time", "E"}, "E", "Hartree"), ({"Step", "E_Pot", "Hartree"}, "E_Pot", "Hartree"))
+#: An energy in a comment of XYZ and the word behind it, which may be its unit.
+_WITH_UNIT = re.compile(r"(?<!\S)(\w+)\s*=\s*[-+]?\d[\d.eEdD+-]*\s+([A-Za-z][\w./]*)(?=[\s,]|$)")
+#: Keys of CP2K and of ORCA; the energy of the first is in Hartree.
+_CP2K, _ORCA = re.compile(r"\s*i\s*=\s*\d+,\s*time\s*=\s*\S+,\s*E\s*="), "E_Pot"
 _STEP = "FREE ENERGIE OF THE ION-ELECTRON SYSTEM"
 _POTENTIALS, _COUNTS = re.compile(r"^ POTCAR: +(.*\S)", re.M), re.compile(r"^ +ions per type = +(.*\S)", re.M)
 _ITERATION = re.compile(r"Iteration\s+\d+\(\s*(\d+)\)")
@@ -61,7 +66,9 @@ class Outputs:
 def read_outputs(path: Path) -> Outputs:
     """The structures of a file that ASE reads, with what its reader leaves out.
 
-    - Energies in the comments of CP2K and ORCA are in Hartree.
+    - Energies in the comments of XYZ may have their unit behind them; CP2K's are in Hartree. Columns that a comment
+      does not name are noted.
+    - SDF files have all of their molecules.
     - Databases have their key-value pairs, their data, and the units in their metadata, as SchNetPack writes them.
     - XSF files of aenet have the energy of their first line, and forces in eV/Å.
     - Qbox and DL_POLY are in their own units, which ASE does not turn into its own.
@@ -106,21 +113,54 @@ def _interrupted_aims(path: Path) -> Outputs | None:
 
 
 def _xyz(path: Path, found: Outputs) -> None:
-    for words, key, unit in _COMMENTS:
-        if all(words <= {str(word).rstrip(",") for word in atoms.info} for atoms in found.structures):
-            found.units_of[key] = unit
-    if "E" not in found.units_of:
+    comments, n_unread = [], 0
+    for _, comment, rows in blocks(path, decode(read_bytes(path))):
+        if not comments:  # the first frame stands for all
+            n_unread = columns_unread(comment, rows[0])
+        comments.append(comment)
+    units = [_units_after(comment) for comment in comments]
+    for index, there in enumerate(units):
+        if there != units[0]:
+            one, other = (", ".join(f"{key} in {unit}" for key, unit in said.items()) for said in (units[0], there))
+            raise MdpotError(
+                f"{path}: frame 0 has {one or 'no unit'}, and frame {index} {other or 'none'}. Write all in one unit."
+            )
+    found.units_of |= units[0]
+    if n_unread:
+        found.notes.append(
+            f"each atom has {n_unread} columns that are not read, for its comment does not name them: write, for "
+            'forces, "Properties=species:S:1:pos:R:3:forces:R:3" there.'
+        )
+    if not all(_CP2K.match(comment) for comment in comments):
         return
+    found.units_of["E"] = "Hartree"
     if re.search(r"-(frc|vel)-\d", path.name):
         raise MdpotError(
             f"{path}: CP2K writes forces and velocities as if they were positions. Put them together with the "
             "positions (…-pos-1.xyz) and the cell in one file of extended XYZ: see CP2K in docs/own-data.md."
         )
-    if not any(atoms.pbc.any() for atoms in found.structures):
-        found.notes.append(
-            "the comments are CP2K's, which state no cell, and forces are in a file of their own (…-frc-1.xyz): put "
-            "all in one file of extended XYZ, see CP2K in docs/own-data.md."
-        )
+    found.notes.append(
+        "the comments are CP2K's, which state no cell, and forces are in a file of their own (…-frc-1.xyz): put all in "
+        "one file of extended XYZ, see CP2K in docs/own-data.md."
+    )
+
+
+def _units_after(comment: str) -> dict[str, str]:
+    """The units behind the energies of a comment, as in "energy = -76.3 Hartree", by the key of these."""
+    units = {}
+    for key, word in _WITH_UNIT.findall(comment):
+        kind = family_of(key)
+        if key in ("E", _ORCA) or (kind is not None and kind[0] == "energy"):
+            with suppress(MdpotError):
+                units[key] = canonical("energy", word)
+    return units
+
+
+def _sdf(path: Path, found: Outputs) -> None:
+    """ASE reads the first molecule."""
+    for block in decode(read_bytes(path)).split("$$$$\n")[1:]:
+        if block.strip():
+            found.structures.append(read(io.StringIO(block), format="sdf"))
 
 
 def _kind(path: Path) -> str:
@@ -278,6 +318,7 @@ def _twisted(structures: Sequence[Atoms]) -> bool:
 
 _MENDERS: dict[str, Callable[[Path, Outputs], None]] = {
     "xyz": _xyz,
+    "sdf": _sdf,
     "db": _database,
     "json": _database,
     "xsf": _xsf,
