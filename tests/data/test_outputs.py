@@ -6,6 +6,7 @@ import bz2
 import lzma
 import re
 from pathlib import Path
+from typing import Any
 
 import ase
 import ase.db
@@ -61,11 +62,11 @@ def assert_right(reading: Reading, frames: list[Atoms], stress: bool = False) ->
 @pytest.mark.parametrize("name", ["rows.db", "rows.json"])
 def test_labels_in_the_pairs_and_the_data_of_a_database(tmp_path: Path, name: str) -> None:
     frames = coppers()
-    with ase.db.connect(tmp_path / name) as database:
-        for n, atoms in enumerate(frames):
-            data = {"dft_forces": atoms.get_forces()}
-            pairs = {"dft_energy": atoms.get_potential_energy(), "config_type": f"run{n}"}
-            database.write(bare(atoms), data=data, **pairs)
+    database = ase.db.connect(tmp_path / name)
+    for n, atoms in enumerate(frames):
+        data = {"dft_forces": atoms.get_forces()}
+        pairs = {"dft_energy": atoms.get_potential_energy(), "config_type": f"run{n}"}
+        database.write(bare(atoms), data=data, **pairs)
     reading = read_file(tmp_path / name, need=NEED)
     assert_right(reading, frames)
     assert (reading.keys.energy, reading.keys.forces) == ("dft_energy", "dft_forces")
@@ -76,32 +77,32 @@ def test_labels_in_the_pairs_and_the_data_of_a_database(tmp_path: Path, name: st
 def test_units_in_the_metadata_of_schnetpack(tmp_path: Path, units: str | None) -> None:
     """Energies are arrays of one number in `data`; the units of positions and labels are in the metadata."""
     path, frames, factor = tmp_path / "rows.db", coppers(), mol / kcal
-    with ase.db.connect(path) as database:
-        if units is None:
-            names = {
-                "energy_U": "kcal/mol",
-                "forces_U": "kcal/mol/Ang",
-                "stress_U": "kcal/mol/Ang/Ang/Ang",
-                "dipole": "Debye",
-            }
-            database.metadata = {"_distance_unit": "Ang", "_property_unit_dict": names, "atomrefs": {}}
-        for atoms in frames:
-            data = {
-                "energy_U": np.array([atoms.get_potential_energy()]) * factor,
-                "forces_U": atoms.get_forces() * factor,
-                "stress_U": atoms.get_stress(voigt=False)[None] * factor,
-                "dipole": np.zeros(3),
-            }
-            database.write(bare(atoms), data=data)
+    database: Any = ase.db.connect(path)
+    if units is None:
+        names = {
+            "energy_U": "kcal/mol",
+            "forces_U": "kcal/mol/Ang",
+            "stress_U": "kcal/mol/Ang/Ang/Ang",
+            "dipole": "Debye",
+        }
+        database.metadata = {"_distance_unit": "Ang", "_property_unit_dict": names, "atomrefs": {}}
+    for atoms in frames:
+        data = {
+            "energy_U": np.array([atoms.get_potential_energy()]) * factor,
+            "forces_U": atoms.get_forces() * factor,
+            "stress_U": atoms.get_stress(voigt=False)[None] * factor,
+            "dipole": np.zeros(3),
+        }
+        database.write(bare(atoms), data=data)
     reading = read_file(path, Asked(units=units), NEED)
     assert_right(reading, frames, stress=True)
     assert reading.units.source == ("given" if units else "stated in the file")
 
 
 def test_an_unknown_unit_in_metadata_is_named(tmp_path: Path) -> None:
-    with ase.db.connect(tmp_path / "rows.db") as database:
-        database.metadata = {"_distance_unit": "Ang", "_property_unit_dict": {"energy": "furlong"}}
-        database.write(bare(coppers(1)[0]), data={"energy": np.array([1.0])})
+    database: Any = ase.db.connect(tmp_path / "rows.db")
+    database.metadata = {"_distance_unit": "Ang", "_property_unit_dict": {"energy": "furlong"}}
+    database.write(bare(coppers(1)[0]), data={"energy": np.array([1.0])})
     with pytest.raises(MdpotError, match=r"unit of energy \(energy in its metadata\) 'furlong'"):
         read_file(tmp_path / "rows.db")
 
@@ -488,6 +489,7 @@ def test_labels_of_no_weight_are_absent(tmp_path: Path) -> None:
     """MACE's files have a zero in place of a label that is not there, and a weight of zero for it."""
     frames = coppers(4)
     frames[1].info |= {"config_energy_weight": 0.0}
+    assert frames[1].calc is not None
     frames[1].calc.results["energy"] = 0.0
     frames[2].info |= {"config_virials_weight": 0, "config_energy_weight": 1.0}
     frames[3].info |= {"config_weight": 0.0}
@@ -515,6 +517,7 @@ def test_heads_that_differ_are_noted(tmp_path: Path) -> None:
     ("name", "content", "said"),
     [
         ("run1.out", b" vasp.6.4.2 20Jul23\n", "ASE tells it by the name: rename it, e.g. OUTCAR"),
+        ("rows.sqlite", b"SQLite format 3\0", "rename it, e.g. frames.db"),
         ("OUTCAR.xz", lzma.compress(b" vasp.6.4.2 20Jul23\n"), "unpack it, or pack it by gzip"),
         ("run1.xml", b'<?xml version="1.0"?>\n<modeling>\n', "rename it, e.g. run1_vasprun.xml"),
         ("coord.npy", b"\x93NUMPY\x01\x00", "give the folder of a system of DeePMD-kit"),

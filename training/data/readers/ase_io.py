@@ -69,7 +69,7 @@ def _drop_unweighted(structures: Sequence[Atoms], values: Sequence[Values]) -> l
     for kind, keys in WEIGHT_KEYS.items():
         n = 0
         for atoms, v in zip(structures, values, strict=True):
-            if v.of(kind) and any(np.array_equal(atoms.info.get(key), 0) for key in keys):
+            if v.of(kind) and any(np.array_equal(atoms.info.get(key, 1), 0) for key in keys):
                 v.of(kind).clear()
                 n += 1
         if n:

@@ -41,6 +41,7 @@ _PROGRAMS = {
 }
 #: What ASE tells by the name alone: how it begins, the name it must have, what it is, and such a name.
 _NAMED = (
+    (re.compile(rb"SQLite format 3\0"), re.compile(r"\.db$"), "a database in SQLite", "frames.db"),
     (re.compile(rb"\s*vasp\.\d"), re.compile("OUTCAR"), "an OUTCAR of VASP", "OUTCAR"),
     (
         re.compile(rb"\s*(<\?xml[^>]*>)?\s*<modeling>"),

@@ -16,7 +16,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
-from ase.io.formats import UnknownFileTypeError, filetype
+from ase.io.formats import filetype
 from ase.units import Hartree
 
 from mdpot.errors import MdpotError, unknown
@@ -103,13 +103,19 @@ def _interrupted_aims(path: Path) -> Outputs | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # Of a step that is cut off, ASE takes a number of another unit for the energy.
-            structures = read(path, index=":", format="aims-output", non_convergence_ok=True)[:-1]
+            structures = _all(path, "aims-output", non_convergence_ok=True)[:-1]
     except Exception as error:  # whatever ASE's parser raises
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise MdpotError(f"{path}: cannot be read ({reason[:200]}). Check the file, or convert it.") from None
     if not structures:
         raise MdpotError(f"{path}: the calculation did not come to its end, and no step of it is complete.")
     return Outputs(structures, notes=["the calculation did not come to its end: the step it broke off in is left out."])
+
+
+def _all(source: Path | io.StringIO, kind: str, **options: bool) -> list[Atoms]:
+    """All structures that ASE reads in a format."""
+    found = read(source, index=":", format=kind, **options)
+    return found if isinstance(found, list) else [found]
 
 
 def _xyz(path: Path, found: Outputs) -> None:
@@ -160,7 +166,7 @@ def _sdf(path: Path, found: Outputs) -> None:
     """ASE reads the first molecule."""
     for block in decode(read_bytes(path)).split("$$$$\n")[1:]:
         if block.strip():
-            found.structures.append(read(io.StringIO(block), format="sdf"))
+            found.structures += _all(io.StringIO(block), "sdf")
 
 
 def _kind(path: Path) -> str:
@@ -169,17 +175,17 @@ def _kind(path: Path) -> str:
         return "xyz"
     try:
         return filetype(str(path), guess=True)
-    except (UnknownFileTypeError, OSError):
+    except Exception:  # whatever a damaged file raises; its reader says what is wrong
         return ""
 
 
 def _database(path: Path, found: Outputs) -> None:
-    with ase.db.connect(str(path), serial=True) as database:
-        for atoms, row in zip(found.structures, database.select(), strict=True):
-            atoms.info |= row.key_value_pairs
-            if row.data:
-                atoms.info["data"] = dict(row.data)
-        metadata = database.metadata
+    database = ase.db.connect(str(path), serial=True)
+    for atoms, row in zip(found.structures, database.select(), strict=True):
+        atoms.info |= row.key_value_pairs
+        if row.data:
+            atoms.info["data"] = dict(row.data)
+    metadata = database.metadata
     units = metadata.get(_OF_PROPERTIES)
     found.units_of |= {str(key): str(unit) for key, unit in units.items()} if isinstance(units, dict) else {}
     if metadata.get(_OF_LENGTHS):
@@ -200,7 +206,8 @@ def _xsf(path: Path, found: Outputs) -> None:
 
 def _qbox(path: Path, found: Outputs) -> None:
     found.units = replace(ATOMIC, source="of the format")
-    if any(atoms.calc.results.pop("stress", None) is not None for atoms in found.structures):
+    taken = [atoms.calc.results.pop("stress", None) for atoms in found.structures if atoms.calc is not None]
+    if any(stress is not None for stress in taken):
         found.notes.append("the stress of Qbox is not read.")
 
 
@@ -221,7 +228,7 @@ def _gpaw(path: Path, found: Outputs) -> None:
     """The forces are the derivative of the free energy; the energy is extrapolated to no smearing."""
     for atoms in found.structures:
         free = getattr(atoms.calc, "energy_contributions", {}).get("free energy")
-        if free is not None and "uncorrected_energy" not in atoms.calc.parameters:
+        if atoms.calc is not None and free is not None and "uncorrected_energy" not in atoms.calc.parameters:
             atoms.calc.results["free_energy"] = free
 
 
@@ -287,7 +294,7 @@ def _gaussian(path: Path, found: Outputs) -> None:
     text = decode(read_bytes(path))
     for job in _ARCHIVE.split(text)[1:]:
         if "orientation:" in job and "SCF Done:" in job:
-            found.structures += read(io.StringIO(job), index=":", format="gaussian-out")
+            found.structures += _all(io.StringIO(job), "gaussian-out")
     orientation, energy = "", False
     for line in text.split("\n"):
         words = line.split()
