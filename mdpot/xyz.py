@@ -40,6 +40,7 @@ _MATRIX = re.compile(r"(?<!\S)(Lattice|virial|stress)(?=[\s=]|$)")
 _MARK = "\ue000"
 _NESTED = re.compile(r"=\s*(\[\s*\[[^\"']*?\]\s*\])")
 _PBC = re.compile(r"(?<!\S)(pbc|periodic)\s*=\s*(?:([\"']?)([TF01])([TF01])([TF01])\2(?!\S))?", re.I)
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 _FLAGS = {"t": True, "true": True, "1": True, "1.0": True, "f": False, "false": False, "0": False, "0.0": False}
 _TRIPLES = re.compile(r"\w+:[a-z]:\d+(:\w+:[a-z]:\d+)*:?", re.I)
 #: Å; what is called a cell and has no longer edge is a number of repeats.
@@ -57,10 +58,10 @@ def parse_xyz(path: Path, text: str) -> list[Atoms]:
     Raises:
         MdpotError: truncated or miscounted; a row, an element, or a key of the comment that is not what it must be.
     """
-    return [_frame(path, *block) for block in _blocks(path, text)]
+    return [_frame(path, *block) for block in blocks(path, text)]
 
 
-def _blocks(path: Path, text: str) -> Iterator[tuple[int, str, Sequence[str]]]:
+def blocks(path: Path, text: str) -> Iterator[tuple[int, str, Sequence[str]]]:
     """Of each frame its first line's number, comment and atom lines; refuses what is cut off or miscounted."""
     lines = text.split("\n")
     while lines and not lines[-1].strip():
@@ -136,6 +137,11 @@ def _unusual(
                 f"{path}, line {number}: {len(row)} columns, where {info['Properties']} asks for {n_columns}, in a "
                 f"frame of {len(rows)} atoms (line {first})."
             )
+        if (word := next((word for word in row if _DECIMAL_COMMA.fullmatch(word)), None)) is not None:
+            raise MdpotError(
+                f"{path}, line {number}: {word!r} has a decimal comma, of the language of the machine that wrote it. "
+                "Write points."
+            )
     masses = _rewrite_symbols(rows, columns, comment, f"{path}, line", first + 2)
     try:
         return _structure([_FORTRAN.sub(r"\1e\2", " ".join(row)) for row in rows], info), masses
@@ -144,6 +150,12 @@ def _unusual(
         raise MdpotError(
             f"{path}: the frame of line {first} cannot be read ({reason[:200]}). Check the file, or convert it."
         ) from None
+
+
+def columns_unread(comment: str, row: str) -> int:
+    """How many columns a row of an atom has beyond those that the comment of its frame names."""
+    named = _columns(read_comment(comment).get("Properties", _PLAIN))
+    return len(row.split()) - sum(int(count) for *_, count in named)
 
 
 def read_comment(comment: str) -> dict[str, Any]:

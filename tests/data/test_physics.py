@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ase.build import bulk
+from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
+from scipy.spatial.transform import Rotation
 
 from mdpot.training.data.comparisons import pair_stress, sums
 from mdpot.training.data.frames import Frame
@@ -49,6 +50,65 @@ def test_the_unit_of_a_virial_is_named_whatever_it_was_taken_for(copper: list[Fr
     frames = [replace(frame, stress=frame.stress * wrong.virial_to_ev) for frame in copper]  # type: ignore[operator]
     (said,) = contradictions(frames, {**NAMES, "stress": "virial"}, wrong)
     assert "--units virial=eV." in said
+
+
+@pytest.fixture(scope="module")
+def ethanols() -> list[Frame]:
+    rng = np.random.default_rng(0)
+    frames = []
+    for _ in range(20):
+        atoms = molecule("CH3CH2OH")
+        atoms.rattle(0.05, rng=rng)
+        atoms.calc = EMT()
+        labels = atoms.get_potential_energy(), atoms.get_forces()
+        frames.append(Frame(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, *labels))
+    return frames
+
+
+TURNED = Rotation.from_euler("xyz", [0.5, 1.0, 0.3]).as_matrix()
+SAID = "the forces in 'forces' do not belong to the positions beside them"
+
+
+@pytest.mark.parametrize("wrong", ["order", "orientation"])
+def test_forces_in_another_order_or_orientation_than_the_positions(ethanols: list[Frame], wrong: str) -> None:
+    """As of a file sorted by elements beside one that is not, or of Gaussian's two orientations."""
+    assert not any(SAID in said for said in contradictions(ethanols, NAMES))
+    order = np.argsort(ethanols[0].numbers, kind="stable")
+    frames = [
+        replace(frame, forces=frame.forces[order] if wrong == "order" else frame.forces @ TURNED)  # type: ignore[index]
+        for frame in ethanols
+    ]
+    assert any(SAID in said for said in contradictions(frames, NAMES))
+
+
+@pytest.fixture(scope="module")
+def waters(sample_frames: list[Frame]) -> list[Frame]:
+    return [frame for frame in sample_frames if frame.forces is not None][:60]
+
+
+def test_forces_in_another_order_in_periodic_systems(waters: list[Frame]) -> None:
+    """As of a file sorted by elements beside one that is not, or of steps that are off by one."""
+    assert not any(SAID in said for said in contradictions(waters, NAMES))
+    rng = np.random.default_rng(0)
+    frames = []
+    for frame in waters:
+        order, hydrogen = np.arange(len(frame)), np.flatnonzero(frame.numbers == 1)
+        order[hydrogen] = rng.permutation(hydrogen)
+        frames.append(replace(frame, forces=frame.forces[order]))  # type: ignore[index]
+    assert any(f"{SAID}: the force on hydrogen" in said for said in contradictions(frames, NAMES))
+
+
+def test_gradients_are_told_from_forces_in_another_order(waters: list[Frame]) -> None:
+    frames = [replace(frame, forces=-frame.forces) for frame in waters]  # type: ignore[operator]
+    (said,) = contradictions(frames, NAMES)
+    assert "have the wrong sign" in said
+
+
+def test_forces_of_a_field_are_no_mistake(ethanols: list[Frame]) -> None:
+    """Charges around a molecule push and turn it."""
+    rng = np.random.default_rng(0)
+    frames = [replace(f, forces=f.forces + rng.normal(size=(len(f), 3))) for f in ethanols]  # type: ignore[operator]
+    assert not any(SAID in said for said in contradictions(frames, NAMES))
 
 
 def test_sums_over_edges_are_those_of_a_loop() -> None:

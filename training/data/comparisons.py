@@ -23,6 +23,8 @@ NOBLE_GASES = (2, 10, 18, 36, 54, 86)
 #: Two frames are compared where atoms move by no more than this, Å, and the cell by no more than this strain.
 STEP, STRAIN = 0.4, 0.08
 WORK_PAIRS = 2000
+#: eV/Å; a molecule whose largest force is smaller is at rest, and its forces are what is left of a relaxation.
+MOVING = 0.2
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,9 @@ def nearest_neighbors(frames: Sequence[Frame]) -> np.ndarray:
     return np.concatenate(out) if out else np.zeros(0)
 
 
-def stiffness(frames: Sequence[Frame]) -> Line:
-    """How fast the force on hydrogen along its only bond changes with the length of the bond, eV/Å^2."""
+def bonds_to_hydrogen(frames: Sequence[Frame]) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths of C-H, N-H and O-H bonds, Å, and what pulls their hydrogen along them, eV/Å, both [n] and beside the
+    median of their frame."""
     lengths, pulls = [], []
     for frame in frames:
         if frame.forces is None or not (frame.numbers == 1).any():
@@ -75,7 +78,13 @@ def stiffness(frames: Sequence[Frame]) -> Line:
                 pulls.append(pull - np.median(pull))
     x, y = (np.concatenate(part) if part else np.zeros(0) for part in (lengths, pulls))
     near = np.abs(x) < 0.15
-    return _line(x[near], y[near]) if near.sum() > 2 and x.std() > 0.003 else Line(math.nan, 0.0, 0)
+    return x[near], y[near]
+
+
+def stiffness(frames: Sequence[Frame]) -> Line:
+    """How fast the force on hydrogen along its only bond changes with the length of the bond, eV/Å^2."""
+    x, y = bonds_to_hydrogen(frames)
+    return _line(x, y) if len(x) > 2 and x.std() > 0.003 else Line(math.nan, 0.0, 0)
 
 
 def work(frames: Sequence[Frame], with_cell: bool) -> tuple[Line, np.ndarray]:
@@ -191,6 +200,29 @@ def pair_stress(frames: Sequence[Frame], cutoff: float = 6.0, n_terms: int = 8, 
     right = (matrix / size).T @ target / len(matrix)
     found = np.linalg.solve(normal + 1e-4 * np.eye(len(normal)), right) / size
     return np.array([virial @ found for virial in virials])
+
+
+def push_and_turn(frames: Sequence[Frame]) -> np.ndarray:
+    """How forces push and turn molecules as a whole, which those of a molecule's own energy never do.
+
+    Of frames that are not periodic, |ΣF| / Σ|F| and |Σ r × F| / Σ|r||F|, with r from the middle of the atoms; both are
+    0 for forces of its own, and about 1/√n_atoms for vectors that have nothing to do with the positions. Frames of one
+    or two atoms, and those at rest, are left out.
+
+    Returns:
+        [n, 2].
+    """
+    rows = []
+    for frame in frames:
+        if frame.forces is None or frame.pbc.any() or len(frame) < 3:
+            continue
+        arms = frame.positions - frame.positions.mean(axis=0)
+        sizes = np.linalg.norm(frame.forces, axis=1)
+        if sizes.max() > MOVING:
+            push = np.linalg.norm(frame.forces.sum(axis=0)) / sizes.sum()
+            turn = np.linalg.norm(np.cross(arms, frame.forces).sum(axis=0))
+            rows.append((push, turn / (np.linalg.norm(arms, axis=1) * sizes).sum()))
+    return np.array(rows).reshape(-1, 2)
 
 
 def sums(i: np.ndarray, n_atoms: int, values: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ Nothing in a file of numbers says that its stress is in GPa or its positions in 
 other. Each comparison is silent where the frames do not tell:
 
 - nearest neighbors against the sum of covalent radii;
+- the torque of forces on a molecule, which is zero, and the forces on hydrogen, which follow the length of its bond;
 - the stiffness of bonds to hydrogen, which is much the same in all molecules, and the size of the forces;
 - the work of forces and stress between two like frames against the difference of their energies;
 - the shear part of the stress against that of a pair energy that is fitted to the forces.
@@ -17,7 +18,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from ase.data import chemical_symbols
 
-from mdpot.training.data.comparisons import edges, nearest_neighbors, sample, shear, stiffness, strength, work
+from mdpot.training.data.comparisons import (
+    bonds_to_hydrogen,
+    edges,
+    nearest_neighbors,
+    push_and_turn,
+    sample,
+    shear,
+    stiffness,
+    strength,
+    work,
+)
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.units import ASE, ENERGIES, PRESSURES, RYDBERG, Units
 from mdpot.units import BOHR, HARTREE, KCAL_PER_MOL, KJ_PER_MOL
@@ -27,6 +38,15 @@ from mdpot.units import BOHR, HARTREE, KCAL_PER_MOL, KJ_PER_MOL
 NEAREST = (0.62, 1.4)
 #: Stiffness of a bond to hydrogen, eV/Å^2; C-H, N-H and O-H have 26 to 56 in a dozen sets of data.
 STIFFNESS = (12.0, 120.0)
+#: Median torque, see `push_and_turn`. Thirteen sets of molecules have 2e-7 to 2e-3; in another order of the atoms they
+#: have 0.13 to 0.5, turned at random 0.04 to 0.5. An external field, such as that of charges around, pushes as well.
+TURNING = 0.03
+#: Å, the scatter of bonds that vibrate, at 100 K; those at rest differ by their surroundings, and their forces by what
+#: they were relaxed with.
+VIBRATING = 0.015
+#: Correlation of bonds and forces that have nothing to do with each other. A dozen sets have 0.88 to 0.99, less than
+#: -0.88 where gradients stand for forces; forces in another order of the atoms have -0.3 to 0.35 in periodic systems.
+FOLLOWING = (-0.8, 0.5)
 LARGEST_TYPICAL_FORCE = 60.0  # eV/Å, the median of the norms
 STRONG = 0.05  # eV/Å, a typical force; relaxed crystals have less, and their stress is none of a pair energy's
 AGREEMENT, WEAK_AGREEMENT = 0.75, 0.4  # least correlation at which a slope says something, and says that it is huge
@@ -47,7 +67,7 @@ def contradictions(frames: Sequence[Frame], names: Mapping[str, str], units: Uni
     some = sample(frames)
     found = [_lengths(some, units.length)]
     if found[0] is None:  # else everything that follows is wrong as well
-        forces = _forces(some, names.get("forces", "forces"), units)
+        forces = _together(some, names.get("forces", "forces")) or _forces(some, names.get("forces", "forces"), units)
         energies = _energies(frames, names, units) if forces is None else None
         found += [forces, energies]
         if forces is energies is None:  # else the stress would contradict them whatever its unit is
@@ -89,6 +109,30 @@ def _shortest(frames: Sequence[Frame]) -> str:
         return "e.g. no pair within 6 Å"
     k = int(distances.argmin())
     return f"e.g. {chemical_symbols[frame.numbers[i[k]]]}–{chemical_symbols[frame.numbers[j[k]]]} {distances[k]:.2f} Å"
+
+
+def _together(frames: Sequence[Frame], key: str) -> str | None:
+    """What says that forces are not those of the atoms at these positions."""
+    said = f"the forces in {key!r} do not belong to the positions beside them: "
+    found = push_and_turn(frames)
+    if len(found) >= 3:
+        push, turn = np.median(found, axis=0)
+        if turn > TURNING and push < turn / 10:
+            return (
+                f"{said}they would turn the molecules as a whole, with {turn:.2g} of the largest torque there could "
+                "be, where it must be 0. They are in another order of the atoms, or in another orientation, or the "
+                "frames are periodic and the file has no cell."
+            )
+    x, y = bonds_to_hydrogen(frames)
+    if len(x) > 100 and x.std() > VIBRATING and y.std() > STIFFNESS[0] * x.std():
+        correlation = float(np.corrcoef(x, y)[0, 1])
+        if FOLLOWING[0] < correlation < FOLLOWING[1]:
+            return (
+                f"{said}the force on hydrogen does not follow the length of its bond (a correlation of "
+                f"{correlation:.2f}, where C–H, N–H and O–H have 0.9). They are in another order of the atoms, or of "
+                "other frames."
+            )
+    return None
 
 
 def _forces(frames: Sequence[Frame], key: str, taken: Units) -> str | None:

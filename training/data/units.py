@@ -352,6 +352,7 @@ def _plain(unit: str) -> str:
     text = re.sub(r"[\s*·]+(?=mol)", "", text)
     text = re.sub(r"[\s*·]*mol\^?-1", "/mol", text)
     text = re.sub(r"[\s*·]+([a-zå]+0?)\^?-(\d)", r"/\1^\2", text)
+    text = re.sub(r"/([a-zå]+0?)/\1/\1$", r"/\1^3", text)
     text = text.replace("^1", "").replace("(", "").replace(")", "")
     return re.sub(r"\s+", "", text)
 

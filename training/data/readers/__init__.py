@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from mdpot.training.data.labels import IGNORE, Asked
 from mdpot.training.data.readers.ase_io import parse_ase
 from mdpot.training.data.readers.deepmd import UNITS as DEEPMD_UNITS
 from mdpot.training.data.readers.deepmd import is_deepmd, parse_deepmd
+from mdpot.training.data.readers.foreign import refuse_foreign
 from mdpot.training.data.readers.ml_ab import UNITS, is_ml_ab, parse_ml_ab
 from mdpot.training.data.readers.npz import parse_npz
 from mdpot.training.data.readers.pyg import NOTHING_ASKED, is_pyg, parse_pyg
@@ -24,6 +26,7 @@ from mdpot.training.data.units import ATOMIC, parse_units
 
 _ZIP = b"PK\x03\x04"
 _MARK = b"\xef\xbb\xbf"
+_TABLE = re.compile(rb'\[|\{\s*"(?:index|columns|data)"')
 
 
 def read_file(path: Path | str, asked: Asked = NOTHING_ASKED, need: Collection[str] | None = None) -> Reading:
@@ -66,6 +69,7 @@ def parse_file(path: Path, asked: Asked, want_labels: bool) -> Raw:
     if path.is_dir() or not path.is_file() or path.stat().st_size == 0:
         read_bytes(path)  # says what is wrong
     start = head(path)
+    refuse_foreign(path, start)
     if path.suffix == ".npz" or start.startswith(_ZIP):
         return _named(parse_npz(path, asked.units), asked)
     if is_runner(path):
@@ -91,8 +95,7 @@ def parse_table(path: Path) -> Raw | None:
 
 def _is_table(start: bytes) -> bool:
     """Whether json is a table or a list; ASE's own, a database, is an object whose keys are row numbers or `ids`."""
-    words = start.lstrip()
-    return words.startswith(b"[") or any(word in words for word in (b'"index"', b'"columns"', b'"data"'))
+    return _TABLE.match(start.lstrip()) is not None
 
 
 def _named(raw: Raw, asked: Asked) -> Raw:

@@ -11,16 +11,22 @@ import numpy as np
 from ase import Atoms
 
 from mdpot.errors import MdpotError
-from mdpot.structures import read_structures
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Asked, Keys, Values, choose_keys, collect, family_of, looks_like_label
+from mdpot.training.data.readers.outputs import Outputs, read_outputs
 from mdpot.training.data.reading import Raw, is_called_isolated
-from mdpot.training.data.units import ASE, Units, parse_units, stated_system, stated_units, units_of
+from mdpot.training.data.units import Units, canonical, parse_units, stated_system, stated_units, units_of
 
 GROUP_KEYS = ("group", "source", "source_frame", "trajectory", "config_type")
 ISOLATED_KEYS = ("config_type", "Config_type", "configtype")
-#: States of a structure that networks do not see.
-STATE_KEYS = ("charge", "total_charge", "spin", "total_spin", "multiplicity", "spin_multiplicity")
+#: States of a structure, or methods, that networks do not see.
+#: What MACE multiplies the loss of a frame by, by label; nothing is learned where it is zero.
+WEIGHT_KEYS = {
+    "energy": ("config_weight", "config_energy_weight"),
+    "forces": ("config_weight", "config_forces_weight"),
+    "stress": ("config_weight", "config_stress_weight", "config_virials_weight"),
+}
+STATE_KEYS = ("charge", "total_charge", "spin", "total_spin", "multiplicity", "spin_multiplicity", "head")
 
 
 def parse_ase(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
@@ -30,17 +36,19 @@ def parse_ase(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
     stress of a virial is -virial / volume. A frame's group is in `info` under the first of `GROUP_KEYS` that it has.
 
     Raises:
-        MdpotError: as `read_structures`, `choose_keys` and `stated_units`.
+        MdpotError: as `read_outputs`, `choose_keys` and `stated_units`.
     """
-    structures = read_structures(path)
+    found = read_outputs(path)
+    structures = found.structures
     if not want_labels:
         asked = Asked(units=asked.units, check=asked.check, property_key=asked.property_key)
     values = [collect(_places(atoms), len(atoms), asked) for atoms in structures]
+    unweighted = _drop_unweighted(structures, values)
     keys = choose_keys(values, asked, str(path)) if want_labels else Keys()
     if want_labels:
         notes = (*_slab_notes(structures, values, keys), *_text_notes(structures), *_state_notes(structures))
-        keys = replace(keys, notes=(*keys.notes, *notes))
-    units = parse_units(asked.units, _stated(path, structures, keys.family))
+        keys = replace(keys, notes=(*keys.notes, *found.notes, *unweighted, *notes))
+    units = parse_units(asked.units, _stated(path, found, keys))
     frames = [_frame(*pair, keys, units, index) for index, pair in enumerate(zip(structures, values, strict=True))]
     if asked.property_key is not None:
         for frame, atoms in zip(frames, structures, strict=True):
@@ -55,13 +63,27 @@ def parse_ase(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
     )
 
 
-def _stated(path: Path, structures: Sequence[Atoms], family: str) -> Units:
-    """The units that all frames state, or ASE's.
+def _drop_unweighted(structures: Sequence[Atoms], values: Sequence[Values]) -> list[str]:
+    """Takes off the labels that have a weight of zero, which hold a place alone; a note on each kind of them."""
+    notes = []
+    for kind, keys in WEIGHT_KEYS.items():
+        n = 0
+        for atoms, v in zip(structures, values, strict=True):
+            if v.of(kind) and any(np.array_equal(atoms.info.get(key, 1), 0) for key in keys):
+                v.of(kind).clear()
+                n += 1
+        if n:
+            notes.append(f"{kind} has a weight of zero ({' or '.join(keys)}) in {n} frames, and is not used there.")
+    return notes
+
+
+def _stated(path: Path, outputs: Outputs, keys: Keys) -> Units:
+    """The units that all frames state, or those of the file.
 
     Raises:
         MdpotError: frames that state different ones, or one that is not known.
     """
-    found = [(stated_system(atoms.info), stated_units(atoms.info, family)) for atoms in structures]
+    found = [(stated_system(atoms.info), stated_units(atoms.info, keys.family)) for atoms in outputs.structures]
     for index, there in enumerate(found):
         if there != found[0]:
             one, other = (", ".join(_said(*stated)) or "none" for stated in (found[0], there))
@@ -69,7 +91,22 @@ def _stated(path: Path, structures: Sequence[Atoms], family: str) -> Units:
                 f"{path}: frame 0 states the units {one}, and frame {index} {other}. Write all frames in one unit."
             )
     system, single = found[0]
-    return units_of(single, system or ASE)
+    return units_of(_of_keys(outputs.units_of, keys) | single, system or outputs.units)
+
+
+def _of_keys(units: Mapping[str, str], keys: Keys) -> dict[str, str]:
+    """The units of the labels that are taken, by quantity, of those that a file states for its keys.
+
+    Raises:
+        MdpotError: a unit that is not known here.
+    """
+    quantities = {"energy": keys.energy, "force": keys.forces, "length": "length"}
+    quantities["virial" if keys.stress_is_virial else "stress"] = keys.stress
+    return {
+        quantity: canonical(quantity, units[key], f"{key} in its metadata")
+        for quantity, key in quantities.items()
+        if units.get(key)
+    }
 
 
 def _said(system: Units | None, single: Mapping[str, str]) -> list[str]:
@@ -79,8 +116,8 @@ def _said(system: Units | None, single: Mapping[str, str]) -> list[str]:
 def _places(atoms: Atoms) -> list[Mapping[str, Any]]:
     """Where labels may be."""
     results = atoms.calc.results if atoms.calc is not None else {}
-    nested = (atoms.info.get("key_value_pairs"), atoms.info.get("data"))  # of ASE's databases
-    return [results, atoms.info, atoms.arrays, *(n for n in nested if isinstance(n, Mapping))]
+    data = atoms.info.get("data")  # of ASE's databases
+    return [results, atoms.info, atoms.arrays, *([data] if isinstance(data, Mapping) else [])]
 
 
 def _frame(atoms: Atoms, values: Values, keys: Keys, units: Units, index: int) -> Frame:

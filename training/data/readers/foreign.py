@@ -1,0 +1,88 @@
+"""Files of formats that are common and not read here: what each is, and what to do with it, in one sentence."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from mdpot.errors import MdpotError
+from mdpot.packed import unpacked_name
+
+_EXTXYZ = "write its frames as extended XYZ with ASE (energy in eV, forces in eV/Å)"
+_OUTPUT = f"ASE does not read the outputs of this program: {_EXTXYZ}"
+_PICKLE = f"a pickle, which is not read, for it can run code: load it in Python, and {_EXTXYZ}"
+_PYMATGEN = (
+    "its JSON holds structures of pymatgen in a layout that is not read: "
+    "write them as extended XYZ with ASE (energy in eV, forces in eV/Å, stress in eV/Å³ and positive under tension)"
+)
+#: What a file begins with.
+_BEGINNINGS = {
+    b"\x89HDF": (
+        "HDF5, in which every data set has a layout of its own: save the frames as npz, see NumPy archives in "
+        "docs/own-data.md, or as extended XYZ"
+    ),
+    b"PAR1": f"a table in Parquet: read its rows with pandas, and {_EXTXYZ}",
+    **dict.fromkeys((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), _PICKLE),
+    b"BEGIN_CFG": (
+        "an MTP file, whose atom types are numbers, not elements: convert it (mlp convert-cfg, or dpdata) to VASP's "
+        "OUTCAR or extended XYZ"
+    ),
+}
+#: What stands in the first lines of a program's output.
+_PROGRAMS = {
+    b"CP2K|": f"an output of CP2K: {_OUTPUT}; see CP2K in docs/own-data.md",
+    b"Welcome to SIESTA": f"an output of SIESTA: {_OUTPUT}",
+    b"Welcome to Q-Chem": f"an output of Q-Chem: {_OUTPUT}",
+    b"Psi4: An Open-Source": f"an output of Psi4: {_OUTPUT}",
+    b"PROGRAM SYSTEM MOLPRO": f"an output of Molpro: {_OUTPUT}",
+    b"x T B": f"an output of xtb: {_OUTPUT}",
+    b"|  DFTB+": f"an output of DFTB+: {_OUTPUT}",
+    b"# The current total energy in Eh": "ORCA's gradient of one structure: give ORCA's output, the .out file, instead",
+}
+#: What ASE tells by the name alone: how it begins, the name it must have, what it is, and such a name.
+_NAMED = (
+    (re.compile(rb"SQLite format 3\0"), re.compile(r"\.db$"), "a database in SQLite", "frames.db"),
+    (re.compile(rb"\s*vasp\.\d"), re.compile("OUTCAR"), "an OUTCAR of VASP", "OUTCAR"),
+    (
+        re.compile(rb"\s*(<\?xml[^>]*>)?\s*<modeling>"),
+        re.compile(r"vasp.*\.xml$"),
+        "a vasprun.xml of VASP",
+        "run1_vasprun.xml",
+    ),
+)
+_NAMES = {
+    "force_sets": "phonopy's forces without their structures",
+    "force_constants": "phonopy's force constants",
+}
+
+
+def refuse_foreign(path: Path, start: bytes) -> None:
+    """Refuses a file of a known format that is not read.
+
+    Args:
+        path: of the file.
+        start: its first bytes, unpacked.
+
+    Raises:
+        MdpotError: what it is, and what to do.
+    """
+    text = start.lstrip()
+    reason = next((what for beginning, what in _BEGINNINGS.items() if text.startswith(beginning)), None)
+    reason = reason or next((what for word, what in _PROGRAMS.items() if word in start), None)
+    if text.startswith(b"PK") and b"/data.pkl" in start:  # so torch.save writes it
+        reason = _PICKLE
+    if text.startswith(b"\x93NUMPY"):
+        reason = "one array of NumPy: give the folder of a system of DeePMD-kit, or save all arrays in one file as npz"
+    name = unpacked_name(path)
+    for known, what in _NAMES.items():
+        if name.lower().startswith(known):
+            reason = f"{what}, which no potential can be trained on: give the outputs of the calculations"
+    for begins, named, what, usual in _NAMED:
+        if begins.match(start) and not named.search(name):
+            reason = f"{what} under another name, and ASE tells it by the name: rename it, e.g. {usual}"
+        elif begins.match(start) and usual == "OUTCAR" and path.suffix in (".bz2", ".xz"):
+            reason = f"{what}, which ASE does not read in this packing: unpack it, or pack it by gzip"
+    if name.endswith(".json") and text.startswith(b"{") and b'"@module"' in start:
+        reason = _PYMATGEN
+    if reason is not None:
+        raise MdpotError(f"{path}: {reason}.")

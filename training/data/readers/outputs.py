@@ -1,0 +1,341 @@
+"""What ASE's readers leave out of a file, or take to be in other units, by format; the structures are those of ASE."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+
+import ase.db
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read
+from ase.io.formats import filetype
+from ase.units import Hartree
+
+from mdpot.errors import MdpotError, unknown
+from mdpot.packed import head
+from mdpot.structures import decode, read_bytes, read_structures
+from mdpot.training.data.comparisons import push_and_turn
+from mdpot.training.data.frames import Frame
+from mdpot.training.data.labels import family_of
+from mdpot.training.data.physics import TURNING
+from mdpot.training.data.units import ASE, ATOMIC, SYSTEMS, Units, canonical
+from mdpot.xyz import blocks, columns_unread
+
+#: Units of LAMMPS by the name of its command `units`.
+LAMMPS = {"metal": SYSTEMS["metal"], "real": SYSTEMS["real"], "electron": ATOMIC}
+#: Keys of SchNetPack's metadata.
+_OF_PROPERTIES, _OF_LENGTHS = "_property_unit_dict", "_distance_unit"
+_AENET = re.compile(r"^\s*#\s*total energy\s*=\s*([-+\d.eEdD]+)", re.I | re.M)
+#: An energy in a comment of XYZ and the word behind it, which may be its unit.
+_WITH_UNIT = re.compile(r"(?<!\S)(\w+)\s*=\s*[-+]?\d[\d.eEdD+-]*\s+([A-Za-z][\w./]*)(?=[\s,]|$)")
+#: Keys of CP2K and of ORCA; the energy of the first is in Hartree.
+_CP2K, _ORCA = re.compile(r"\s*i\s*=\s*\d+,\s*time\s*=\s*\S+,\s*E\s*="), "E_Pot"
+_STEP = "FREE ENERGIE OF THE ION-ELECTRON SYSTEM"
+_POTENTIALS, _COUNTS = re.compile(r"^ POTCAR: +(.*\S)", re.M), re.compile(r"^ +ions per type = +(.*\S)", re.M)
+_ITERATION = re.compile(r"Iteration\s+\d+\(\s*(\d+)\)")
+_REACHED = "aborting loop because EDIFF is reached"
+_ARCHIVE = re.compile(r"^ 1\\1\\GINC", re.M)
+_FREE_ENERGY = re.compile(r'<i name="e_fr_energy">\s*(\S+)\s*</i>')
+
+
+@dataclass
+class Outputs:
+    """The structures of a file and what holds for all of them.
+
+    Attributes:
+        structures: with labels in the calculator's results, in `info` and in `arrays`.
+        units: of the format, or that the file states for all its labels.
+        units_of: the unit of single keys, and under "length" that of positions and cell, as the file states them.
+        notes: what the user should know of the reading, a sentence each.
+    """
+
+    structures: list[Atoms]
+    units: Units = ASE
+    units_of: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_outputs(path: Path) -> Outputs:
+    """The structures of a file that ASE reads, with what its reader leaves out.
+
+    - Energies in the comments of XYZ may have their unit behind them; CP2K's are in Hartree. Columns that a comment
+      does not name are noted.
+    - SDF files have all of their molecules.
+    - Databases have their key-value pairs, their data, and the units in their metadata, as SchNetPack writes them.
+    - XSF files of aenet have the energy of their first line, and forces in eV/Å.
+    - Qbox and DL_POLY are in their own units, which ASE does not turn into its own.
+    - A LAMMPS dump states its units after `dump_modify ID units yes`.
+    - Steps of VASP whose electrons did not converge have no labels.
+    - Outputs of Gaussian have all of their jobs, and their forces belong to positions in the input orientation.
+    - Outputs of FHI-aims that broke off have the steps before.
+    - Outputs of GPAW have the free energy, whose derivative the forces are.
+
+    Raises:
+        MdpotError: as `read_structures`; CP2K's file of forces; a dump in units that are not known here; a Gaussian
+            output without the positions of its forces; an OUTCAR of several systems.
+    """
+    kind = _kind(path)
+    found = _interrupted_aims(path) if kind == "aims-output" else None
+    found = found or Outputs(read_structures(path))
+    mend = _MENDERS.get(kind)
+    if mend is not None:
+        mend(path, found)
+    return found
+
+
+def _interrupted_aims(path: Path) -> Outputs | None:
+    """The complete steps of FHI-aims where the calculation did not come to its end, which ASE refuses; else None.
+
+    Raises:
+        MdpotError: no step is complete, or the file cannot be read.
+    """
+    if "Have a nice day." in decode(read_bytes(path)):
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Of a step that is cut off, ASE takes a number of another unit for the energy.
+            structures = _all(path, "aims-output", non_convergence_ok=True)[:-1]
+    except Exception as error:  # whatever ASE's parser raises
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise MdpotError(f"{path}: cannot be read ({reason[:200]}). Check the file, or convert it.") from None
+    if not structures:
+        raise MdpotError(f"{path}: the calculation did not come to its end, and no step of it is complete.")
+    return Outputs(structures, notes=["the calculation did not come to its end: the step it broke off in is left out."])
+
+
+def _all(source: Path | io.StringIO, kind: str, **options: bool) -> list[Atoms]:
+    """All structures that ASE reads in a format."""
+    found = read(source, index=":", format=kind, **options)
+    return found if isinstance(found, list) else [found]
+
+
+def _xyz(path: Path, found: Outputs) -> None:
+    comments, n_unread = [], 0
+    for _, comment, rows in blocks(path, decode(read_bytes(path))):
+        if not comments:  # the first frame stands for all
+            n_unread = columns_unread(comment, rows[0])
+        comments.append(comment)
+    units = [_units_after(comment) for comment in comments]
+    for index, there in enumerate(units):
+        if there != units[0]:
+            one, other = (", ".join(f"{key} in {unit}" for key, unit in said.items()) for said in (units[0], there))
+            raise MdpotError(
+                f"{path}: frame 0 has {one or 'no unit'}, and frame {index} {other or 'none'}. Write all in one unit."
+            )
+    found.units_of |= units[0]
+    if n_unread:
+        found.notes.append(
+            f"each atom has {n_unread} columns that are not read, for its comment does not name them: write, for "
+            'forces, "Properties=species:S:1:pos:R:3:forces:R:3" there.'
+        )
+    if not all(_CP2K.match(comment) for comment in comments):
+        return
+    found.units_of["E"] = "Hartree"
+    if re.search(r"-(frc|vel)-\d", path.name):
+        raise MdpotError(
+            f"{path}: CP2K writes forces and velocities as if they were positions. Put them together with the "
+            "positions (…-pos-1.xyz) and the cell in one file of extended XYZ: see CP2K in docs/own-data.md."
+        )
+    found.notes.append(
+        "the comments are CP2K's, which state no cell, and forces are in a file of their own (…-frc-1.xyz): put all in "
+        "one file of extended XYZ, see CP2K in docs/own-data.md."
+    )
+
+
+def _units_after(comment: str) -> dict[str, str]:
+    """The units behind the energies of a comment, as in "energy = -76.3 Hartree", by the key of these."""
+    units = {}
+    for key, word in _WITH_UNIT.findall(comment):
+        kind = family_of(key)
+        if key in ("E", _ORCA) or (kind is not None and kind[0] == "energy"):
+            with suppress(MdpotError):
+                units[key] = canonical("energy", word)
+    return units
+
+
+def _sdf(path: Path, found: Outputs) -> None:
+    """ASE reads the first molecule."""
+    for block in decode(read_bytes(path)).split("$$$$\n")[1:]:
+        if block.strip():
+            found.structures += _all(io.StringIO(block), "sdf")
+
+
+def _kind(path: Path) -> str:
+    """ASE's name of the format; "xyz" for all of XYZ, which is read here, and "" for what ASE does not tell."""
+    if head(path, 200).lstrip(b"\xef\xbb\xbf \n\r\t").split(b"\n")[0].strip().isdigit():
+        return "xyz"
+    try:
+        return filetype(str(path), guess=True)
+    except Exception:  # whatever a damaged file raises; its reader says what is wrong
+        return ""
+
+
+def _database(path: Path, found: Outputs) -> None:
+    database = ase.db.connect(str(path), serial=True)
+    for atoms, row in zip(found.structures, database.select(), strict=True):
+        atoms.info |= row.key_value_pairs
+        if row.data:
+            atoms.info["data"] = dict(row.data)
+    metadata = database.metadata
+    units = metadata.get(_OF_PROPERTIES)
+    found.units_of |= {str(key): str(unit) for key, unit in units.items()} if isinstance(units, dict) else {}
+    if metadata.get(_OF_LENGTHS):
+        found.units_of["length"] = str(metadata[_OF_LENGTHS])
+
+
+def _xsf(path: Path, found: Outputs) -> None:
+    """XCrySDen's own forces are in Hartree/Å, which ASE reads; aenet's are in eV/Å."""
+    match = _AENET.search(decode(read_bytes(path)))
+    if match is None:
+        return
+    (atoms,) = found.structures
+    results = {"energy": float(match[1].replace("D", "e").replace("d", "e"))}
+    if atoms.calc is not None and "forces" in atoms.calc.results:
+        results["forces"] = atoms.calc.results["forces"] / Hartree
+    atoms.calc = SinglePointCalculator(atoms, **results)
+
+
+def _qbox(path: Path, found: Outputs) -> None:
+    found.units = replace(ATOMIC, source="of the format")
+    taken = [atoms.calc.results.pop("stress", None) for atoms in found.structures if atoms.calc is not None]
+    if any(stress is not None for stress in taken):
+        found.notes.append("the stress of Qbox is not read.")
+
+
+def _dl_poly(path: Path, found: Outputs) -> None:
+    found.units = replace(ASE, force="Hartree/bohr", source="of the format")
+
+
+def _lammps(path: Path, found: Outputs) -> None:
+    text = decode(read_bytes(path))
+    stated = sorted({name.split()[0] for name in re.findall(r"^ITEM: UNITS\n(.+)$", text, re.M)})
+    for name in stated:
+        if name not in LAMMPS or len(stated) > 1:
+            raise MdpotError(f"{path}: {unknown('units of a LAMMPS dump', ', '.join(stated), LAMMPS)}")
+        found.units = replace(LAMMPS[name], source="stated in the file")
+
+
+def _gpaw(path: Path, found: Outputs) -> None:
+    """The forces are the derivative of the free energy; the energy is extrapolated to no smearing."""
+    for atoms in found.structures:
+        free = getattr(atoms.calc, "energy_contributions", {}).get("free energy")
+        if atoms.calc is not None and free is not None and "uncorrected_energy" not in atoms.calc.parameters:
+            atoms.calc.results["free_energy"] = free
+
+
+def _outcar(path: Path, found: Outputs) -> None:
+    text = decode(read_bytes(path))
+    systems = {
+        (*_POTENTIALS.findall(run), *_COUNTS.findall(run)) for run in re.split(r"^ vasp\.\d", text, flags=re.M)[1:]
+    }
+    if len(systems) > 1:
+        raise MdpotError(
+            f"{path}: outputs of several systems, one after the other, are in it, and ASE takes all for the first. "
+            "Convert each for itself to extended XYZ, and join these."
+        )
+    most = re.search(r"^\s*NELM\s*=\s*(\d+)", text, re.M)
+    steps = text.split(_STEP)[:-1]
+    if most is None:
+        return
+    bad = []
+    for n, step in enumerate(steps):
+        cycles = [int(cycle) for cycle in _ITERATION.findall(step)]
+        if cycles and cycles[-1] >= int(most[1]) and _REACHED not in step:
+            bad.append(n)
+    _drop_unconverged(found, bad)
+
+
+def _vasprun(path: Path, found: Outputs) -> None:
+    text = decode(read_bytes(path))
+    most, least = (re.search(rf'<i[^>]*name="{name}">\s*(\S+)\s*</i>', text) for name in ("NELM", "EDIFF"))
+    if most is None or least is None:
+        return
+    bad = []
+    for n, step in enumerate(text.split("<calculation>")[1:]):
+        cycles = step.split("<scstep>")[1:]
+        energies = [float(match[1]) for cycle in cycles if (match := _FREE_ENERGY.search(cycle)) is not None]
+        changes = [abs(after - before) for before, after in pairwise(energies)]
+        if len(cycles) >= int(most[1]) and changes and changes[-1] > float(least[1]):
+            bad.append(n)
+    _drop_unconverged(found, bad)
+
+
+def _drop_unconverged(found: Outputs, steps: Sequence[int]) -> None:
+    steps = [n for n in steps if n < len(found.structures)]
+    for n in steps:
+        found.structures[n].calc = None
+    if steps:
+        found.notes.append(
+            f"the electrons did not converge within NELM cycles in {len(steps)} of {len(found.structures)} steps, the "
+            f"first of them step {steps[0]}; their labels are not used."
+        )
+
+
+def _castep(path: Path, found: Outputs) -> None:
+    if n := decode(read_bytes(path)).count("system has not reached the groundstate"):
+        found.notes.append(
+            f"{n} times the electrons did not converge within max_scf_cycles; CASTEP's output does not tell in which "
+            "of its steps, so that their labels are taken."
+        )
+
+
+def _gaussian(path: Path, found: Outputs) -> None:
+    """Gaussian turns a molecule to its standard orientation, and prints the forces in that of the input. ASE's reader
+    stops where a job ends; others may follow."""
+    text = decode(read_bytes(path))
+    for job in _ARCHIVE.split(text)[1:]:
+        if "orientation:" in job and "SCF Done:" in job:
+            found.structures += _all(io.StringIO(job), "gaussian-out")
+    orientation, energy = "", False
+    for line in text.split("\n"):
+        words = line.split()
+        if len(words) == 2 and words[1] == "orientation:":
+            # The first of several prints between two energies counts, as in ASE's reader.
+            if not orientation or energy:
+                orientation, energy = words[0], False
+        elif line.lstrip().startswith(("SCF Done:", "Energy=")):
+            energy = True
+        elif "Forces (Hartrees/Bohr)" in line and orientation == "Standard" and _twisted(found.structures):
+            raise MdpotError(
+                f"{path}: its forces are in the input orientation, but its positions are printed in the standard "
+                "orientation alone, so that they do not belong together. Run Gaussian with nosymm, or with #P."
+            )
+
+
+def _twisted(structures: Sequence[Atoms]) -> bool:
+    """Whether the forces of a structure turn it as a whole, so that they are those of another orientation."""
+    frames = [
+        Frame(
+            atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, forces=np.asarray(atoms.calc.results["forces"])
+        )
+        for atoms in structures
+        if atoms.calc is not None and "forces" in atoms.calc.results
+    ]
+    return bool((push_and_turn(frames)[:, 1] > TURNING).any())
+
+
+_MENDERS: dict[str, Callable[[Path, Outputs], None]] = {
+    "xyz": _xyz,
+    "sdf": _sdf,
+    "db": _database,
+    "json": _database,
+    "xsf": _xsf,
+    "qbox": _qbox,
+    "dlp4": _dl_poly,
+    "dlp-history": _dl_poly,
+    "lammps-dump-text": _lammps,
+    "vasp-out": _outcar,
+    "vasp-xml": _vasprun,
+    "castep-castep": _castep,
+    "gaussian-out": _gaussian,
+    "gpaw-out": _gpaw,
+}
