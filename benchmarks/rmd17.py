@@ -140,10 +140,7 @@ def grid_run(run: Run, args: argparse.Namespace, together: grid.Run | None) -> g
         first = grid.Run(f"{run.molecule}/xtb{changed}", "pretrain", load_recipe(name, "xtb", args.set), seed=0)
         return grid.Run(f"{folder}-xtb", "finetune", load_recipe(name, "xtb", keys), seed=0, parent=first)
     if run.start == "delta":
-        # The correction is the first stage; what could be pretrained with it is left out.
-        only = [f"pretrain.delta_steps={run.steps}", "pretrain.dynamics=none", "pretrain.max_steps=1"]
-        recipe = load_recipe(f"rmd17-{run.molecule}", "delta", [*only, *args.set])
-        return grid.Run(f"{folder}-delta", "pretrain", recipe, seed=0)
+        return grid.Run(f"{folder}-delta", "train", load_recipe(f"rmd17-{run.molecule}", "delta", keys), seed=0)
     assert together is not None
     recipe = load_recipe(f"rmd17-{run.molecule}", "after", keys)
     return grid.Run(f"{folder}-after{args.together}", "finetune", recipe, seed=0, parent=together)
@@ -151,18 +148,13 @@ def grid_run(run: Run, args: argparse.Namespace, together: grid.Run | None) -> g
 
 def read(run: grid.Run, args: argparse.Namespace) -> dict[str, Any] | None:
     """What a finished run left."""
-    file = (
-        grid.folder_of(run, args.work)
-        / ("" if run.recipe.pretrain.delta_steps is None else files.DELTA)
-        / files.METRICS
-    )
-    if not file.is_file():
+    folder = grid.folder_of(run, args.work)
+    if not (folder / files.METRICS).is_file():
         return None
-    metrics = json.loads(file.read_text(encoding="utf-8"))
+    metrics = json.loads((folder / files.METRICS).read_text(encoding="utf-8"))
     errors = {name: metrics["errors"][name] for name in ("train", "test")}
     how = {"set": args.set} if args.set else {}
-    seconds = metrics.get("finetune_seconds", metrics.get("seconds"))
-    return {"seconds": seconds, **how, "recipe": recipe_to_dict(run.recipe), "errors": errors}
+    return {"seconds": metrics["finetune_seconds"], **how, "recipe": recipe_to_dict(run.recipe), "errors": errors}
 
 
 def by_molecule(run: grid.Run, args: argparse.Namespace) -> list[dict[str, Any]]:

@@ -39,9 +39,9 @@ ABOUT = (
     'are now, and coupled less to their bath. "All ten together" is `mdpot train rmd17-all --preset xtb`, one network '
     "on the ten training splits, 9,500 frames, after 8,000 structures of xTB's dynamics of the ten; with order 2 it "
     'has two layers and sends l = 2. "After all ten" goes on from it with the 950 frames of one molecule '
-    '(`--preset after`). Both have seen what the published networks have not. "xTB + network" is the correction of '
-    "`--preset delta`: a network of what the labels have beyond GFN2-xTB's, added to GFN2-xTB, which has to run with "
-    "it (2 ms a structure of ethanol, 18 of aspirin). Minutes are those of the DFT frames: what was learned before, on "
+    '(`--preset after`). Both have seen what the published networks have not. "xTB + network" is `--preset '
+    "delta`: the network learns what the labels have beyond GFN2-xTB's, and GFN2-xTB has to run with it (2 ms a "
+    "structure of ethanol, 18 of aspirin). Minutes are those of the DFT frames: what was learned before, on "
     "xTB's labels or all ten, is not in them. "
     "MACE's errors are those of its paper (Batatia et al., NeurIPS 2022, table 2); the best published ones without "
     "pretraining are MACE's, Allegro's (Nat. Commun. 2023) or GotenNet's (ICLR 2025). A public rerun of MACE (0.3.14, "

@@ -61,7 +61,7 @@ def info(file: Path, as_json: bool) -> None:
     model = open_model(file)
     metadata = model.header
     if model.predicts == "potential" and not model.exported:
-        metadata = {**metadata, "cpu_engine": engine_on_cpu(model.potential("cpu"))}
+        metadata = {**metadata, "cpu_engine": engine_on_cpu(model.potential("cpu", correction=True))}
     if as_json:
         click.echo(json.dumps(metadata, indent=2, ensure_ascii=False))
         return

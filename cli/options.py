@@ -254,7 +254,7 @@ def read_recipe(
     else:
         from mdpot.modelfile import load_potential
 
-        header = load_potential(from_file)[1]
+        header = load_potential(from_file, correction=True)[1]
         loaded = with_network_of(header, load_recipe(recipe, preset, overrides, header["model"]))
     if print_recipe:
         click.echo(recipe_to_toml(loaded, comments=True), nl=False)

@@ -19,6 +19,7 @@ from mdpot.captured import FixedSlots, find_fixed_slots
 from mdpot.errors import MdpotError, unknown
 from mdpot.evaluator import usual_outputs
 from mdpot.exported import TITLES, format_of
+from mdpot.forcefields import find_forcefield
 from mdpot.heads import AnyPotential, PotentialEnsemble
 from mdpot.heads.ensemble import SPREADS
 from mdpot.kernels import Kernel, Native, find_kernel, make_kernel
@@ -42,7 +43,8 @@ class MaskedGNNCalculator(Calculator):
 
     Properties: energy and free_energy (eV), energies (eV, per atom), forces (eV/Å), stress (Voigt order, eV/Å^3,
     positive under tension; only with three periodic directions). For an ensemble these are means, and its spread is
-    there too, as energy_std (eV/atom) and forces_std (eV/Å, per component).
+    there too, as energy_std (eV/atom) and forces_std (eV/Å, per component). A potential that corrects a force field is
+    computed together with it; then there are energy, free_energy and forces alone.
 
     Args:
         ckpt: a potential file, the folder of a run, a file of `mdpot export`, or a name in `mdpot.zoo.ZOO`.
@@ -58,7 +60,8 @@ class MaskedGNNCalculator(Calculator):
 
     Raises:
         MdpotError: a file that cannot be used, an unknown argument, backend or dtype, "native" where there are no
-            kernels for it; on use, an element the potential was not trained for.
+            kernels for it; on use, an element the potential was not trained for, or atoms that the force field which
+            it corrects does not describe.
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012
@@ -83,9 +86,12 @@ class MaskedGNNCalculator(Calculator):
         self.device = torch.device(device or model.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.path, self.metadata = model.path, model.header
         self._kept: Atoms | None = None
+        self._baseline = None if model.baseline is None else find_forcefield(model.baseline)
         self.evaluate = self._load(model)
         if model.kind == "ensemble" and not model.exported:
             self.implemented_properties = [*self.implemented_properties, *SPREADS]
+        if self._baseline is not None:
+            self.implemented_properties = ["energy", "free_energy", "forces"]
         for caution in model.cautions:
             warnings.warn(f"{self.path}: {caution}", stacklevel=2)
 
@@ -104,6 +110,10 @@ class MaskedGNNCalculator(Calculator):
             raise PropertyNotImplementedError(
                 "stress: this potential is force-centric; its energy has no strain gradient."
             )
+        if wants_stress and self._baseline is not None:
+            raise PropertyNotImplementedError(
+                f"stress: this potential corrects {self.metadata['baseline']}, whose stress is not computed."
+            )
         if wants_stress and not atoms.pbc.all():
             raise PropertyNotImplementedError(f"stress needs three periodic directions; pbc is {atoms.pbc.tolist()}.")
         out = self.evaluate(atoms, wants_stress)
@@ -113,13 +123,28 @@ class MaskedGNNCalculator(Calculator):
         energy = float(out["energy"])
         self.results = {"energy": energy, "free_energy": energy, "energies": out["energies"], "forces": forces}
         self.results |= {name: out[name] for name in SPREADS if name in out}
+        if self._baseline is not None:
+            self.results = self._with_baseline(atoms, energy, forces)
         if wants_stress:
             self.results["stress"] = full_3x3_to_voigt_6_stress(out["stress"])
+
+    def _with_baseline(self, atoms: Atoms, energy: float, forces: np.ndarray) -> dict[str, Any]:
+        """The results of the force field and its correction together."""
+        assert self._baseline is not None
+        labels = self._baseline.label(atoms)
+        if labels is None:
+            raise MdpotError(
+                f"{self.metadata['baseline']}, which {self.path} corrects, does not describe these atoms: broken or "
+                "other molecules, or directions of which some are periodic."
+            )
+        energy, forces = energy + float(labels[0]), forces + np.asarray(labels[1])
+        return {"energy": energy, "free_energy": energy, "forces": forces}
 
     @property
     def engine(self) -> str:
         """Who computes, in a few words: "fused kernels (avx2)", or "torch" and how."""
-        return self.evaluate.description
+        with_it = "" if self._baseline is None else f" and {self.metadata['baseline']}"
+        return f"{self.evaluate.description}{with_it}"
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last calculation, of all that matters to a potential; dynamics asks at every step."""
@@ -156,7 +181,7 @@ class MaskedGNNCalculator(Calculator):
             if self.backend in ("native", "padded", "compile") or self.dtype is not None:
                 raise MdpotError(f"{str(self.path)!r} is an exported file: its backend and dtype cannot be changed.")
             return _Exported(model, self.device)
-        potential = model.potential(self.device, self.dtype)
+        potential = model.potential(self.device, self.dtype, correction=True)
         kernel = None
         if self.backend == "native":
             if self.device.type != "cpu":

@@ -89,6 +89,11 @@ class ModelFile:
         return self.header["export"].get("device") if self.exported else None
 
     @property
+    def baseline(self) -> str | None:
+        """The force field that a potential corrects, and runs with, in `mdpot.forcefields.FORCE_FIELDS`; or None."""
+        return self.header.get("baseline")
+
+    @property
     def sha256(self) -> str:
         """The checksum of all its bytes."""
         return hashlib.sha256(self.content).hexdigest()
@@ -125,18 +130,23 @@ class ModelFile:
         )
 
     def potential(
-        self, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
+        self,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | str | None = None,
+        correction: bool = False,
     ) -> AnyPotential:
         """The potential, or the ensemble of some, in evaluation mode and without gradients of its weights.
 
         Args:
             device: where to; None is the CPU.
             dtype: of the network, float32 or float64; None is the dtype it was saved in.
+            correction: whether the caller sees to the baseline, if it has one.
 
         Raises:
-            MdpotError: it is no potential, it is exported, weights that do not fit the architecture, or another dtype.
+            MdpotError: it is no potential, it is exported, weights that do not fit the architecture, another dtype, or
+                a correction that the caller does not know of.
         """
-        return self.require(POTENTIAL).network(device, dtype)
+        return self.require(POTENTIAL).network(device, dtype, correction)
 
     def property(
         self, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
@@ -145,8 +155,18 @@ class ModelFile:
         return self.require(PROPERTY).network(device, dtype)
 
     @exact_gradients()
-    def network(self, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None) -> Any:
+    def network(
+        self,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | str | None = None,
+        correction: bool = False,
+    ) -> Any:
         """What the file holds, whatever it is; as `potential`."""
+        if self.baseline is not None and not correction:
+            raise MdpotError(
+                f"{str(self.path)!r} corrects the force field {self.baseline}, and means nothing without it. Run it in "
+                "ASE, by MaskedGNNCalculator or mdpot md, which adds both; nothing else does."
+            )
         if self.exported:
             raise MdpotError(f"{str(self.path)!r} is an exported file; give the model file that it came from.")
         try:
@@ -218,7 +238,10 @@ def read_metadata(path: Path | str) -> Header:
 
 
 def load_potential(
-    path: Path | str, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
+    path: Path | str,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+    correction: bool = False,
 ) -> tuple[Potential, Header]:
     """The potential of a file, in evaluation mode, and its header: `open_model` and `ModelFile.potential` in one.
 
@@ -226,7 +249,7 @@ def load_potential(
         MdpotError: as those, and an ensemble.
     """
     model = open_model(path)
-    potential = model.potential(device, dtype)
+    potential = model.potential(device, dtype, correction)
     if isinstance(potential, PotentialEnsemble):
         raise MdpotError(f"{str(model.path)!r} holds an ensemble, not one potential. Name one of its members' files.")
     return potential, model.header

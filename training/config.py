@@ -142,13 +142,18 @@ def with_network_of(header: Mapping[str, Any], recipe: Recipe) -> Recipe:
     """The recipe with the network of a model file, for a run that begins from its weights.
 
     Args:
-        header: of the file; a number that was measured on its data comes along with the weights.
+        header: of the file; a number that was measured on its data comes along with the weights, and what a potential
+            corrects stays what it is.
         recipe: for the same architecture.
     """
     from mdpot.models.hyperparameters import MEASURED
 
     kept = {k: v for k, v in header["hyperparameters"].items() if k not in ("cutoff", MEASURED)}
-    network = {"cutoff": header["cutoff"], "hyperparameters": kept}
+    network = {
+        "cutoff": header["cutoff"],
+        "hyperparameters": kept,
+        "baseline": header.get("baseline", recipe.model.baseline),
+    }
     return recipe.model_copy(update={"model": recipe.model.model_copy(update=network)})
 
 

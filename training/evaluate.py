@@ -14,6 +14,7 @@ from mdpot.autograd import exact_gradients
 from mdpot.errors import MdpotError
 from mdpot.heads import AnyPotential, PropertyModel
 from mdpot.modelfile import open_model
+from mdpot.training.baseline import less_baseline
 from mdpot.training.data.frames import Dataset
 from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import NOTHING_ASKED
@@ -170,8 +171,10 @@ def run_evaluate(
         MdpotError: a file that cannot be used, or frames with elements the potential does not know.
     """
     model = open_model(file)
-    potential, metadata = model.potential(pick_device(device)), model.header
+    potential, metadata = model.potential(pick_device(device), correction=True), model.header
     name, dataset = load_named(data, labels)
+    if model.baseline is not None:
+        dataset = less_baseline(dataset, range(len(dataset)), model.baseline)
     sets = {name: dataset, **dataset.tests}
     tables = {name: _evaluate_set(potential, metadata, part) for name, part in sets.items()}
     result: dict[str, Any] = {"file": str(file), "data": dataset.origin, "labels": dataset.labels, **tables}

@@ -14,8 +14,8 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.md.langevin import Langevin
 
 from mdpot.errors import MdpotError
+from mdpot.forcefields import FORCE_FIELDS
 from mdpot.stopping import Stopped, StopSignal
-from mdpot.training.data.forcefields import FORCE_FIELDS
 from mdpot.training.data.frames import Frame, fingerprint
 from mdpot.training.kept import SAVE_EVERY, keep_arrays, kept_arrays
 from mdpot.training.schema import PretrainConfig

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from mdpot.training.trainer import Report
 
 
@@ -13,3 +16,16 @@ class Listener:
 
     def progress(self, stage: str, report: Report) -> None:
         """Where a stage ("label", "pretrain", "finetune") stands: after validations and every few seconds between."""
+
+
+def labelling(listener: Listener) -> Callable[[int, int], None]:
+    """Tells the listener every two seconds how many frames a force field has labelled, and at the end."""
+    began = heard = time.perf_counter()
+
+    def tell(done: int, n: int) -> None:
+        nonlocal heard
+        if done == n or time.perf_counter() - heard > 2.0:
+            heard = time.perf_counter()
+            listener.progress("label", Report(done, n, heard - began, {}))
+
+    return tell

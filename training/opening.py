@@ -13,7 +13,7 @@ from mdpot.errors import MdpotError
 from mdpot.modelfile import open_model
 from mdpot.training import folder as files
 from mdpot.training.data.frames import Dataset
-from mdpot.training.listener import Listener
+from mdpot.training.listener import Listener, labelling
 from mdpot.training.prepare import data_to_pretrain, prepare
 from mdpot.training.prepared import Prepared
 from mdpot.training.schema import Recipe
@@ -84,10 +84,10 @@ def open_run(run: Run, data: Path | Dataset | None, from_file: Path | None = Non
     before = files.open_folder(out, recipe, run.seed, run.kind, run.resume) if goes_on else {}
     splits = files.read_splits(out / files.SPLITS, before.get("splits")) if "data" in before else None
     need_labels = run.kind != "pretrain" or recipe.pretrain.learns_labels
-    prepared = prepare(recipe, data, run.seed, run.device, splits, need_labels)
+    prepared = prepare(recipe, data, run.seed, run.device, splits, need_labels, labelling(run.listener))
     # Before there is a folder: what cannot be pretrained raises here.
     pretraining = None if run.kind == "finetune" else data_to_pretrain(recipe, prepared, run.seed, run.device)
-    weights = None if from_file is None else open_model(from_file).sha256
+    weights = None if from_file is None else _weights_of(from_file, recipe)
     if "data" in before:
         _check_same(run, before, prepared.dataset, weights)
     else:
@@ -99,6 +99,19 @@ def open_run(run: Run, data: Path | Dataset | None, from_file: Path | None = Non
     if pretraining is not None and recipe.pretrain.data is not None:
         _tell(run.listener, "data to pretrain on", pretraining, time.perf_counter() - began)
     return Material(prepared, pretraining)
+
+
+def _weights_of(file: Path, recipe: Recipe) -> str:
+    """The checksum of the file whose weights a run takes; what has learned labels has the baseline of the run."""
+    model = open_model(file)
+    learned = model.header.get("provenance", {}).get("stage") != "pretrain"
+    if learned and model.baseline != recipe.model.baseline:
+        have, asked = (name or "none" for name in (model.baseline, recipe.model.baseline))
+        raise MdpotError(
+            f"{str(file)!r} was trained with model.baseline={have}, and the recipe asks for {asked}: "
+            f"--set model.baseline={have}"
+        )
+    return model.sha256
 
 
 def facts(dataset: Dataset) -> dict[str, Any]:

@@ -53,6 +53,8 @@ def conclude(
         metadata["caution"] = caution
     if isinstance(network, Potential):
         metadata |= _for_a_potential(prepared, means)
+        if run.recipe.model.baseline is not None:
+            metadata["baseline"] = run.recipe.model.baseline
     save_model(run.out / files.POTENTIAL, network, metadata)
     pretrained = from_file or (run.out / files.PRETRAINED if (run.out / files.PRETRAINED).is_file() else None)
     metrics = _metrics(run, prepared, tables, progress, pretrained) | {"caution": poor}

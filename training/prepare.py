@@ -11,6 +11,7 @@ import torch
 from ase.data import atomic_numbers
 
 from mdpot.errors import MdpotError
+from mdpot.training.baseline import Tell, less_baseline
 from mdpot.training.data.frames import Dataset, Frame, first_of_repeats
 from mdpot.training.data.sources import load_dataset
 from mdpot.training.data.splits import limit_frames, split_by_group
@@ -28,6 +29,7 @@ def prepare(
     device: torch.device,
     splits: Mapping[str, Sequence[int]] | None = None,
     need_labels: bool = True,
+    tell: Tell = lambda done, n: None,
 ) -> Prepared:
     """Finds, checks and splits the frames of a recipe and builds their neighbor lists.
 
@@ -38,6 +40,7 @@ def prepare(
         device: where the tensors go.
         splits: those of an earlier start of the same run; made anew without it.
         need_labels: False for pretraining alone, which reads no labels of theirs.
+        tell: called with the number of frames that a baseline has labelled, and of all.
 
     Raises:
         MdpotError: data that cannot be found, read or used.
@@ -51,6 +54,9 @@ def prepare(
             "Give the same data again by --data, or start a new run."
         )
     chosen = _split(dataset, recipe.data, seed) if splits is None else {k: np.asarray(v) for k, v in splits.items()}
+    if recipe.model.baseline is not None and need_labels:
+        learned = [n for split, part in chosen.items() if split != "pretrain" for n in part.tolist()]
+        dataset = less_baseline(dataset, learned, recipe.model.baseline, tell)
     masked = recipe.pretrain.objective == "mask" and recipe.pretrain.data is None
     prepared = _lay_out(dataset, chosen, recipe.data, recipe.model.cutoff, masked)
     if need_labels and recipe.property is None:

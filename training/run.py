@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from mdpot.training.data.frames import Dataset
 from mdpot.training.delta import with_delta
 from mdpot.training.device import choose_device, pick_device
 from mdpot.training.evaluate import run_evaluate
-from mdpot.training.listener import Listener
+from mdpot.training.listener import Listener, labelling
 from mdpot.training.networks import measured_hyperparameters, new_potential, new_property, with_normalization_of
 from mdpot.training.objectives import Labels, Objective, PropertyTarget, pretraining_objective
 from mdpot.training.opening import SILENT, Material, Run, open_run
@@ -29,7 +27,6 @@ from mdpot.training.prepared import Prepared
 from mdpot.training.relabel import forcefield_frames, with_frames
 from mdpot.training.schema import Recipe
 from mdpot.training.together import SOLO, Team
-from mdpot.training.trainer import Report
 from mdpot.training.transfer import load_pretrained, pretraining_of, transfer_backbone, transferred_rates
 
 __all__ = ["run_evaluate", "run_finetune", "run_pretrain", "run_property", "run_train"]
@@ -223,7 +220,7 @@ def _pretraining_labels(run: Run, material: Material, folder: Path) -> Prepared:
 def _forcefield_labels(run: Run, labelled: Prepared, structures: Prepared, folder: Path) -> Prepared:
     """What the force field of the recipe describes, with its labels, corrected where the recipe asks for that."""
     stage = run.recipe.pretrain
-    frames = forcefield_frames(run.recipe, structures, folder, run.seed, _labelling(run.listener))
+    frames = forcefield_frames(run.recipe, structures, folder, run.seed, labelling(run.listener))
     n = sum(map(len, frames.values()))
     if stage.dynamics is None:
         asked = len(structures.train) + len(structures.validation)
@@ -231,21 +228,8 @@ def _forcefield_labels(run: Run, labelled: Prepared, structures: Prepared, folde
     else:
         run.listener.note(f"{n} structures of dynamics by the force field {stage.forcefield}")
     if stage.delta_steps is not None:
-        frames = with_delta(run, labelled, frames, _labelling(run.listener))
+        frames = with_delta(run, labelled, frames, labelling(run.listener))
     return with_frames(run.recipe, structures, frames)
-
-
-def _labelling(listener: Listener) -> Callable[[int, int], None]:
-    """Tells the listener every two seconds how many frames a force field has labelled, and at the end."""
-    began = heard = time.perf_counter()
-
-    def tell(done: int, n: int) -> None:
-        nonlocal heard
-        if done == n or time.perf_counter() - heard > 2.0:
-            heard = time.perf_counter()
-            listener.progress("label", Report(done, n, heard - began, {}))
-
-    return tell
 
 
 def _finetune(run: Run, prepared: Prepared, source: _Source | None) -> dict[str, Any]:

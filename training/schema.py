@@ -148,6 +148,10 @@ class ModelConfig(Section):
     pair: bool = True
     """Start from a pair energy that is fitted to the forces of the training frames; the network learns the rest.
     For conservative models."""
+    baseline: Literal["gfn2-xtb", "spcfw"] | None = None
+    """A force field that the network corrects: it learns what the labels have beyond it (Δ-machine learning), and the
+    potential is both together. That is more accurate from the same frames, costs the force field's time in dynamics,
+    and runs in ASE alone; "none": the network is the potential."""
     hyperparameters: dict[str, Any] = Field(default_factory=dict)
     """What else the architecture takes, by name; the rest keeps the architecture's own values."""
 
@@ -350,3 +354,16 @@ class Recipe(Section):
     """Second stage, on energies, forces and stress, or on a property."""
     property: PropertyConfig | None = None
     """The property that is learned, where it is no potential; "none": energy and its derivatives."""
+
+    @model_validator(mode="after")
+    def _check_baseline(self) -> Recipe:
+        if self.model.baseline is None:
+            return self
+        if self.property is not None:
+            raise ValueError("model.baseline is for energies and forces; a property has none")
+        if self.pretrain.objective in ("forcefield", "labels"):
+            raise ValueError(
+                "model.baseline leaves the network what a force field lacks, which other labels do not teach: set "
+                f"pretrain.objective to none, denoise or mask; got {self.pretrain.objective!r}"
+            )
+        return self

@@ -112,4 +112,4 @@ def pretraining_of(path: Path) -> str:
 
 def load_pretrained(path: Path, device: torch.device) -> Potential:
     """A potential to take weights from; errors as `load_potential`."""
-    return load_potential(path, device=device)[0]
+    return load_potential(path, device=device, correction=True)[0]

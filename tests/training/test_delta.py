@@ -11,10 +11,10 @@ from ase import Atoms
 from ase.calculators.mixing import SumCalculator
 
 from mdpot import MaskedGNNCalculator, MdpotError
+from mdpot.forcefields import FORCE_FIELDS, ForceField
 from mdpot.stopping import Stopped
 from mdpot.training import delta, run
 from mdpot.training.config import load_recipe
-from mdpot.training.data.forcefields import FORCE_FIELDS, ForceField
 from mdpot.training.data.frames import Frame
 from mdpot.training.listener import Listener
 from mdpot.training.run import run_pretrain, run_train

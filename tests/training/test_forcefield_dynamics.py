@@ -12,10 +12,10 @@ import pytest
 from ase import Atoms, units
 
 from mdpot import MdpotError
+from mdpot.forcefields import FORCE_FIELDS, ForceField
 from mdpot.stopping import Stopped
 from mdpot.training import forcefield_dynamics
 from mdpot.training.config import load_recipe
-from mdpot.training.data.forcefields import FORCE_FIELDS, ForceField
 from mdpot.training.data.frames import Frame
 from mdpot.training.forcefield_dynamics import LENGTH, MOST_BARREN, sample_dynamics
 from mdpot.training.run import run_train

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from mdpot.errors import MdpotError
+from mdpot.forcefields import FORCE_FIELDS, SPCFw
 from mdpot.simulate.box import water_box
 from mdpot.training.data.catalog import SAMPLE
-from mdpot.training.data.forcefields import FORCE_FIELDS, SPCFw, relabel
+from mdpot.training.data.forcefields import relabel
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.readers.runner import read_runner
 

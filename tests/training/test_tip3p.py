@@ -18,10 +18,10 @@ import pytest
 from click.testing import CliRunner
 
 from mdpot.errors import MdpotError
+from mdpot.forcefields import SPCFw
 from mdpot.stopping import Stopped
 from mdpot.training.config import load_recipe
 from mdpot.training.data import tip3p
-from mdpot.training.data.forcefields import SPCFw
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.readers.npz import read_water_npz
 from mdpot.training.data.sources import find, list_sources, load_dataset, prepare

@@ -1,39 +1,12 @@
-"""Free labels: energies and forces of force fields that cost nothing beside DFT, for any structures they describe.
-
-A network that first learns a force field explicitly, from labels that need no DFT, starts its finetuning nearer to its
-goal (pretraining by supervised forces; see the derivative-pretraining paper).
-"""
+"""Free labels: frames with the energies and forces of a force field in place of their own."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
-import numpy as np
-import torch
-
-from mdpot.errors import MdpotError, unknown
-from mdpot.molecules import find_molecules, is_bond
-from mdpot.neighbors import neighbor_list
+from mdpot.forcefields import find_forcefield
 from mdpot.training.data.frames import Frame
-from mdpot.units import BOHR, HARTREE, KCAL_PER_MOL
-
-#: What a force field gives for a frame: energy, eV, and forces [n_atoms, 3], eV/Å; None where it cannot describe it.
-Labels = tuple[float, np.ndarray] | None
-
-
-@dataclass(frozen=True)
-class ForceField:
-    """A way to label structures.
-
-    Attributes:
-        description: one line: what it is, what it describes, what it costs.
-        label: the labels of one frame; reads its structure only.
-    """
-
-    description: str
-    label: Callable[[Frame], Labels]
 
 
 def relabel(frames: Sequence[Frame], name: str) -> list[Frame]:
@@ -41,7 +14,7 @@ def relabel(frames: Sequence[Frame], name: str) -> list[Frame]:
 
     Args:
         frames: structures; their labels are not read and may be None.
-        name: in `FORCE_FIELDS`.
+        name: in `mdpot.forcefields.FORCE_FIELDS`.
 
     Returns:
         New frames in the same order, without those that the force field cannot describe (other molecules, broken
@@ -50,128 +23,9 @@ def relabel(frames: Sequence[Frame], name: str) -> list[Frame]:
     Raises:
         MdpotError: an unknown name, or a package that is not installed.
     """
-    if name not in FORCE_FIELDS:
-        raise unknown("force field", name, FORCE_FIELDS)
-    labelled = []
+    labelled, forcefield = [], find_forcefield(name)
     for frame in frames:
-        labels = FORCE_FIELDS[name].label(frame)
+        labels = forcefield.label(frame)
         if labels is not None:
             labelled.append(replace(frame, energy=labels[0], forces=labels[1], stress=None))
     return labelled
-
-
-@dataclass(frozen=True)
-class SPCFw:
-    """Flexible SPC/Fw water (Wu, Tepper and Voth, J. Chem. Phys. 124, 024503, 2006, table I), in eV, Å and e.
-
-    The Coulomb sum is damped and shifted (Fennell and Gezelter, J. Chem. Phys. 124, 234104, 2006, eq. 17) and the
-    Lennard-Jones potential shifted likewise, so that energy and forces are continuous at the cutoff.
-    """
-
-    bond: float = 1059.162 * KCAL_PER_MOL  # eV/Å^2
-    length: float = 1.012  # Å
-    angle: float = 75.90 * KCAL_PER_MOL  # eV/rad^2
-    equilibrium: float = math.radians(113.24)
-    epsilon: float = 0.1554253 * KCAL_PER_MOL
-    sigma: float = 3.165492
-    charge: float = 0.41  # of H; O has -2 of these
-    cutoff: float = 9.0
-    damping: float = 0.2  # 1/Å
-
-    def label(self, frame: Frame) -> Labels:
-        """Energy and forces of a frame of whole H2O molecules, in any order and any cell."""
-        if not set(np.unique(frame.numbers).tolist()) <= {1, 8}:
-            return None
-        (i, j), shifts = neighbor_list(frame.positions, frame.cell, frame.pbc, self.cutoff)
-        offsets = shifts @ np.where(frame.pbc[:, None], frame.cell, 0.0)
-        arms = _arms(frame, i, j, shifts, offsets)
-        if arms is None:
-            return None
-        positions = torch.tensor(frame.positions, dtype=torch.float64, requires_grad=True)
-        is_oxygen = torch.from_numpy(frame.numbers == 8)
-        charges = torch.where(is_oxygen, -2 * self.charge, self.charge).double()
-        # Each pair once; an atom and its own image are listed in both directions, so each counts half.
-        pairs = np.flatnonzero(i <= j)
-        first, second = torch.from_numpy(i[pairs]), torch.from_numpy(j[pairs])
-        weight = torch.where(first == second, 0.5, 1.0).double()
-        oxygens = torch.nonzero(is_oxygen[first] & is_oxygen[second])[:, 0]
-        distance = (positions[second] - positions[first] + torch.from_numpy(offsets[pairs])).norm(dim=1)
-        products = weight * charges[first] * charges[second]
-        energy = (products * self._shifted(self._coulomb, distance)).sum()
-        energy = energy + (weight[oxygens] * self._shifted(self._lennard_jones, distance[oxygens])).sum()
-        bonds = positions[torch.from_numpy(j[arms])] - positions[torch.from_numpy(i[arms])]
-        energy = energy + self._molecules(bonds + torch.from_numpy(offsets[arms])) + self._self_energy(charges)
-        (gradient,) = torch.autograd.grad(energy, positions)
-        return energy.item(), -gradient.numpy()
-
-    def _coulomb(self, r: torch.Tensor) -> torch.Tensor:
-        return HARTREE * BOHR * torch.erfc(self.damping * r) / r
-
-    def _lennard_jones(self, r: torch.Tensor) -> torch.Tensor:
-        attraction = (self.sigma / r) ** 6
-        return 4 * self.epsilon * (attraction * attraction - attraction)
-
-    def _shifted(self, potential: Callable[[torch.Tensor], torch.Tensor], r: torch.Tensor) -> torch.Tensor:
-        """v(r) - v(R) - v'(R) (r - R) at distances [n_pairs] inside the cutoff R."""
-        end = torch.tensor(self.cutoff, dtype=torch.float64, requires_grad=True)
-        value = potential(end)
-        (slope,) = torch.autograd.grad(value, end)
-        return potential(r) - value.detach() - slope * (r - self.cutoff)
-
-    def _self_energy(self, charges: torch.Tensor) -> torch.Tensor:
-        """What the damping adds for each charge alone; it does not depend on the positions."""
-        reach = self.damping * self.cutoff
-        value = math.erfc(reach) / (2 * self.cutoff) + self.damping / math.sqrt(math.pi)
-        return -HARTREE * BOHR * value * (charges**2).sum()
-
-    def _molecules(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Bonds and angles of molecules with these vectors O→H [n_molecules, 2, 3], less the Coulomb energy inside."""
-        first, second = vectors.unbind(1)
-        a, b, c = first.norm(dim=1), second.norm(dim=1), (second - first).norm(dim=1)
-        theta = torch.arccos((first * second).sum(1) / (a * b))
-        bonds = self.bond / 2 * ((a - self.length) ** 2 + (b - self.length) ** 2)
-        inside = HARTREE * BOHR * self.charge**2 * (1 / c - 2 / a - 2 / b)
-        return (bonds + self.angle / 2 * (theta - self.equilibrium) ** 2 - inside).sum()
-
-
-def _arms(frame: Frame, i: np.ndarray, j: np.ndarray, shifts: np.ndarray, offsets: np.ndarray) -> np.ndarray | None:
-    """The edges [n_molecules, 2] from each O to its two H; None where not every atom belongs to a whole H2O."""
-    near = frame.positions[j] - frame.positions[i] + offsets
-    bonds = np.flatnonzero(is_bond(frame.numbers[i], frame.numbers[j], np.einsum("ij,ij->i", near, near)))
-    molecule, _ = find_molecules(frame.numbers, np.stack([i[bonds], j[bonds]]), shifts[bonds], "H2O")
-    arms = bonds[(frame.numbers[i[bonds]] == 8) & (frame.numbers[j[bonds]] == 1)]
-    counts = np.bincount(i[arms], minlength=len(frame))[frame.numbers == 8]
-    # The edges are sorted by their first atom, so the two of a molecule follow each other.
-    return arms.reshape(-1, 2) if (molecule >= 0).all() and (counts == 2).all() else None
-
-
-def gfn2_xtb(frame: Frame) -> Labels:
-    """GFN2-xTB by tblite, at the Γ point: in cells of a few Å not converged, yet a smooth potential.
-
-    Raises:
-        MdpotError: tblite is not installed.
-    """
-    try:
-        from tblite.exceptions import TBLiteRuntimeError
-        from tblite.interface import Calculator
-    except ModuleNotFoundError:
-        raise MdpotError("force field 'gfn2-xtb' needs tblite. pip install 'mdpot[xtb]'") from None
-    if frame.pbc.any() and not frame.pbc.all():
-        return None
-    lattice = frame.cell / BOHR if frame.pbc.all() else None
-    try:
-        calculator = Calculator("GFN2-xTB", frame.numbers, frame.positions / BOHR, lattice=lattice)
-        calculator.set("verbosity", 0)
-        result = calculator.singlepoint()
-    except TBLiteRuntimeError:
-        return None
-    return float(result.get("energy")) * HARTREE, -result.get("gradient") * HARTREE / BOHR
-
-
-FORCE_FIELDS: dict[str, ForceField] = {
-    "spcfw": ForceField("flexible SPC/Fw water; whole H2O molecules only; milliseconds a frame", SPCFw().label),
-    "gfn2-xtb": ForceField(
-        "the tight-binding method GFN2-xTB; elements up to radon, all directions periodic or none; seconds a frame",
-        gfn2_xtb,
-    ),
-}

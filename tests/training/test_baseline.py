@@ -1,0 +1,214 @@
+"""Potentials that correct a force field: what they learn, and that nothing runs them without it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.io import read
+
+from mdpot import MaskedGNNCalculator, MdpotError, load_potential
+from mdpot.cli import main
+from mdpot.export import export_torchscript
+from mdpot.forcefields import FORCE_FIELDS, ForceField
+from mdpot.modelfile import open_model, save_ensemble
+from mdpot.training import baseline
+from mdpot.training.baseline import less_baseline
+from mdpot.training.config import load_recipe
+from mdpot.training.data.frames import Dataset, Frame
+from mdpot.training.evaluate import run_evaluate
+from mdpot.training.run import run_finetune, run_train
+
+from .conftest import CPU
+
+BASELINE = ("model.baseline=spcfw", "pretrain.objective=none")
+SPRING = 0.05  # eV/Å²
+
+
+def label(structure):
+    """Every atom in a harmonic well at the origin; three atoms are not described."""
+    if len(structure) == 3:
+        return None
+    return 0.5 * SPRING * float((structure.positions**2).sum()), -SPRING * structure.positions
+
+
+@pytest.fixture(autouse=True)
+def wells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FORCE_FIELDS, "spcfw", ForceField("wells", label))
+
+
+def frame(n: int = 4, **values) -> Frame:
+    positions = np.random.default_rng(n).normal(size=(n, 3))
+    of = {"cell": np.zeros((3, 3)), "pbc": np.zeros(3, bool), "energy": 1.0, "forces": np.ones((n, 3)), **values}
+    return Frame(numbers=np.full(n, 8), positions=positions, **of)
+
+
+def test_the_labels_are_differences() -> None:
+    frames = [frame(4), frame(5, energy=None), frame(6, stress=np.ones((3, 3))), frame(3)]
+    data = Dataset("d", frames, "DFT", "here", isolated={8: -1.0}, tests={"more": Dataset("t", [frame(4)], "DFT", "t")})
+    told = []
+    found = less_baseline(data, [0, 1, 2], "spcfw", lambda *done: told.append(done))
+    np.testing.assert_allclose(found.frames[0].forces, 1.0 + SPRING * frames[0].positions, atol=1e-6)
+    assert found.frames[0].energy == pytest.approx(1.0 - 0.5 * SPRING * (frames[0].positions ** 2).sum(), abs=1e-6)
+    assert found.frames[1].energy is None
+    assert found.frames[2].stress is None
+    assert found.frames[3] is frames[3]
+    assert (found.isolated, found.labels, told) == ({}, "DFT, less spcfw", [(3, 3)])
+    assert found.tests["more"].frames[0].energy == found.frames[0].energy
+    # It is the same data.
+    assert found.fingerprint == data.fingerprint
+    assert frames[0].energy == 1.0
+    with pytest.raises(MdpotError, match=r"spcfw does not describe frame 7, of 3 atoms.*model\.baseline=none"):
+        less_baseline(Dataset("d", [frame(3, index=7)], "DFT", "here"), [0], "spcfw")
+
+
+def test_labels_are_kept_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mdpot.training.data.cache.cache_folder", lambda: tmp_path)
+    monkeypatch.setattr("mdpot.training.data.cache.LONG", -1.0)
+    monkeypatch.setattr(baseline, "CHUNK", 2)
+    asked = []
+
+    def slow(structure):
+        asked.append(len(structure))
+        return label(structure)
+
+    monkeypatch.setitem(FORCE_FIELDS, "spcfw", ForceField("slow", slow))
+    data = Dataset("d", [frame(n) for n in (4, 5, 6, 7, 8)], "DFT", "here")
+    first = less_baseline(data, range(5), "spcfw")
+    again = less_baseline(data, range(5), "spcfw")
+    assert asked == [4, 5, 6, 7, 8]
+    for one, other in zip(first.frames, again.frames, strict=True):
+        np.testing.assert_array_equal(one.forces, other.forces)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_recipe, small_file: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FORCE_FIELDS, "spcfw", ForceField("wells", label))
+        out = tmp_path_factory.mktemp("baseline") / "run"
+        run_train(tiny_recipe(*BASELINE), data=small_file, out=out, **CPU)
+    return out
+
+
+def atoms_of(pbc: bool = False) -> Atoms:
+    positions = [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0], [3, 0, 0], [3.96, 0, 0], [2.76, 0.93, 0]]
+    return Atoms("OH2OH2", positions, cell=[8, 8, 8] if pbc else None, pbc=pbc)
+
+
+def test_the_calculator_adds_both(trained: Path) -> None:
+    atoms = atoms_of()
+    atoms.calc = MaskedGNNCalculator(trained, dtype="float64")
+    network = load_potential(trained / "potential.safetensors", dtype="float64", correction=True)[0]
+    alone = MaskedGNNCalculator(open_model(network))
+    together = atoms.get_potential_energy(), atoms.get_forces()
+    atoms.calc = alone
+    energy, forces = label(atoms)
+    assert together[0] == pytest.approx(atoms.get_potential_energy() + energy, abs=1e-9)
+    np.testing.assert_allclose(together[1], atoms.get_forces() + forces, atol=1e-9)
+
+    both = MaskedGNNCalculator(trained)
+    assert both.engine.endswith("and spcfw")
+    assert both.implemented_properties == ["energy", "free_energy", "forces"]
+    periodic = atoms_of(pbc=True)
+    periodic.calc = both
+    with pytest.raises(PropertyNotImplementedError, match="stress"):
+        periodic.get_stress()
+    three = atoms_of()[:3]
+    three.calc = both
+    with pytest.raises(MdpotError, match=r"spcfw, which .* corrects, does not describe these atoms"):
+        three.get_forces()
+
+
+def test_errors_are_of_both_together(trained: Path, small_file: Path) -> None:
+    """`mdpot evaluate` compares the sum with the labels."""
+    found = run_evaluate(trained, small_file)
+    (name,) = (key for key, value in found.items() if isinstance(value, dict))
+    from mdpot.training.data.readers.runner import read_runner
+
+    calculator, off = MaskedGNNCalculator(trained), []
+    for frame in read_runner(small_file):
+        atoms = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc, calculator=calculator)
+        off.append(np.abs(atoms.get_forces() - frame.forces).ravel())
+    assert found[name]["force_mae"] == pytest.approx(1e3 * np.concatenate(off).mean(), rel=1e-3)
+
+
+def test_nothing_runs_it_alone(trained: Path, tmp_path: Path) -> None:
+    file = trained / "potential.safetensors"
+    refused = pytest.raises(MdpotError, match="corrects the force field spcfw, and means nothing without it")
+    with refused:
+        load_potential(file)
+    with refused:
+        export_torchscript(file, tmp_path / "exported.pt")
+    with refused:
+        save_ensemble(tmp_path / "ensemble.safetensors", [file, file])
+    assert not list(tmp_path.iterdir())
+
+
+def test_openmm_refuses_it(trained: Path) -> None:
+    pytest.importorskip("openmm")
+    from mdpot.openmm import create_force
+
+    with pytest.raises(MdpotError, match="corrects the force field spcfw"):
+        create_force(trained, atoms_of().numbers, periodic=False)
+
+
+@pytest.mark.parametrize("engine", ["ase", "openmm"])
+def test_dynamics(engine: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """ASE runs both together, OpenMM says that it does not."""
+    if engine == "openmm":
+        pytest.importorskip("openmm")
+    atoms_of().write(tmp_path / "start.xyz")
+    words = ["md", tmp_path / "start.xyz", "--model", trained, "--out", tmp_path / "md", "--engine", engine]
+    with pytest.raises(SystemExit) as ended:
+        main([*map(str, words), "--steps", "4", "--every", "2", "--dt", "0.1"])
+    if engine == "ase":
+        assert ended.value.code in (0, None)
+        assert len(read(next((tmp_path / "md").glob("traj*")), ":")) == 3
+    else:
+        assert ended.value.code == 2
+        assert "corrects the force field spcfw" in capsys.readouterr().err
+        assert not (tmp_path / "md").exists()
+
+
+def test_finetuning_goes_on_with_the_same(trained: Path, tiny_recipe, small_file: Path, tmp_path: Path) -> None:
+    file = trained / "potential.safetensors"
+    run_finetune(tiny_recipe(*BASELINE), from_file=file, data=small_file, out=tmp_path / "with", **CPU)
+    assert open_model(tmp_path / "with").baseline == "spcfw"
+    with pytest.raises(MdpotError, match=r"trained with model\.baseline=spcfw, and the recipe asks for none"):
+        run_finetune(tiny_recipe(), from_file=file, data=small_file, out=tmp_path / "without", **CPU)
+    assert not (tmp_path / "without").exists()
+
+
+def test_a_run_resumes(tiny_recipe, small_file: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(*BASELINE)
+    whole = run_train(recipe, data=small_file, out=tmp_path / "run", **CPU)
+    again = run_train(recipe, data=small_file, out=tmp_path / "run", resume=True, **CPU)
+    assert again["errors"] == whole["errors"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (("model.baseline=mopac",), "model.baseline"),
+        (("model.baseline=spcfw", "pretrain.objective=forcefield"), "what a force field lacks"),
+    ],
+)
+def test_keys_that_make_no_sense(keys: tuple[str, ...], message: str) -> None:
+    with pytest.raises(MdpotError, match=message):
+        load_recipe("water-rpbe", "quick", keys)
+
+
+def test_the_force_fields_take_atoms_of_ase() -> None:
+    """As they take frames."""
+    from mdpot.forcefields import SPCFw
+
+    atoms = atoms_of(pbc=True)
+    one = SPCFw().label(atoms)
+    other = SPCFw().label(Frame(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc))
+    assert one is not None
+    assert other is not None
+    assert one[0] == other[0]
+    np.testing.assert_array_equal(one[1], other[1])

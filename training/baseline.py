@@ -1,0 +1,82 @@
+"""What the labels of data have beyond those of a force field, for a network that corrects it.
+
+The difference of two methods is learned from fewer frames than either of them (Δ-machine learning: Ramakrishnan et al.,
+J. Chem. Theory Comput. 11, 2087, 2015). The force field runs with the network then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mdpot.errors import MdpotError
+from mdpot.forcefields import find_forcefield
+from mdpot.training.data.cache import Arrays, cached
+from mdpot.training.data.frames import Dataset, Frame, fingerprint
+
+#: Frames whose labels are kept together in the cache: what is lost where a run is stopped.
+CHUNK = 100
+#: Decimals, of eV and eV/Å, that labels of a force field keep: few enough that a run that goes on finds the same
+#: numbers, and far more than anything that is learned.
+DIGITS = 6
+
+Tell = Callable[[int, int], None]
+
+
+def less_baseline(dataset: Dataset, indices: Iterable[int], name: str, tell: Tell = lambda done, n: None) -> Dataset:
+    """A data set in which some frames have their energies and forces less those of a force field, and no stress.
+
+    Args:
+        dataset: the frames, of which those that are left out stay as they are, and further test sets.
+        indices: of the frames.
+        name: in `mdpot.forcefields.FORCE_FIELDS`.
+        tell: called with the number of frames that the force field has labelled, and of all.
+
+    Raises:
+        MdpotError: a frame that it does not describe, or a package that is not installed.
+    """
+    frames, chosen = list(dataset.frames), sorted(set(indices))
+    for start in range(0, len(chosen), CHUNK):
+        part = chosen[start : start + CHUNK]
+        for index, frame in zip(part, _less([frames[n] for n in part], name, dataset.origin), strict=True):
+            frames[index] = frame
+        tell(min(start + CHUNK, len(chosen)), len(chosen))
+    tests = {key: less_baseline(test, range(len(test)), name) for key, test in dataset.tests.items()}
+    # Energies of single atoms are none of molecules that a force field describes.
+    found = replace(dataset, frames=frames, tests=tests, isolated={}, labels=f"{dataset.labels}, less {name}")
+    found.fingerprint = dataset.fingerprint
+    return found
+
+
+def _less(frames: Sequence[Frame], name: str, origin: str) -> list[Frame]:
+    forcefield = find_forcefield(name)
+
+    def compute() -> Arrays:
+        labels = [forcefield.label(frame) for frame in frames]
+        energies = [np.nan if found is None else found[0] for found in labels]
+        nothing = [np.full((len(frame), 3), np.nan) for frame in frames]
+        forces = [none if found is None else found[1] for found, none in zip(labels, nothing, strict=True)]
+        return {"energies": np.round(energies, DIGITS), "forces": np.round(np.concatenate(forces), DIGITS)}
+
+    arrays = cached("baseline", [fingerprint(frames), name], (forcefield.label,), compute)
+    parts = np.split(arrays["forces"], np.cumsum([len(frame) for frame in frames])[:-1])
+    return [
+        _difference(frame, float(e), f, name, origin)
+        for frame, e, f in zip(frames, arrays["energies"], parts, strict=True)
+    ]
+
+
+def _difference(frame: Frame, energy: float, forces: np.ndarray, name: str, origin: str) -> Frame:
+    if not np.isfinite(energy):
+        raise MdpotError(
+            f"{origin}: the baseline {name} does not describe frame {frame.index}, of {len(frame)} atoms. Leave it "
+            "out, or set model.baseline=none."
+        )
+    return replace(
+        frame,
+        energy=None if frame.energy is None else frame.energy - energy,
+        forces=None if frame.forces is None else frame.forces - forces,
+        stress=None,
+    )
