@@ -45,7 +45,11 @@ def less_baseline(dataset: Dataset, indices: Iterable[int], name: str, tell: Tel
         tell(min(start + CHUNK, len(chosen)), len(chosen))
     tests = {key: less_baseline(test, range(len(test)), name) for key, test in dataset.tests.items()}
     # Energies of single atoms are none of molecules that a force field describes.
-    found = replace(dataset, frames=frames, tests=tests, isolated={}, labels=f"{dataset.labels}, less {name}")
+    labels = f"{dataset.labels}; the network learns what they have beyond {name}"
+    notes = dataset.notes
+    if any(dataset.frames[n].stress is not None for n in chosen):
+        notes = (*notes, f"stress is not learned, for the baseline {name} has none")
+    found = replace(dataset, frames=frames, tests=tests, isolated={}, labels=labels, notes=notes)
     found.fingerprint = dataset.fingerprint
     return found
 

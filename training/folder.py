@@ -22,8 +22,7 @@ from mdpot.training.schema import Recipe
 
 RUN, RECIPE, SPLITS, METRICS = "run.json", "recipe.toml", "splits.json", "metrics.json"
 POTENTIAL, PRETRAINED = "potential.safetensors", "pretrained.safetensors"
-LOCK, LOG, DELTA = ".lock", "metrics.jsonl", "delta"
-STAGES = (DELTA, "pretrain", "finetune")
+LOCK, LOG, STAGES = ".lock", "metrics.jsonl", ("pretrain", "finetune")
 BEFORE_A_STATE = {RUN, RECIPE, SPLITS, LOCK, LOG}
 """All that a run has written before its first validation: nothing that would be missed."""
 BEGIN_ANEW = "Remove the folder and start again."

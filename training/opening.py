@@ -83,7 +83,8 @@ def open_run(run: Run, data: Path | Dataset | None, from_file: Path | None = Non
     goes_on = run.resume and (out / files.RUN).is_file()
     before = files.open_folder(out, recipe, run.seed, run.kind, run.resume) if goes_on else {}
     splits = files.read_splits(out / files.SPLITS, before.get("splits")) if "data" in before else None
-    need_labels = run.kind != "pretrain" or recipe.pretrain.learns_labels
+    learns = recipe.pretrain.objective == "labels" and recipe.pretrain.data is None
+    need_labels = run.kind != "pretrain" or learns
     prepared = prepare(recipe, data, run.seed, run.device, splits, need_labels, labelling(run.listener))
     # Before there is a folder: what cannot be pretrained raises here.
     pretraining = None if run.kind == "finetune" else data_to_pretrain(recipe, prepared, run.seed, run.device)

@@ -42,7 +42,7 @@ def conclude(
     if isinstance(network, PropertyModel):
         results = {name: evaluate_property(network, store) for name, store in prepared.stores.items()}
     else:
-        results = centered(network, {name: evaluate(network, store, means) for name, store in prepared.stores.items()})
+        results = _centered(network, {name: evaluate(network, store, means) for name, store in prepared.stores.items()})
     tables = {name: result.metrics() for name, result in results.items()}
     metadata = provenance(run, prepared, "finetune", progress)
     metadata["provenance"] |= {"metrics": tables, "pretrained_from": from_file and str(from_file)}
@@ -65,7 +65,7 @@ def conclude(
     return metrics
 
 
-def centered(network: Potential, results: dict[str, Evaluation]) -> dict[str, Evaluation]:
+def _centered(network: Potential, results: dict[str, Evaluation]) -> dict[str, Evaluation]:
     """Takes the median energy error per atom of the training frames off the network, and off what it was evaluated to.
 
     Training leaves a constant behind that no force feels: noise where the rate ends, all of it without energies in the
@@ -119,6 +119,7 @@ def _metrics(
         "recipe": run.recipe.name,
         "preset": run.recipe.preset,
         "model": run.recipe.model.name,
+        "baseline": run.recipe.model.baseline,
         "seed": run.seed,
         "data": prepared.dataset.origin,
         "labels": prepared.dataset.labels,

@@ -20,24 +20,18 @@ from mdpot.training.prepared import Prepared
 from mdpot.training.schema import Recipe
 
 LABELS = "labels.npz"
-LEARNED = ("train", "validation")
 
 
-Tell = Callable[[int, int], None]
-"""Called with the number of frames labelled, and of all."""
-
-Parts = dict[str, list[Frame]]
-"""Frames to train and to validate, by split."""
-
-
-def forcefield_frames(
-    recipe: Recipe, prepared: Prepared, folder: Path, seed: int, tell: Tell = lambda done, n: None
-) -> Parts:
+def with_forcefield_labels(
+    recipe: Recipe, prepared: Prepared, folder: Path, seed: int, tell: Callable[[int, int], None] = lambda done, n: None
+) -> Prepared:
     """The training and validation frames that the force field of the recipe describes, with its labels; or, with
     `pretrain.dynamics`, structures of its dynamics that begin at these.
 
+    Pair energy, reference energies and scale are fitted to these labels as they are to those of the data.
+
     Args:
-        recipe: the force field.
+        recipe: the force field and the cutoff.
         prepared: the frames.
         folder: keeps the labels, those that are there when it is stopped too, for a run that goes on.
         seed: of the dynamics.
@@ -46,17 +40,10 @@ def forcefield_frames(
     Raises:
         Stopped: on SIGINT or SIGTERM; the labels so far are kept.
     """
-    if recipe.pretrain.dynamics is not None:
-        return _dynamics(recipe, prepared, folder, seed, tell)
-    pairs = described(recipe, prepared, folder, tell)
-    return {split: [labelled for _, labelled in part] for split, part in pairs.items()}
-
-
-def with_frames(recipe: Recipe, prepared: Prepared, parts: Parts) -> Prepared:
-    """Frames with labels of their own in place of those of the data.
-
-    Pair energy, reference energies and scale are fitted to these labels as they are to those of the data.
-    """
+    if recipe.pretrain.dynamics is None:
+        parts = _labeled_frames(recipe, prepared, folder / LABELS, tell)
+    else:
+        parts = _dynamics(recipe, prepared, folder, seed, tell)
     stores = {split: Store(part, recipe.model.cutoff, molecules=False) for split, part in parts.items()}
     # The isolated atoms of the data have energies of another method.
     dataset = replace(prepared.dataset, isolated={})
@@ -67,24 +54,23 @@ def with_frames(recipe: Recipe, prepared: Prepared, parts: Parts) -> Prepared:
     return labelled
 
 
-def described(
-    recipe: Recipe, prepared: Prepared, folder: Path, tell: Tell, splits: Sequence[str] = LEARNED
-) -> dict[str, list[tuple[Frame, Frame]]]:
-    """By split, the frames that the force field describes, each beside the same one with its labels; other arguments,
-    and errors, as of `forcefield_frames`."""
-    parts = {split: prepared.frames(split) for split in splits}
-    frames = [frame for part in parts.values() for frame in part]
-    energies, forces = _forcefield_labels(frames, recipe.pretrain.forcefield, folder / LABELS, tell)
-    labels = zip(energies.tolist(), forces, strict=True)
-    pairs = {split: [(frame, _with(frame, *next(labels))) for frame in part] for split, part in parts.items()}
-    return {split: [pair for pair in part if np.isfinite(pair[1].energy)] for split, part in pairs.items()}
+def _labeled_frames(
+    recipe: Recipe, prepared: Prepared, file: Path, tell: Callable[[int, int], None]
+) -> dict[str, list[Frame]]:
+    """By split, the frames that the force field describes."""
+    frames = prepared.frames("train") + prepared.frames("validation")
+    energies, forces = _forcefield_labels(frames, recipe.pretrain.forcefield, file, tell)
+    parts: dict[str, list[Frame]] = {"train": [], "validation": []}
+    for n, (frame, energy, force) in enumerate(zip(frames, energies, forces, strict=True)):
+        if np.isfinite(energy):
+            split = "train" if n < len(prepared.splits["train"]) else "validation"
+            parts[split].append(replace(frame, energy=float(energy), forces=force, stress=None))
+    return parts
 
 
-def _with(frame: Frame, energy: float, forces: np.ndarray) -> Frame:
-    return replace(frame, energy=energy, forces=forces, stress=None)
-
-
-def _dynamics(recipe: Recipe, prepared: Prepared, folder: Path, seed: int, tell: Tell) -> Parts:
+def _dynamics(
+    recipe: Recipe, prepared: Prepared, folder: Path, seed: int, tell: Callable[[int, int], None]
+) -> dict[str, list[Frame]]:
     """By split, structures of dynamics that begins at its frames; to validate, a tenth as many."""
     stage = recipe.pretrain
     assert stage.dynamics is not None
@@ -105,9 +91,9 @@ def describes(forcefield: str, frames: Sequence[Frame]) -> bool:
 
 
 def _forcefield_labels(
-    frames: Sequence[Frame], forcefield: str, file: Path, tell: Tell
+    frames: Sequence[Frame], forcefield: str, file: Path, tell: Callable[[int, int], None]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Energies, NaN where a frame is not described, and forces of each frame; see `forcefield_frames`."""
+    """Energies, NaN where a frame is not described, and forces of each frame; see `with_forcefield_labels`."""
     energies, forces, done = np.full(len(frames), np.nan), [np.full((len(frame), 3), np.nan) for frame in frames], 0
     if file.is_file():
         energies, forces, done = _kept_labels(file, [len(frame) for frame in frames])

@@ -11,7 +11,6 @@ import numpy as np
 
 from mdpot.files import atomic, write_text
 from mdpot.training.evaluate import Evaluation, PropertyEvaluation
-from mdpot.training.folder import DELTA, STAGES
 from mdpot.training.metrics import BASELINES, CURVES, ERRORS, LOGGED, METRICS, baseline_of
 from mdpot.training.state import LOG
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 CURVES_FILE, PARITY, REPORT = "learning_curves.png", "parity.png", "report.md"
 MOST_POINTS = 20_000
-CALLED = {DELTA: "the correction", "pretrain": "pretraining", "finetune": "finetuning"}
 
 
 def write_report(out: Path, metrics: Mapping[str, Any], results: Mapping[str, Evaluation | PropertyEvaluation]) -> None:
@@ -33,7 +31,7 @@ def write_report(out: Path, metrics: Mapping[str, Any], results: Mapping[str, Ev
         metrics: the content of metrics.json.
         results: labels beside predictions for each set of frames.
     """
-    draw_curves(out / CURVES_FILE, {stage: read_log(out / stage) for stage in STAGES})
+    draw_curves(out / CURVES_FILE, {stage: read_log(out / stage) for stage in ("pretrain", "finetune")})
     shown = {name: result for name, result in results.items() if name not in ("train", "validation")} or results
     draw_parity(out / PARITY, shown, metrics["labels"])
     write_text(out / REPORT, _report(metrics))
@@ -77,7 +75,7 @@ def draw_curves(path: Path, logs: Mapping[str, Mapping[str, Sequence[float]]]) -
         if key in ERRORS:
             axis.set_yscale("log")
             readable_log(axis.yaxis)
-        axis.set_xlabel(f"step of {CALLED[stage]}")
+        axis.set_xlabel(f"step of {'pretraining' if stage == 'pretrain' else 'finetuning'}")
         axis.set_ylabel(LOGGED[key].heading)
         axis.legend(frameon=False)
     save(figure, path)
@@ -182,6 +180,9 @@ def _report(metrics: Mapping[str, Any]) -> str:
     pretrained = (
         f"Pretrained by the objective `{metrics['pretrained']}`." if metrics["pretrained"] else "Not pretrained."
     )
+    together = metrics.get("baseline")
+    if together:
+        pretrained += f" It runs together with the force field `{together}`, which it corrects; errors are of both."
     warning = f"**Warning: {metrics['caution']}**\n\n" if metrics.get("caution") else ""
     notes = "".join(f"- note: {note}\n" for note in metrics.get("notes", ()))
     return f"""# {metrics["recipe"]}, preset {metrics["preset"]}, seed {metrics["seed"]}

@@ -14,7 +14,6 @@ from mdpot.heads import Potential, PropertyModel
 from mdpot.modelfile import save_potential
 from mdpot.training import folder as files
 from mdpot.training.data.frames import Dataset
-from mdpot.training.delta import with_delta
 from mdpot.training.device import choose_device, pick_device
 from mdpot.training.evaluate import run_evaluate
 from mdpot.training.listener import Listener, labelling
@@ -24,7 +23,7 @@ from mdpot.training.opening import SILENT, Material, Run, open_run
 from mdpot.training.outcome import conclude, provenance
 from mdpot.training.prepare import without_labels
 from mdpot.training.prepared import Prepared
-from mdpot.training.relabel import forcefield_frames, with_frames
+from mdpot.training.relabel import with_forcefield_labels
 from mdpot.training.schema import Recipe
 from mdpot.training.together import SOLO, Team
 from mdpot.training.transfer import load_pretrained, pretraining_of, transfer_backbone, transferred_rates
@@ -209,27 +208,17 @@ def _pretraining_labels(run: Run, material: Material, folder: Path) -> Prepared:
     assert structures is not None
     data = structures if stage.objective == "labels" else without_labels(structures)
     if stage.objective == "forcefield":
-        data = _forcefield_labels(run, material.prepared, structures, folder)
+        data = with_forcefield_labels(run.recipe, structures, folder, run.seed, labelling(run.listener))
+        described, asked = (len(part.train) + len(part.validation) for part in (data, structures))
+        if stage.dynamics is None:
+            run.listener.note(f"labels of the force field {stage.forcefield}: for {described} of {asked} frames")
+        else:
+            run.listener.note(f"{described} structures of dynamics by the force field {stage.forcefield}")
     if len(data.train) != len(material.prepared.train):
         run.listener.note(
             f"pretraining on {len(data.train)} structures, finetuning on {len(material.prepared.train)} labelled frames"
         )
     return data
-
-
-def _forcefield_labels(run: Run, labelled: Prepared, structures: Prepared, folder: Path) -> Prepared:
-    """What the force field of the recipe describes, with its labels, corrected where the recipe asks for that."""
-    stage = run.recipe.pretrain
-    frames = forcefield_frames(run.recipe, structures, folder, run.seed, labelling(run.listener))
-    n = sum(map(len, frames.values()))
-    if stage.dynamics is None:
-        asked = len(structures.train) + len(structures.validation)
-        run.listener.note(f"labels of the force field {stage.forcefield}: for {n} of {asked} frames")
-    else:
-        run.listener.note(f"{n} structures of dynamics by the force field {stage.forcefield}")
-    if stage.delta_steps is not None:
-        frames = with_delta(run, labelled, frames, labelling(run.listener))
-    return with_frames(run.recipe, structures, frames)
 
 
 def _finetune(run: Run, prepared: Prepared, source: _Source | None) -> dict[str, Any]:

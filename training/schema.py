@@ -292,10 +292,6 @@ class PretrainConfig(LabelStage):
     training frames, 20 structures a trajectory of 0.1 ps; "none": the training frames themselves."""
     temperature: tuple[Positive, Positive] = (400.0, 1100.0)
     """Lowest and highest temperature, K, of that dynamics; each trajectory has its own."""
-    delta_steps: PositiveInt | None = None
-    """With the objective "forcefield": first learn, in this many steps like those of finetuning, what the labels of the
-    training frames have beyond the force field's (Δ-machine learning), and add it to the labels that are learned here,
-    beside the training frames; "none": the force field alone, and no label of the data."""
 
     @model_validator(mode="after")
     def _check_values(self) -> PretrainConfig:
@@ -303,16 +299,7 @@ class PretrainConfig(LabelStage):
             raise ValueError(f"element must be a chemical symbol, got {self.element!r}")
         if self.temperature[0] > self.temperature[1]:
             raise ValueError(f"temperature must be the lowest, then the highest; got {list(self.temperature)}")
-        if self.delta_steps is not None and self.data is not None:
-            raise ValueError("delta_steps needs the labels that are finetuned to, so it cannot go with [pretrain.data]")
         return self
-
-    @property
-    def learns_labels(self) -> bool:
-        """Whether labels of the training frames themselves are learned."""
-        if self.objective == "labels":
-            return self.data is None
-        return self.objective == "forcefield" and self.delta_steps is not None
 
 
 class FinetuneConfig(LabelStage):

@@ -56,7 +56,9 @@ def test_the_labels_are_differences() -> None:
     assert found.frames[1].energy is None
     assert found.frames[2].stress is None
     assert found.frames[3] is frames[3]
-    assert (found.isolated, found.labels, told) == ({}, "DFT, less spcfw", [(3, 3)])
+    assert (found.isolated, told) == ({}, [(3, 3)])
+    assert found.labels == "DFT; the network learns what they have beyond spcfw"
+    assert found.notes == ("stress is not learned, for the baseline spcfw has none",)
     assert found.tests["more"].frames[0].energy == found.frames[0].energy
     # It is the same data.
     assert found.fingerprint == data.fingerprint
@@ -133,6 +135,11 @@ def test_errors_are_of_both_together(trained: Path, small_file: Path) -> None:
         atoms = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc, calculator=calculator)
         off.append(np.abs(atoms.get_forces() - frame.forces).ravel())
     assert found[name]["force_mae"] == pytest.approx(1e3 * np.concatenate(off).mean(), rel=1e-3)
+
+
+def test_the_report_says_so(trained: Path) -> None:
+    report = (trained / "report.md").read_text()
+    assert "together with the force field `spcfw`, which it corrects" in report
 
 
 def test_nothing_runs_it_alone(trained: Path, tmp_path: Path) -> None:
