@@ -92,7 +92,7 @@ class Trainer:
 
     def step(self) -> list[float]:
         """The seconds of each of `PARTS`."""
-        import torch
+        from mdpot.training.trainer import _clip
 
         clock = [time.perf_counter()]
 
@@ -111,7 +111,7 @@ class Trainer:
         loss = timed(lambda: self.objective.score(prediction, batch).loss())
         self.optimizer.zero_grad()
         timed(loss.backward)
-        timed(lambda: torch.nn.utils.clip_grad_norm_(self.weights, 10.0).item())
+        timed(lambda: _clip(self.weights, 10.0))
         timed(self.optimizer.step)
         timed(lambda: self.average and self.average.update_parameters(self.network))
         return [after - before for before, after in itertools.pairwise(clock)]
