@@ -43,7 +43,7 @@ def evaluate(file: Path, data: Path, device: str | None, as_json: bool, labels: 
     for key, value in result.items():
         if key not in tables:
             click.echo(f"{key}: {value}")
-    print_errors(tables)
+    print_errors(tables, result.get("baseline"))
 
 
 @click.command()
@@ -68,7 +68,7 @@ def info(file: Path, as_json: bool) -> None:
     click.echo(f"file: {model.path}")
     print_table(_rows(metadata))
     if errors := metadata.get("provenance", {}).get("metrics"):
-        print_errors(errors)
+        print_errors(errors, metadata.get("baseline"))
 
 
 def _rows(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

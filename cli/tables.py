@@ -8,16 +8,17 @@ from typing import Any
 from mdpot.training.metrics import BASELINES, ERRORS, METRICS, Metric, baseline_of
 
 
-def print_errors(tables: Mapping[str, Mapping[str, float]]) -> None:
+def print_errors(tables: Mapping[str, Mapping[str, float]], forcefield: str | None = None) -> None:
     """Print a table of errors with one column for each set of frames, and below them those of predicting nothing.
 
     Args:
         tables: errors by name of the set.
+        forcefield: that the potential corrects.
     """
     rows = _rows(tables, {key: METRICS[key] for key in ("n_frames", *ERRORS)})
     if baseline := _rows(tables, {of: ERRORS[key] for key, of in BASELINES.items()}):
         rows += [
-            [f"{baseline_of(tables)}:", *("" for _ in tables)],
+            [f"{baseline_of(tables, forcefield)}:", *("" for _ in tables)],
             *([f"  {title}", *cells] for title, *cells in baseline),
         ]
     print_table(rows, list(tables))

@@ -135,7 +135,7 @@ class MaskedGNNCalculator(Calculator):
         if labels is None:
             raise MdpotError(
                 f"{self.metadata['baseline']}, which {self.path} corrects, does not describe these atoms: broken or "
-                "other molecules, or directions of which some are periodic."
+                "other molecules, directions of which some are periodic, or it does not converge for them."
             )
         energy, forces = energy + float(labels[0]), forces + np.asarray(labels[1])
         return {"energy": energy, "free_energy": energy, "forces": forces}

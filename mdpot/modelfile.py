@@ -129,6 +129,18 @@ class ModelFile:
             "MaskedGNNCalculator, mdpot md or mdpot.openmm, or compare it with labels by mdpot evaluate."
         )
 
+    def require_alone(self) -> None:
+        """Nothing, if it is the whole potential.
+
+        Raises:
+            MdpotError: it corrects a force field.
+        """
+        if self.baseline is not None:
+            raise MdpotError(
+                f"{str(self.path)!r} corrects the force field {self.baseline}, and means nothing without it. Run it in "
+                "ASE, by MaskedGNNCalculator or mdpot md, which adds both; nothing else does."
+            )
+
     def potential(
         self,
         device: torch.device | str | None = None,
@@ -162,11 +174,8 @@ class ModelFile:
         correction: bool = False,
     ) -> Any:
         """What the file holds, whatever it is; as `potential`."""
-        if self.baseline is not None and not correction:
-            raise MdpotError(
-                f"{str(self.path)!r} corrects the force field {self.baseline}, and means nothing without it. Run it in "
-                "ASE, by MaskedGNNCalculator or mdpot md, which adds both; nothing else does."
-            )
+        if not correction:
+            self.require_alone()
         if self.exported:
             raise MdpotError(f"{str(self.path)!r} is an exported file; give the model file that it came from.")
         try:

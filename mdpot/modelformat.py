@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from mdpot.errors import MdpotError, unknown
 from mdpot.heads.property import POOLINGS
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 FIRST_WITH_CHECKSUM = 3
 POTENTIAL, PROPERTY, ENSEMBLE = KINDS = ("potential", "property", "ensemble")
 UNITS = {"energy": "eV", "length": "Å", "time": "fs"}
@@ -41,8 +41,17 @@ def _embedding_in_the_backbone(header: Header, tensors: Tensors) -> Header:
     return {**header, "kind": POTENTIAL}
 
 
+def _without_baseline(header: Header, tensors: Tensors) -> Header:
+    """Version 3 knew no `baseline`, the force field that a potential corrects, and would run such a one without it."""
+    return header
+
+
 # From a version to the function that makes its header, and its tensors in place, those of the next version.
-UPGRADERS: dict[int, Callable[[Header, Tensors], Header]] = {1: _without_pair_energy, 2: _embedding_in_the_backbone}
+UPGRADERS: dict[int, Callable[[Header, Tensors], Header]] = {
+    1: _without_pair_energy,
+    2: _embedding_in_the_backbone,
+    3: _without_baseline,
+}
 
 
 def as_dtype(dtype: str | torch.dtype) -> torch.dtype:

@@ -83,6 +83,14 @@ WRITTEN: dict[str, dict[str, float]] = {
         "forces_std": 0.46675260741983493,
     },
     "version3-properties": {"property": 2.618681687861681, "property_std": 0.09251810237765312},
+    "version4-potential": {"energy": -4185.462139680855, "forces": 1.0165467582680776},
+    "version4-property": {"property": 2.526163585484028},
+    "version4-potentials": {
+        "energy": -4186.137778492518,
+        "forces": 1.1215945994757703,
+        "forces_std": 0.46675260741983493,
+    },
+    "version4-properties": {"property": 2.618681687861681, "property_std": 0.09251810237765312},
 }
 
 

@@ -36,7 +36,7 @@ class MovingAverage(AveragedModel):
         forget = 1.0 - min(self._decay, (1.0 + done) / (10.0 + done)) if done else 1.0
         torch._foreach_lerp_(averages, weights, forget)  # pyright: ignore[reportPrivateImportUsage]
         versions = [buffer._version for buffer in buffers]
-        if versions != self._versions:  # most networks have constants alone
+        if versions != self._versions:  # most networks have constants alone; statistics change in place
             self._versions = versions
             torch._foreach_copy_(kept, buffers)  # pyright: ignore[reportPrivateImportUsage]
         self.n_averaged += 1

@@ -149,12 +149,12 @@ def with_network_of(header: Mapping[str, Any], recipe: Recipe) -> Recipe:
     from mdpot.models.hyperparameters import MEASURED
 
     kept = {k: v for k, v in header["hyperparameters"].items() if k not in ("cutoff", MEASURED)}
-    network = {
-        "cutoff": header["cutoff"],
-        "hyperparameters": kept,
-        "baseline": header.get("baseline", recipe.model.baseline),
-    }
-    return recipe.model_copy(update={"model": recipe.model.model_copy(update=network)})
+    network = {"cutoff": header["cutoff"], "hyperparameters": kept}
+    update: dict[str, Any] = {}
+    if header.get("baseline") and recipe.property is None:
+        network["baseline"] = header["baseline"]
+        update["pretrain"] = recipe.pretrain.model_copy(update={"objective": "none"})  # that is over
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update=network), **update})
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:

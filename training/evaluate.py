@@ -164,8 +164,9 @@ def run_evaluate(
         labels: what the user says of keys and units in the file.
 
     Returns:
-        "file", "data", "labels", for each set of frames a table, keys in `METRICS`, "notes" on how the frames were
-        read, where there are any, and a "note" where the potential was trained on a part of the frames.
+        "file", "data", "labels", for each set of frames a table, keys in `METRICS`, "baseline", the force field that
+        the potential corrects, if it does, "notes" on how the frames were read, where there are any, and a "note"
+        where the potential was trained on a part of the frames.
 
     Raises:
         MdpotError: a file that cannot be used, or frames with elements the potential does not know.
@@ -174,10 +175,14 @@ def run_evaluate(
     potential, metadata = model.potential(pick_device(device), correction=True), model.header
     name, dataset = load_named(data, labels)
     if model.baseline is not None:
+        for part in (dataset, *dataset.tests.values()):
+            _check_elements(potential, part)
         dataset = less_baseline(dataset, range(len(dataset)), model.baseline)
     sets = {name: dataset, **dataset.tests}
     tables = {name: _evaluate_set(potential, metadata, part) for name, part in sets.items()}
     result: dict[str, Any] = {"file": str(file), "data": dataset.origin, "labels": dataset.labels, **tables}
+    if model.baseline is not None:
+        result["baseline"] = model.baseline
     if dataset.notes:
         result["notes"] = list(dataset.notes)
     if metadata.get("provenance", {}).get("data", {}).get("fingerprint") == dataset.fingerprint:
@@ -202,14 +207,18 @@ def store_for(potential: AnyPotential, dataset: Dataset) -> Store:
     Raises:
         MdpotError: an element that the potential does not know.
     """
+    _check_elements(potential, dataset)
+    shift = dict(zip(potential.elements, potential.shift.tolist(), strict=True))
+    return Store(dataset.frames, potential.cutoff, shift, molecules=False).to(potential.shift.device)
+
+
+def _check_elements(potential: AnyPotential, dataset: Dataset) -> None:
     held = {int(z) for frame in dataset.frames for z in frame.numbers}
     if strange := sorted(held - set(potential.elements)):
         raise MdpotError(
             f"{dataset.origin} holds elements Z = {strange} that the potential was not trained for; it knows "
             f"Z = {potential.elements}."
         )
-    shift = dict(zip(potential.elements, potential.shift.tolist(), strict=True))
-    return Store(dataset.frames, potential.cutoff, shift, molecules=False).to(potential.shift.device)
 
 
 def _beside(batch: Batch, name: str, prediction: torch.Tensor) -> torch.Tensor:

@@ -109,18 +109,21 @@ CURVES = ("cosine", "force_rmse", "energy_mae", "property_mae")
 """Those of a log that are drawn over its steps."""
 
 
-def baseline_of(tables: Mapping[str, Mapping[str, float]]) -> str:
-    """What the baseline of these tables of errors is, in words."""
-    about_property = any(METRICS[key].label == "property" for table in tables.values() for key in table)
-    return BASELINE_OF_PROPERTY if about_property else BASELINE
-
-
-def worse_than_nothing(tables: Mapping[str, Mapping[str, float]]) -> str:
-    """What a network does worse than its baseline, as a sentence; empty where there is nothing.
+def baseline_of(tables: Mapping[str, Mapping[str, float]], forcefield: str | None = None) -> str:
+    """What the baseline of these tables of errors is, in words.
 
     Args:
         tables: of errors, by name of the set of frames.
+        forcefield: that the potential corrects: alone, with the mean energy, it is what has to be beaten.
     """
+    about_property = any(METRICS[key].label == "property" for table in tables.values() for key in table)
+    if about_property:
+        return BASELINE_OF_PROPERTY
+    return BASELINE if forcefield is None else f"{forcefield} alone, mean energy"
+
+
+def worse_than_nothing(tables: Mapping[str, Mapping[str, float]], forcefield: str | None = None) -> str:
+    """What a network does worse than its baseline, as a sentence; empty where there is nothing. Arguments as above."""
     found = []
     for name, table in tables.items():
         said = {"stress"}  # many are trained without it; and of the two errors of a label one is enough
@@ -134,6 +137,6 @@ def worse_than_nothing(tables: Mapping[str, Mapping[str, float]]) -> str:
                 found.append(f"{metric.title} of {name}: {numbers}")
     if not found:
         return ""
-    nothing = baseline_of(tables)
-    model = "potential" if nothing == BASELINE else "model"
+    nothing = baseline_of(tables, forcefield)
+    model = "model" if nothing == BASELINE_OF_PROPERTY else "potential"
     return f"this {model} is worse than {nothing}: {'; '.join(found)}. Do not use it; train longer, or on more frames."

@@ -18,6 +18,7 @@ from mdpot.training.prepare import data_to_pretrain, prepare
 from mdpot.training.prepared import Prepared
 from mdpot.training.schema import Recipe
 from mdpot.training.together import SOLO, Team
+from mdpot.training.transfer import pretraining_of
 
 SILENT = Listener()
 MAX_SEED = 2**32 - 1
@@ -103,14 +104,18 @@ def open_run(run: Run, data: Path | Dataset | None, from_file: Path | None = Non
 
 
 def _weights_of(file: Path, recipe: Recipe) -> str:
-    """The checksum of the file whose weights a run takes; what has learned labels has the baseline of the run."""
-    model = open_model(file)
-    learned = model.header.get("provenance", {}).get("stage") != "pretrain"
-    if learned and model.baseline != recipe.model.baseline:
-        have, asked = (name or "none" for name in (model.baseline, recipe.model.baseline))
+    """The checksum of the file whose weights a run takes; what they learned must go with the baseline of the run."""
+    model, asked = open_model(file), recipe.model.baseline
+    learned = pretraining_of(file)
+    if recipe.property is None and learned == "labels" and model.baseline != asked:
         raise MdpotError(
-            f"{str(file)!r} was trained with model.baseline={have}, and the recipe asks for {asked}: "
-            f"--set model.baseline={have}"
+            f"{str(file)!r} was trained with model.baseline={model.baseline or 'none'}, and the recipe asks for "
+            f"{asked or 'none'}. Both must be the same."
+        )
+    if asked is not None and learned == "forcefield":
+        raise MdpotError(
+            f"{str(file)!r} has learned a force field, and a network that corrects {asked} has to learn what is left. "
+            "Begin from other weights, or set model.baseline=none."
         )
     return model.sha256
 

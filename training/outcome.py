@@ -46,7 +46,7 @@ def conclude(
     tables = {name: result.metrics() for name, result in results.items()}
     metadata = provenance(run, prepared, "finetune", progress)
     metadata["provenance"] |= {"metrics": tables, "pretrained_from": from_file and str(from_file)}
-    poor = worse_than_nothing(tables)
+    poor = worse_than_nothing(tables, run.recipe.model.baseline)
     if poor:
         run.listener.note(f"WARNING: {poor}")
     if caution := " ".join(filter(None, (prepared.dataset.caution, poor))):

@@ -33,7 +33,7 @@ def write_report(out: Path, metrics: Mapping[str, Any], results: Mapping[str, Ev
     """
     draw_curves(out / CURVES_FILE, {stage: read_log(out / stage) for stage in ("pretrain", "finetune")})
     shown = {name: result for name, result in results.items() if name not in ("train", "validation")} or results
-    draw_parity(out / PARITY, shown, metrics["labels"])
+    draw_parity(out / PARITY, shown, metrics["labels"], metrics.get("baseline"))
     write_text(out / REPORT, _report(metrics))
 
 
@@ -45,8 +45,9 @@ def read_log(folder: Path) -> dict[str, list[float]]:
     return {key: [line.get(key, np.nan) for line in lines] for key in keys}
 
 
-def error_table(tables: Mapping[str, Mapping[str, float]]) -> str:
-    """A Markdown table with one row for each set of frames, and below it what predicting nothing would score."""
+def error_table(tables: Mapping[str, Mapping[str, float]], forcefield: str | None = None) -> str:
+    """A Markdown table with one row for each set of frames, and below it what predicting nothing would score; arguments
+    as of `baseline_of`."""
     shown = {key: METRICS[key] for key in ("n_frames", *ERRORS) if any(key in t for t in tables.values())}
     rows = ["| | " + " | ".join(metric.heading for metric in shown.values()) + " |", "|---|" + "---:|" * len(shown)]
 
@@ -54,7 +55,7 @@ def error_table(tables: Mapping[str, Mapping[str, float]]) -> str:
         cells = ("" if (value := values.get(key)) is None else metric.text(value) for key, metric in shown.items())
         return f"| {name} | " + " | ".join(cells) + " |"
 
-    baseline = baseline_of(tables)
+    baseline = baseline_of(tables, forcefield)
     for name, table in tables.items():
         rows.append(row(name, table))
         if nothing := {key: table[of] for key, of in BASELINES.items() if of in table}:
@@ -81,16 +82,20 @@ def draw_curves(path: Path, logs: Mapping[str, Mapping[str, Sequence[float]]]) -
     save(figure, path)
 
 
-def draw_parity(path: Path, results: Mapping[str, Evaluation | PropertyEvaluation], labels: str) -> None:
-    """Predictions over labels, a color a set of frames: energies per atom and force components, or a property."""
+def draw_parity(
+    path: Path, results: Mapping[str, Evaluation | PropertyEvaluation], labels: str, forcefield: str | None = None
+) -> None:
+    """Predictions over labels, a color a set of frames: energies per atom and force components, or a property; of a
+    potential that corrects a force field what the labels have beyond it."""
     of_property = {name: result.values for name, result in results.items() if isinstance(result, PropertyEvaluation)}
     if of_property:
         panels = [("property_mae", "property", "", of_property)]
     else:
         energies, forces = _energies_and_forces(results)
+        less = "" if forcefield is None else f" − {forcefield}"
         panels = [
-            ("energy_rmse", "energy − reference", "meV/atom", energies),
-            ("force_rmse", "force component", "eV/Å", forces),
+            ("energy_rmse", f"energy − reference{less}", "meV/atom", energies),
+            ("force_rmse", f"force component{less}", "eV/Å", forces),
         ]
     figure, axes = new_figure(len(panels), height=4.2)
     for axis, (key, what, unit, pairs) in zip(axes, panels, strict=True):
@@ -194,7 +199,7 @@ def _report(metrics: Mapping[str, Any]) -> str:
 {notes}
 ## Errors
 
-{warning}{error_table(metrics["errors"])}
+{warning}{error_table(metrics["errors"], together)}
 
 {_about_errors(metrics)} {metrics["splits"]}
 

@@ -350,7 +350,7 @@ class Recipe(Section):
             raise ValueError("model.baseline is for energies and forces; a property has none")
         if self.pretrain.objective in ("forcefield", "labels"):
             raise ValueError(
-                "model.baseline leaves the network what a force field lacks, which other labels do not teach: set "
-                f"pretrain.objective to none, denoise or mask; got {self.pretrain.objective!r}"
+                "with model.baseline a network learns what a force field lacks, and other labels first would teach it "
+                f"something else: set pretrain.objective to none, denoise or mask; got {self.pretrain.objective!r}"
             )
         return self

@@ -214,7 +214,7 @@ class Means:
         for key, values in self._new.items():
             pairs = torch.stack([value.double() for value in values]).view(-1, 2)
             so_far = [self._sums[key].unsqueeze(0)] if key in self._sums else []
-            # One after the other, so that it does not matter when somebody asks.
+            # On a CPU one after the other, so that it does not matter when somebody asks.
             self._sums[key] = torch.cat([*so_far, pairs]).cumsum(0)[-1]
         self._new = {}
 

@@ -71,6 +71,7 @@ def create_force(
     if dtype is not None and dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
     model = open_model(ckpt)
+    model.require_alone()
     _check_export(model, dtype)
     particles = _choose_atoms(topology_or_numbers, atoms, model.header["elements"])
     if model.exported and model.header["export"]["numbers"] not in (None, particles.numbers):

@@ -17,10 +17,10 @@ from mdpot.forcefields import FORCE_FIELDS, ForceField
 from mdpot.modelfile import open_model, save_ensemble
 from mdpot.training import baseline
 from mdpot.training.baseline import less_baseline
-from mdpot.training.config import load_recipe
+from mdpot.training.config import load_recipe, recipe_to_dict, with_network_of
 from mdpot.training.data.frames import Dataset, Frame
 from mdpot.training.evaluate import run_evaluate
-from mdpot.training.run import run_finetune, run_train
+from mdpot.training.run import run_finetune, run_pretrain, run_train
 
 from .conftest import CPU
 
@@ -142,6 +142,8 @@ def test_errors_are_of_both_together(trained: Path, small_file: Path) -> None:
 def test_the_report_says_so(trained: Path) -> None:
     report = (trained / "report.md").read_text()
     assert "together with the force field `spcfw`, which it corrects" in report
+    assert "| test: spcfw alone, mean energy |" in report
+    assert "no force" not in report
 
 
 def test_nothing_runs_it_alone(trained: Path, tmp_path: Path) -> None:
@@ -156,12 +158,13 @@ def test_nothing_runs_it_alone(trained: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_openmm_refuses_it(trained: Path) -> None:
+@pytest.mark.parametrize("backend", ["auto", "native", "python", "torchforce"])
+def test_openmm_refuses_it(backend: str, trained: Path) -> None:
     pytest.importorskip("openmm")
     from mdpot.openmm import create_force
 
     with pytest.raises(MdpotError, match="corrects the force field spcfw"):
-        create_force(trained, atoms_of().numbers.tolist(), periodic=False)
+        create_force(trained, atoms_of().numbers.tolist(), backend=backend, periodic=False)
 
 
 @pytest.mark.parametrize("engine", ["ase", "openmm"])
@@ -191,6 +194,22 @@ def test_finetuning_goes_on_with_the_same(trained: Path, tiny_recipe, small_file
     assert not (tmp_path / "without").exists()
 
 
+def test_the_network_of_a_file_brings_its_baseline(trained: Path) -> None:
+    """Into recipes that can be read again; that of a property takes the network alone."""
+    header = open_model(trained).header
+    recipe = with_network_of(header, load_recipe("custom", "xtb"))
+    assert (recipe.model.baseline, recipe.pretrain.objective) == ("spcfw", "none")
+    assert recipe == recipe.model_validate(recipe_to_dict(recipe))
+    assert with_network_of(header, load_recipe("qmof-bandgap")).model.baseline is None
+
+
+def test_weights_that_learned_a_force_field_do_not_begin_a_correction(tiny_recipe, small_file, tmp_path: Path) -> None:
+    file = run_pretrain(tiny_recipe("pretrain.objective=forcefield"), data=small_file, out=tmp_path / "first", **CPU)
+    with pytest.raises(MdpotError, match="has learned a force field"):
+        run_finetune(tiny_recipe(*BASELINE), from_file=file, data=small_file, out=tmp_path / "second", **CPU)
+    assert not (tmp_path / "second").exists()
+
+
 def test_a_run_resumes(tiny_recipe, small_file: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(*BASELINE)
     whole = run_train(recipe, data=small_file, out=tmp_path / "run", **CPU)
@@ -202,7 +221,7 @@ def test_a_run_resumes(tiny_recipe, small_file: Path, tmp_path: Path) -> None:
     ("keys", "message"),
     [
         (("model.baseline=mopac",), "model.baseline"),
-        (("model.baseline=spcfw", "pretrain.objective=forcefield"), "what a force field lacks"),
+        (("model.baseline=spcfw", "pretrain.objective=forcefield"), "learns what a force field lacks"),
     ],
 )
 def test_keys_that_make_no_sense(keys: tuple[str, ...], message: str) -> None:
