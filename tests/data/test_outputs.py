@@ -537,3 +537,12 @@ def test_what_is_not_read_says_what_it_is(tmp_path: Path, name: str, content: by
     with pytest.raises(MdpotError, match=said) as caught:
         read_file(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["force_constants_train.extxyz", "force_sets.xyz"])
+def test_names_and_comments_that_only_sound_foreign(tmp_path: Path, name: str) -> None:
+    atoms = Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=np.zeros((3, 3)) + 0.1)
+    atoms.info["comment"] = "computed by CP2K| 2023.1"
+    write(tmp_path / name, [atoms, atoms], format="extxyz")
+    assert len(read_file(tmp_path / name).frames) == 2

@@ -10,7 +10,7 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from scipy.spatial.transform import Rotation
 
-from mdpot.training.data.comparisons import pair_stress, sums
+from mdpot.training.data.comparisons import bonds_to_hydrogen, pair_stress, sums
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.physics import contradictions
 from mdpot.training.data.units import Units
@@ -96,6 +96,35 @@ def test_forces_in_another_order_in_periodic_systems(waters: list[Frame]) -> Non
         order[hydrogen] = rng.permutation(hydrogen)
         frames.append(replace(frame, forces=frame.forces[order]))  # type: ignore[index]
     assert any(f"{SAID}: the force on hydrogen" in said for said in contradictions(frames, NAMES))
+
+
+def test_forces_that_were_set_to_zero_are_no_mistake(waters: list[Frame]) -> None:
+    """As of a shell of frozen molecules."""
+    frames = []
+    for frame in waters:
+        forces = frame.labels["forces"].copy()
+        forces[frame.positions[:, 0] > np.quantile(frame.positions[:, 0], 0.2)] = 0.0
+        frames.append(replace(frame, forces=forces))
+    assert not any(SAID in said for said in contradictions(frames, NAMES))
+
+
+def test_protons_that_molecules_share_are_no_mistake() -> None:
+    """Between two oxygens a proton rests at lengths of its own."""
+    rng, frames = np.random.default_rng(0), []
+    for _ in range(60):
+        # Four of O-H at rest at 0.97 Å, and two O-H-O at rest at 1.05 and 1.2 Å from the nearer of their oxygens.
+        places, forces = [], []
+        for k, (rest, other) in enumerate([(0.97, None)] * 4 + [(1.05, 2.5), (1.2, 2.4)]):
+            stretch = 0.02 * rng.normal()
+            rows = [[0.0, 0.0, 0.0], [0.0, 0.0, rest + stretch]] + ([] if other is None else [[0.0, 0.0, other]])
+            pull = -35.0 * stretch
+            places += [[6.0 * k, y, z] for _, y, z in rows]
+            forces += [[0, 0, -pull], [0, 0, pull], *([] if other is None else [[0.0, 0.0, 0.0]])]
+        numbers = np.array([8, 1] * 4 + [8, 1, 8] * 2)
+        frames.append(Frame(numbers, np.array(places), np.zeros((3, 3)), np.zeros(3, bool), -1.0, np.array(forces)))
+    x, y = bonds_to_hydrogen(frames)
+    assert np.corrcoef(x, y)[0, 1] < 0.5
+    assert not any(SAID in said for said in contradictions(frames, NAMES))
 
 
 def test_gradients_are_told_from_forces_in_another_order(waters: list[Frame]) -> None:

@@ -61,17 +61,25 @@ def nearest_neighbors(frames: Sequence[Frame]) -> np.ndarray:
     return np.concatenate(out) if out else np.zeros(0)
 
 
-def bonds_to_hydrogen(frames: Sequence[Frame]) -> tuple[np.ndarray, np.ndarray]:
+def bonds_to_hydrogen(frames: Sequence[Frame], farther: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """Lengths of C-H, N-H and O-H bonds, Å, and what pulls their hydrogen along them, eV/Å, both [n] and beside the
-    median of their frame."""
+    median of their frame.
+
+    Args:
+        frames: those that have forces; a hydrogen whose force was set to zero is left out.
+        farther: Å; so is one with another C, N or O within this distance, which pulls as well.
+    """
     lengths, pulls = [], []
     for frame in frames:
         if frame.forces is None or not (frame.numbers == 1).any():
             continue
-        (i, j), distances, vectors = edges(frame, 1.3)
-        bonds = (frame.numbers[i] == 1) & np.isin(frame.numbers[j], (6, 7, 8))
+        (i, j), distances, vectors = edges(frame, max(1.3, farther))
+        heavy = (frame.numbers[i] == 1) & np.isin(frame.numbers[j], (6, 7, 8))
+        bonded = heavy & (distances < 1.3) & frame.forces.any(axis=1)[i]
+        if farther:
+            bonded &= np.bincount(i[heavy & (distances < farther)], minlength=len(frame))[i] == 1
         for z in (6, 7, 8):
-            of_z = bonds & (frame.numbers[j] == z)
+            of_z = bonded & (frame.numbers[j] == z)
             if of_z.sum() > 1:
                 lengths.append(distances[of_z] - np.median(distances[of_z]))
                 pull = np.einsum("ij,ij->i", frame.forces[i[of_z]], vectors[of_z]) / distances[of_z]

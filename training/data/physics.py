@@ -39,14 +39,17 @@ NEAREST = (0.62, 1.4)
 #: Stiffness of a bond to hydrogen, eV/Å^2; C-H, N-H and O-H have 26 to 56 in a dozen sets of data.
 STIFFNESS = (12.0, 120.0)
 #: Median torque, see `push_and_turn`. Thirteen sets of molecules have 2e-7 to 2e-3; in another order of the atoms they
-#: have 0.13 to 0.5, turned at random 0.04 to 0.5. An external field, such as that of charges around, pushes as well.
-TURNING = 0.03
+#: have 0.13 to 0.5, turned at random 0.04 to 0.5. The field of charges around pushes as well; a homogeneous one of
+#: 0.5 V/Å gives water 0.04, noise whose mean was taken off 0.08.
+TURNING = 0.1
 #: Å, the scatter of bonds that vibrate, at 100 K; those at rest differ by their surroundings, and their forces by what
 #: they were relaxed with.
 VIBRATING = 0.015
 #: Correlation of bonds and forces that have nothing to do with each other. A dozen sets have 0.88 to 0.99, less than
-#: -0.88 where gradients stand for forces; forces in another order of the atoms have -0.3 to 0.35 in periodic systems.
+#: -0.88 where gradients stand for forces; forces in another order of the atoms have -0.3 to 0.37.
 FOLLOWING = (-0.8, 0.5)
+#: Å; hydrogen with another C, N or O as near is shared, and rests where its other neighbor has it.
+SHARED = 1.8
 LARGEST_TYPICAL_FORCE = 60.0  # eV/Å, the median of the norms
 STRONG = 0.05  # eV/Å, a typical force; relaxed crystals have less, and their stress is none of a pair energy's
 AGREEMENT, WEAK_AGREEMENT = 0.75, 0.4  # least correlation at which a slope says something, and says that it is huge
@@ -123,7 +126,7 @@ def _together(frames: Sequence[Frame], key: str) -> str | None:
                 "be, where it must be 0. They are in another order of the atoms, or in another orientation, or the "
                 "frames are periodic and the file has no cell."
             )
-    x, y = bonds_to_hydrogen(frames)
+    x, y = bonds_to_hydrogen(frames, SHARED)
     if len(x) > 100 and x.std() > VIBRATING and y.std() > STIFFNESS[0] * x.std():
         correlation = float(np.corrcoef(x, y)[0, 1])
         if FOLLOWING[0] < correlation < FOLLOWING[1]:

@@ -19,13 +19,13 @@ from mdpot.training.data.units import Units, canonical, parse_units, stated_syst
 
 GROUP_KEYS = ("group", "source", "source_frame", "trajectory", "config_type")
 ISOLATED_KEYS = ("config_type", "Config_type", "configtype")
-#: States of a structure, or methods, that networks do not see.
 #: What MACE multiplies the loss of a frame by, by label; nothing is learned where it is zero.
 WEIGHT_KEYS = {
     "energy": ("config_weight", "config_energy_weight"),
     "forces": ("config_weight", "config_forces_weight"),
     "stress": ("config_weight", "config_stress_weight", "config_virials_weight"),
 }
+#: States of a structure, or methods, that networks do not see.
 STATE_KEYS = ("charge", "total_charge", "spin", "total_spin", "multiplicity", "spin_multiplicity", "head")
 
 
@@ -69,7 +69,8 @@ def _drop_unweighted(structures: Sequence[Atoms], values: Sequence[Values]) -> l
     for kind, keys in WEIGHT_KEYS.items():
         n = 0
         for atoms, v in zip(structures, values, strict=True):
-            if v.of(kind) and any(np.array_equal(atoms.info.get(key, 1), 0) for key in keys):
+            weights = [[atoms.info[key] for key in part if key in atoms.info] for part in (keys[:1], keys[1:])]
+            if v.of(kind) and any(part and not np.any(part) for part in weights):
                 v.of(kind).clear()
                 n += 1
         if n:

@@ -68,14 +68,15 @@ def refuse_foreign(path: Path, start: bytes) -> None:
     """
     text = start.lstrip()
     reason = next((what for beginning, what in _BEGINNINGS.items() if text.startswith(beginning)), None)
-    reason = reason or next((what for word, what in _PROGRAMS.items() if word in start), None)
+    if not start.split(b"\n", 1)[0].strip().isdigit():  # in the comment of an XYZ file all may stand
+        reason = reason or next((what for word, what in _PROGRAMS.items() if word in start), None)
     if text.startswith(b"PK") and b"/data.pkl" in start:  # so torch.save writes it
         reason = _PICKLE
     if text.startswith(b"\x93NUMPY"):
         reason = "one array of NumPy: give the folder of a system of DeePMD-kit, or save all arrays in one file as npz"
     name = unpacked_name(path)
     for known, what in _NAMES.items():
-        if name.lower().startswith(known):
+        if name.lower() in (known, f"{known}.hdf5", f"{known}.yaml"):
             reason = f"{what}, which no potential can be trained on: give the outputs of the calculations"
     for begins, named, what, usual in _NAMED:
         if begins.match(start) and not named.search(name):

@@ -320,7 +320,7 @@ def _twisted(structures: Sequence[Atoms]) -> bool:
         for atoms in structures
         if atoms.calc is not None and "forces" in atoms.calc.results
     ]
-    return bool((push_and_turn(frames)[:, 1] > TURNING).any())
+    return len(frames) > 0 and bool(np.median(push_and_turn(frames)[:, 1]) > TURNING)
 
 
 _MENDERS: dict[str, Callable[[Path, Outputs], None]] = {
