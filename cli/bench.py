@@ -52,7 +52,8 @@ def bench(
 
     FILE is a potential file, the folder of a run, or a name of the zoo. A step is one of 0.5 fs at constant energy,
     everything included. list: searching neighbors; filter: choosing those within the cutoff, which the kernels do by
-    themselves; network: the potential; rest: calculator and integrator. Other programs that run meanwhile spoil it.
+    themselves; network: the potential; rest: calculator and integrator, and the force field that a potential corrects.
+    Other programs that run meanwhile spoil it.
     """
     from mdpot.simulate.bench import DT, ENGINES, PARTS, machine
     from mdpot.simulate.bench import bench as run

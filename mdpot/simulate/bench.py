@@ -75,13 +75,19 @@ def bench(
         dtype: of the network, "float32" or "float64"; None is that of the file.
 
     Raises:
-        MdpotError: a file that cannot be used, or no structures for a potential that does not know water.
+        MdpotError: a file that cannot be used, or no structures for a potential that does not know water, or that
+            corrects a force field.
     """
     names = list(structures) or [f"water:{n}" for n in WATERS]
     numbers = sorted(set(threads) or {1, torch.get_num_threads()})
-    known = MaskedGNNCalculator(model, device="cpu", dtype=dtype).metadata["elements"]
-    if not structures and not {1, 8} <= set(known):
+    header = MaskedGNNCalculator(model, device="cpu", dtype=dtype).metadata
+    if not structures and not {1, 8} <= set(header["elements"]):
         raise MdpotError("this potential does not know water; name a structure to time it on: --structure FILE.")
+    if not structures and header.get("baseline"):
+        raise MdpotError(
+            f"this potential corrects {header['baseline']}, which takes minutes for boxes of water; name a structure "
+            "to time it on: --structure FILE."
+        )
     per_atom: dict[tuple[str, int], float] = {}  # ms, of the size before
     for name in names:
         start = _prepare(model, name)

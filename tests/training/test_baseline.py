@@ -185,6 +185,16 @@ def test_dynamics(engine: str, trained: Path, tmp_path: Path, capsys: pytest.Cap
         assert not (tmp_path / "md").exists()
 
 
+def test_timings_need_a_structure(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Boxes of water would take the force field minutes."""
+    for words, code in (([], 2), (["--structure", str(tmp_path / "start.xyz"), "--seconds", "0.05"], 0)):
+        atoms_of().write(tmp_path / "start.xyz")
+        with pytest.raises(SystemExit) as ended:
+            main(["bench", str(trained), *words])
+        assert (ended.value.code or 0) == code
+    assert "name a structure to time it on" in capsys.readouterr().err
+
+
 def test_finetuning_goes_on_with_the_same(trained: Path, tiny_recipe, small_file: Path, tmp_path: Path) -> None:
     file = trained / "potential.safetensors"
     run_finetune(tiny_recipe(*BASELINE), from_file=file, data=small_file, out=tmp_path / "with", **CPU)
