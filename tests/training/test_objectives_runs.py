@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from ase.build import molecule
 from ase.io import write
 
 from mdpot import MdpotError, build_potential, load_potential
+from mdpot.forcefields import FORCE_FIELDS
 from mdpot.modelfile import read_metadata
 from mdpot.neighbors import neighbor_list
 from mdpot.stopping import Stopped
@@ -31,7 +32,7 @@ from mdpot.training.networks import new_potential
 from mdpot.training.prepare import prepare
 from mdpot.training.relabel import with_forcefield_labels
 from mdpot.training.run import run_finetune, run_pretrain, run_train
-from mdpot.training.schema import PretrainConfig
+from mdpot.training.schema import ModelConfig, PretrainConfig
 from mdpot.training.transfer import transfer_backbone
 
 CPU: dict[str, Any] = {"device": "cpu"}
@@ -314,7 +315,9 @@ def test_a_transferred_readout_keeps_the_energy_in_ev() -> None:
 
 
 def test_the_force_fields_of_the_recipe_are_those_there_are() -> None:
-    assert set(PretrainConfig.model_fields["forcefield"].annotation.__args__) == set(forcefields.FORCE_FIELDS)  # type: ignore[union-attr]
+    assert set(get_args(PretrainConfig.model_fields["forcefield"].annotation)) == set(FORCE_FIELDS)
+    (names, _) = get_args(ModelConfig.model_fields["baseline"].annotation)
+    assert set(get_args(names)) == set(FORCE_FIELDS)
 
 
 # ---- what cannot be ---------------------------------------------------------------------
