@@ -75,7 +75,7 @@ def bonds_to_hydrogen(frames: Sequence[Frame], farther: float = 0.0) -> tuple[np
             continue
         (i, j), distances, vectors = edges(frame, max(1.3, farther))
         heavy = (frame.numbers[i] == 1) & np.isin(frame.numbers[j], (6, 7, 8))
-        bonded = heavy & (distances < 1.3) & frame.forces.any(axis=1)[i]
+        bonded = heavy & (distances < 1.3) & (np.linalg.norm(frame.forces, axis=1)[i] > 0)
         if farther:
             bonded &= np.bincount(i[heavy & (distances < farther)], minlength=len(frame))[i] == 1
         for z in (6, 7, 8):
