@@ -157,10 +157,10 @@ def _compared(how: str, results: list[dict[str, Any]]) -> str:
     above = sorted((ours[m] / MACE[m], m) for m in ours if m not in reached)
     said = f"At or below MACE's error {how}: {', '.join(reached) or 'none'}."
     if len(above) == 1:
-        said += f" {above[0][1].capitalize()} is {above[0][0]:.1f} times as large."
+        said += f" {above[0][1].capitalize()} is {above[0][0]:.2f} times as large."
     elif above:
         (least, near), (most, far) = above[0], above[-1]
-        said += f" {'The others' if reached else 'All'} are {least:.1f} ({near}) to {most:.1f} ({far}) times as large."
+        said += f" {'The others' if reached else 'All'} are {least:.2f} ({near}) to {most:.2f} ({far}) times as large."
     return said
 
 
