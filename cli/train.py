@@ -123,7 +123,7 @@ def finetune_property(request: TrainingRequest, from_file: Path | None) -> None:
 def _print_result(folder: Path, result: Mapping[str, Any]) -> None:
     """What came out of a run, and where it lies."""
     if "errors" in result:
-        print_errors(result["errors"], result["baseline"])
+        print_errors(result["errors"], result.get("baseline"))
     elif "test" in result:
         print_comparison(result["test"])
     for name, file in (("report", "report.md"), ("potential", "potential.safetensors")):
