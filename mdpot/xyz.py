@@ -48,6 +48,11 @@ SHORTEST_EDGE = 3
 _ABSENT = ("none", "null", "nan", "")
 
 
+def is_xyz(start: bytes) -> bool:
+    """Whether a file that begins so is XYZ: its first line is a number of atoms."""
+    return start.lstrip(b"\xef\xbb\xbf \n\r\t").split(b"\n", 1)[0].strip().isdigit()
+
+
 def parse_xyz(path: Path, text: str) -> list[Atoms]:
     """The structures of an XYZ file.
 

@@ -14,7 +14,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.md.langevin import Langevin
 
 from mdpot.errors import MdpotError
-from mdpot.forcefields import FORCE_FIELDS
+from mdpot.forcefields import find_forcefield
 from mdpot.stopping import Stopped, StopSignal
 from mdpot.training.data.frames import Frame, fingerprint
 from mdpot.training.kept import SAVE_EVERY, keep_arrays, kept_arrays
@@ -120,7 +120,7 @@ class _ForceField(Calculator):
 
     def __init__(self, frame: Frame, name: str) -> None:
         super().__init__()
-        self._frame, self._label = frame, FORCE_FIELDS[name].label
+        self._frame, self._label = frame, find_forcefield(name).label
 
     def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
         super().calculate(atoms, properties, system_changes)

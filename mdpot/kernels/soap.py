@@ -65,7 +65,6 @@ class SoapRows:
             cut = state["mean"].shape
             to.n, to.rows, to.columns = cut if len(cut) == 3 else (1, 0, weights.numel())
             to.abreast = weights.shape[-1] // to.columns if to.rows else 1
-            to.weights = weights.data_ptr()
             for name in KEPT:
                 if name in state:
                     if not state[name].is_contiguous():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import lzma
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mdpot.errors import MdpotError
 from mdpot.training.data.inspection import inspect_file
 from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import parse_file, read_file
+from mdpot.training.data.readers.outputs import _twisted
 from mdpot.training.data.reading import Reading
 
 NEED = ("energy", "forces")
@@ -546,3 +548,12 @@ def test_names_and_comments_that_only_sound_foreign(tmp_path: Path, name: str) -
     atoms.info["comment"] = "computed by CP2K| 2023.1"
     write(tmp_path / name, [atoms, atoms], format="extxyz")
     assert len(read_file(tmp_path / name).frames) == 2
+
+
+def test_a_molecule_at_rest_turns_nowhere() -> None:
+    """Without a warning of numpy, of a median of nothing."""
+    atoms = molecule("CH3CH2OH")
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=np.full((len(atoms), 3), 1e-4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not _twisted([atoms])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mdpot.errors import MdpotError
 from mdpot.packed import unpacked_name
+from mdpot.xyz import is_xyz
 
 _EXTXYZ = "write its frames as extended XYZ with ASE (energy in eV, forces in eV/Å)"
 _OUTPUT = f"ASE does not read the outputs of this program: {_EXTXYZ}"
@@ -68,7 +69,7 @@ def refuse_foreign(path: Path, start: bytes) -> None:
     """
     text = start.lstrip()
     reason = next((what for beginning, what in _BEGINNINGS.items() if text.startswith(beginning)), None)
-    if not start.split(b"\n", 1)[0].strip().isdigit():  # in the comment of an XYZ file all may stand
+    if not is_xyz(start):  # in its comments all may stand
         reason = reason or next((what for word, what in _PROGRAMS.items() if word in start), None)
     if text.startswith(b"PK") and b"/data.pkl" in start:  # so torch.save writes it
         reason = _PICKLE

@@ -27,7 +27,7 @@ from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import family_of
 from mdpot.training.data.physics import TURNING
 from mdpot.training.data.units import ASE, ATOMIC, SYSTEMS, Units, canonical
-from mdpot.xyz import blocks, columns_unread
+from mdpot.xyz import blocks, columns_unread, is_xyz
 
 #: Units of LAMMPS by the name of its command `units`.
 LAMMPS = {"metal": SYSTEMS["metal"], "real": SYSTEMS["real"], "electron": ATOMIC}
@@ -171,7 +171,7 @@ def _sdf(path: Path, found: Outputs) -> None:
 
 def _kind(path: Path) -> str:
     """ASE's name of the format; "xyz" for all of XYZ, which is read here, and "" for what ASE does not tell."""
-    if head(path, 200).lstrip(b"\xef\xbb\xbf \n\r\t").split(b"\n")[0].strip().isdigit():
+    if is_xyz(head(path, 200)):
         return "xyz"
     try:
         return filetype(str(path), guess=True)
@@ -320,7 +320,8 @@ def _twisted(structures: Sequence[Atoms]) -> bool:
         for atoms in structures
         if atoms.calc is not None and "forces" in atoms.calc.results
     ]
-    return len(frames) > 0 and bool(np.median(push_and_turn(frames)[:, 1]) > TURNING)
+    found = push_and_turn(frames)  # nothing of molecules at rest
+    return len(found) > 0 and bool(np.median(found[:, 1]) > TURNING)
 
 
 _MENDERS: dict[str, Callable[[Path, Outputs], None]] = {
