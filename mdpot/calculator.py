@@ -16,10 +16,11 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from mdpot.autograd import exact_gradients
 from mdpot.captured import FixedSlots, find_fixed_slots
+from mdpot.electrons import Electrons, or_else, stated_electrons
 from mdpot.errors import MdpotError, unknown
 from mdpot.evaluator import usual_outputs
 from mdpot.exported import TITLES, format_of
-from mdpot.forcefields import find_forcefield
+from mdpot.forcefields import AtomsView, find_forcefield
 from mdpot.heads import AnyPotential, PotentialEnsemble
 from mdpot.heads.ensemble import SPREADS
 from mdpot.kernels import Kernel, Native, find_kernel, make_kernel
@@ -87,6 +88,8 @@ class MaskedGNNCalculator(Calculator):
         self.path, self.metadata = model.path, model.header
         self._kept: Atoms | None = None
         self._baseline = None if model.baseline is None else find_forcefield(model.baseline)
+        self._electrons = model.electrons
+        self._stated: Electrons | None = None
         self.evaluate = self._load(model)
         if model.kind == "ensemble" and not model.exported:
             self.implemented_properties = [*self.implemented_properties, *SPREADS]
@@ -104,6 +107,7 @@ class MaskedGNNCalculator(Calculator):
         """Computes energy, energies and forces, and the stress where asked; see `ase.calculators.calculator`."""
         if atoms is not None:
             self._remember(atoms)
+            self._stated = self._states(atoms)
         atoms = cast(Atoms, self.atoms)
         wants_stress = "stress" in properties
         if wants_stress and not self.metadata["conservative"]:
@@ -131,7 +135,7 @@ class MaskedGNNCalculator(Calculator):
     def _with_baseline(self, atoms: Atoms, energy: float, forces: np.ndarray) -> dict[str, Any]:
         """The results of the force field and its correction together."""
         assert self._baseline is not None
-        labels = self._baseline.label(atoms)
+        labels = self._baseline.label(AtomsView(atoms, or_else(self._stated, self._electrons)))
         if labels is None:
             raise MdpotError(
                 f"{self.metadata['baseline']}, which {self.path} corrects, does not describe these atoms: broken or "
@@ -149,7 +153,13 @@ class MaskedGNNCalculator(Calculator):
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last calculation, of all that matters to a potential; dynamics asks at every step."""
         old = self.atoms
-        return list(all_changes) if old is None else self._differs(old, atoms, ("positions", "numbers", "cell", "pbc"))
+        if old is None or self._states(atoms) != self._stated:
+            return list(all_changes)
+        return self._differs(old, atoms, ("positions", "numbers", "cell", "pbc"))
+
+    def _states(self, atoms: Atoms) -> Electrons | None:
+        """What the atoms say of their electrons, which matters to a force field alone."""
+        return None if self._baseline is None else stated_electrons(atoms)
 
     @staticmethod
     def _differs(old: Atoms, atoms: Atoms, names: Sequence[str]) -> list[str]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
+from ase import Atoms
 
+from mdpot.electrons import Electrons, check_electrons
 from mdpot.errors import MdpotError, unknown
 from mdpot.molecules import find_molecules, is_bond
 from mdpot.neighbors import neighbor_list
@@ -21,13 +23,14 @@ from mdpot.units import BOHR, HARTREE, KCAL_PER_MOL
 
 
 class Structure(Protocol):
-    """What a force field reads: a `Frame` of the training, or ASE's `Atoms`.
+    """What a force field reads, as a `Frame` of the training has it.
 
     Attributes:
         numbers: [n_atoms], atomic numbers.
         positions: [n_atoms, 3], Å.
         cell: [3, 3], Å, lattice vectors as rows.
         pbc: [3] bool.
+        electrons: what is said of them; None where nothing is.
     """
 
     @property
@@ -35,10 +38,39 @@ class Structure(Protocol):
     @property
     def positions(self) -> np.ndarray: ...
     @property
-    def cell(self) -> Any: ...
+    def cell(self) -> np.ndarray: ...
     @property
     def pbc(self) -> np.ndarray: ...
+    @property
+    def electrons(self) -> Electrons | None: ...
     def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class AtomsView:
+    """ASE's `Atoms` as a `Structure`."""
+
+    atoms: Atoms
+    electrons: Electrons | None
+
+    @property
+    def numbers(self) -> np.ndarray:
+        return self.atoms.numbers
+
+    @property
+    def positions(self) -> np.ndarray:
+        return self.atoms.positions
+
+    @property
+    def cell(self) -> np.ndarray:
+        return self.atoms.cell.array
+
+    @property
+    def pbc(self) -> np.ndarray:
+        return self.atoms.pbc
+
+    def __len__(self) -> int:
+        return len(self.atoms)
 
 
 #: What a force field gives for a structure: energy, eV, and forces [n_atoms, 3], eV/Å; None where it describes it not.
@@ -78,10 +110,10 @@ class SPCFw:
 
     def label(self, frame: Structure) -> Labels:
         """Energy and forces of a frame of whole H2O molecules, in any order and any cell."""
-        if not set(np.unique(frame.numbers).tolist()) <= {1, 8}:
+        if not set(np.unique(frame.numbers).tolist()) <= {1, 8} or (frame.electrons or Electrons()).charge:
             return None
-        (i, j), shifts = neighbor_list(frame.positions, np.asarray(frame.cell), frame.pbc, self.cutoff)
-        offsets = shifts @ np.where(frame.pbc[:, None], np.asarray(frame.cell), 0.0)
+        (i, j), shifts = neighbor_list(frame.positions, frame.cell, frame.pbc, self.cutoff)
+        offsets = shifts @ np.where(frame.pbc[:, None], frame.cell, 0.0)
         arms = _arms(frame, i, j, shifts, offsets)
         if arms is None:
             return None
@@ -147,7 +179,7 @@ def gfn2_xtb(frame: Structure) -> Labels:
     """GFN2-xTB by tblite, at the Γ point: in cells of a few Å not converged, yet a smooth potential.
 
     Raises:
-        MdpotError: tblite is not installed.
+        MdpotError: tblite is not installed, or the electrons of the structure are not known (see `check_electrons`).
     """
     try:
         from tblite.exceptions import TBLiteRuntimeError
@@ -156,9 +188,11 @@ def gfn2_xtb(frame: Structure) -> Labels:
         raise MdpotError("force field 'gfn2-xtb' needs tblite. pip install 'mdpot[xtb]'") from None
     if frame.pbc.any() and not frame.pbc.all():
         return None
-    lattice = np.asarray(frame.cell) / BOHR if frame.pbc.all() else None
+    lattice = frame.cell / BOHR if frame.pbc.all() else None
+    electrons = check_electrons(frame.electrons, frame.numbers, periodic=lattice is not None)
+    state = {"charge": electrons.charge, "uhf": electrons.unpaired}
     try:
-        calculator = Calculator("GFN2-xTB", frame.numbers, frame.positions / BOHR, lattice=lattice)
+        calculator = Calculator("GFN2-xTB", frame.numbers, frame.positions / BOHR, lattice=lattice, **state)
         calculator.set("verbosity", 0)
         result = calculator.singlepoint()
     except TBLiteRuntimeError:

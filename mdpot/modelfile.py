@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from mdpot.autograd import exact_gradients
+from mdpot.electrons import Electrons
 from mdpot.errors import MdpotError
 from mdpot.exported import AOTI, format_of, is_exported, load_module, read_exported
 from mdpot.files import write_bytes
@@ -92,6 +93,12 @@ class ModelFile:
     def baseline(self) -> str | None:
         """The force field that a potential corrects, and runs with, in `mdpot.forcefields.FORCE_FIELDS`; or None."""
         return self.header.get("baseline")
+
+    @property
+    def electrons(self) -> Electrons | str | None:
+        """What the baseline takes for the electrons of structures that do not state theirs; `STATED`: they have to."""
+        found = self.header.get("electrons")
+        return Electrons(**found) if isinstance(found, Mapping) else found
 
     @property
     def sha256(self) -> str:

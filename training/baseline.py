@@ -7,10 +7,11 @@ J. Chem. Theory Comput. 11, 2087, 2015). The force field runs with the network t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 
+from mdpot.electrons import STATED, Electrons, or_else
 from mdpot.errors import MdpotError
 from mdpot.forcefields import find_forcefield
 from mdpot.training.data.cache import Arrays, cached
@@ -25,7 +26,13 @@ DIGITS = 6
 Tell = Callable[[int, int], None]
 
 
-def less_baseline(dataset: Dataset, indices: Iterable[int], name: str, tell: Tell = lambda done, n: None) -> Dataset:
+def less_baseline(
+    dataset: Dataset,
+    indices: Iterable[int],
+    name: str,
+    tell: Tell = lambda done, n: None,
+    otherwise: Electrons | str | None = None,
+) -> Dataset:
     """A data set in which some frames have their energies and forces less those of a force field, and no stress.
 
     Args:
@@ -33,17 +40,22 @@ def less_baseline(dataset: Dataset, indices: Iterable[int], name: str, tell: Tel
         indices: of the frames.
         name: in `mdpot.forcefields.FORCE_FIELDS`.
         tell: called with the number of frames that the force field has labelled, and of all.
+        otherwise: the electrons of frames that do not state theirs; see `mdpot.electrons.or_else`.
 
     Raises:
-        MdpotError: a frame that it does not describe, or a package that is not installed.
+        MdpotError: a frame that it does not describe or whose electrons are not known, or a package that is not
+            installed.
     """
     frames, chosen = list(dataset.frames), sorted(set(indices))
     for start in range(0, len(chosen), CHUNK):
         part = chosen[start : start + CHUNK]
-        for index, frame in zip(part, _less([frames[n] for n in part], name, dataset.origin), strict=True):
+        known = [replace(frames[n], electrons=or_else(frames[n].electrons, otherwise)) for n in part]
+        for index, frame in zip(part, _less(known, name, dataset.origin), strict=True):
             frames[index] = frame
         tell(min(start + CHUNK, len(chosen)), len(chosen))
-    tests = {key: less_baseline(test, range(len(test)), name) for key, test in dataset.tests.items()}
+    tests = {
+        key: less_baseline(test, range(len(test)), name, otherwise=otherwise) for key, test in dataset.tests.items()
+    }
     # Energies of single atoms are none of molecules that a force field describes.
     labels = f"{dataset.labels}; the network learns what they have beyond {name}"
     notes = dataset.notes
@@ -52,6 +64,15 @@ def less_baseline(dataset: Dataset, indices: Iterable[int], name: str, tell: Tel
     found = replace(dataset, frames=frames, tests=tests, isolated={}, labels=labels, notes=notes)
     found.fingerprint = dataset.fingerprint
     return found
+
+
+def electrons_of_all(frames: Sequence[Frame]) -> dict[str, int | None] | str | None:
+    """What the header of a correction says of the electrons: those that its frames state, as a table; `STATED` where
+    they state different ones, so that a structure has to state its own; None where they state nothing."""
+    found = {frame.electrons or Electrons() for frame in frames}
+    if len(found) > 1:
+        return STATED
+    return asdict(found.pop()) if any(frame.electrons is not None for frame in frames) else None
 
 
 def _less(frames: Sequence[Frame], name: str, origin: str) -> list[Frame]:

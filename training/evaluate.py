@@ -177,7 +177,7 @@ def run_evaluate(
     if model.baseline is not None:
         for part in (dataset, *dataset.tests.values()):
             _check_elements(potential, part)
-        dataset = less_baseline(dataset, range(len(dataset)), model.baseline)
+        dataset = less_baseline(dataset, range(len(dataset)), model.baseline, otherwise=model.electrons)
     sets = {name: dataset, **dataset.tests}
     tables = {name: _evaluate_set(potential, metadata, part) for name, part in sets.items()}
     result: dict[str, Any] = {"file": str(file), "data": dataset.origin, "labels": dataset.labels, **tables}

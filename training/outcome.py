@@ -12,6 +12,7 @@ from ase.data import chemical_symbols
 from mdpot.heads import Potential, PropertyModel
 from mdpot.modelfile import save_model
 from mdpot.training import folder as files
+from mdpot.training.baseline import electrons_of_all
 from mdpot.training.data.frames import Frame
 from mdpot.training.evaluate import Evaluation, evaluate, evaluate_property
 from mdpot.training.metrics import worse_than_nothing
@@ -55,6 +56,7 @@ def conclude(
         metadata |= _for_a_potential(prepared, means)
         if run.recipe.model.baseline is not None:
             metadata["baseline"] = run.recipe.model.baseline
+            metadata["electrons"] = electrons_of_all(prepared.frames("train"))
     save_model(run.out / files.POTENTIAL, network, metadata)
     pretrained = from_file or (run.out / files.PRETRAINED if (run.out / files.PRETRAINED).is_file() else None)
     metrics = _metrics(run, prepared, tables, progress, pretrained) | {"caution": poor}

@@ -102,12 +102,24 @@ class DataConfig(Section):
     quantity=unit, e.g. "energy=Hartree,length=bohr" or "stress=-kbar"; "none": what the file states, else ASE's."""
     check: Literal["on", "off"] = "on"
     """Whether labels that contradict physics are refused."""
+    charge: Annotated[int, Field(ge=-100, le=100, strict=True)] | None = None
+    """Total charge of the frames in a file of your own that states none, e; GFN2-xTB needs it, networks do not see it.
+    "none": neutral."""
+    multiplicity: Annotated[int, Field(ge=1, le=100, strict=True)] | None = None
+    """Spin multiplicity, likewise: 2 of a radical; "none": the lowest that the number of electrons allows."""
 
     @property
     def labels(self) -> Asked:
         """What is said of keys, units and checks."""
         return Asked(
-            self.energy_key, self.forces_key, self.stress_key, self.units, self.check == "on", self.property_key
+            self.energy_key,
+            self.forces_key,
+            self.stress_key,
+            self.units,
+            self.check == "on",
+            self.property_key,
+            self.charge,
+            self.multiplicity,
         )
 
     @model_validator(mode="after")

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
-from ase.io import read
+from ase.io import read, write
 
 from mdpot import MaskedGNNCalculator, MdpotError, load_potential
 from mdpot.cli import main
+from mdpot.electrons import Electrons
 from mdpot.export import export_torchscript
 from mdpot.forcefields import FORCE_FIELDS, ForceField
 from mdpot.modelfile import open_model, save_ensemble
+from mdpot.modelformat import pack
 from mdpot.training import baseline
 from mdpot.training.baseline import less_baseline
 from mdpot.training.config import load_recipe, recipe_to_dict, with_network_of
@@ -241,12 +243,83 @@ def test_keys_that_make_no_sense(keys: tuple[str, ...], message: str) -> None:
 
 def test_the_force_fields_take_atoms_of_ase() -> None:
     """As they take frames."""
-    from mdpot.forcefields import SPCFw
+    from mdpot.forcefields import AtomsView, SPCFw
 
     atoms = atoms_of(pbc=True)
-    one = SPCFw().label(atoms)
+    one = SPCFw().label(AtomsView(atoms, None))
     other = SPCFw().label(Frame(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc))
     assert one is not None
     assert other is not None
     assert one[0] == other[0]
     np.testing.assert_array_equal(one[1], other[1])
+    assert SPCFw().label(AtomsView(atoms, Electrons(1))) is None
+
+
+def charged(structure):
+    """As `label`, and 1 eV for each charge."""
+    energy, forces = label(structure) or (0.0, 0.0)
+    return energy + (structure.electrons or Electrons()).charge, forces
+
+
+@pytest.fixture
+def by_charge(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FORCE_FIELDS, "spcfw", ForceField("charges", charged))
+
+
+@pytest.mark.usefixtures("by_charge")
+def test_a_calculator_takes_the_charge_of_the_atoms_or_that_of_the_training(trained: Path, tmp_path: Path) -> None:
+    header, tensors = (model := open_model(trained)).header, model.tensors
+    neutral = atoms_of()
+    neutral.calc = MaskedGNNCalculator(trained)
+    energy = neutral.get_potential_energy()
+    neutral.info["charge"] = 2  # is noticed, though no atom moved
+    assert neutral.get_potential_energy() == pytest.approx(energy + 2, abs=1e-6)
+
+    (file := tmp_path / "ion.safetensors").write_bytes(
+        pack({**header, "electrons": {"charge": -1, "unpaired": None}}, tensors)
+    )
+    ion = atoms_of()
+    ion.calc = MaskedGNNCalculator(file)
+    assert ion.get_potential_energy() == pytest.approx(energy - 1, abs=1e-6)
+    ion.info["total_charge"] = 0.0
+    assert ion.get_potential_energy() == pytest.approx(energy, abs=1e-6)
+
+    (file := tmp_path / "both.safetensors").write_bytes(pack({**header, "electrons": "stated"}, tensors))
+    some = atoms_of()
+    some.calc = MaskedGNNCalculator(file)
+    with pytest.raises(MdpotError, match=r"several charges.*atoms\.info\[\"charge\"\]"):
+        some.get_potential_energy()
+    some.info["charge"] = 1
+    assert some.get_potential_energy() == pytest.approx(energy + 1, abs=1e-6)
+
+
+@pytest.mark.usefixtures("by_charge")
+@pytest.mark.parametrize(
+    ("charges", "keys", "header"),
+    [
+        ((None, None), (), None),
+        ((None, None), ("data.charge=-1",), {"charge": -1, "unpaired": None}),
+        ((1, 1), (), {"charge": 1, "unpaired": None}),
+        ((0, None), ("data.charge=1",), "stated"),
+    ],
+)
+def test_a_run_learns_what_is_beyond_the_force_field_of_the_ion(
+    charges, keys, header, tiny_recipe, small_file: Path, tmp_path: Path
+) -> None:
+    frames = read(small_file, ":")
+    for n, atoms in enumerate(frames):
+        atoms.info.pop("total_charge", None)  # ASE reads the zero of the file
+        if (charge := charges[n % 2]) is not None:
+            atoms.info["charge"] = charge
+    write(file := tmp_path / "frames.extxyz", frames)
+    recipe = tiny_recipe(*BASELINE, "data.source=custom", *keys)
+    run_train(recipe, data=file, out=tmp_path / "run", **CPU)
+    assert open_model(tmp_path / "run").header["electrons"] == header
+    # Errors are the same whether the frames state the charge or the potential does.
+    if header not in (None, "stated"):
+        for atoms in frames:
+            atoms.info.pop("charge", None)
+            assert "total_charge" not in atoms.info
+        write(bare := tmp_path / "bare.extxyz", frames)
+        one, other = (run_evaluate(tmp_path / "run", data) for data in (file, bare))
+        assert one[file.name]["energy_mae"] == pytest.approx(other[bare.name]["energy_mae"], abs=1e-6)

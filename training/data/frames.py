@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 from ase.data import chemical_symbols
 
+from mdpot.electrons import Electrons
 from mdpot.errors import MdpotError
 from mdpot.training.data.targets import TARGETS
 
@@ -34,6 +35,7 @@ class Frame:
         group: the trajectory it comes from; frames of one group never part in a split.
         index: its place in its file, from 0; messages name it by that.
         properties: further labels, a number each, by name, in the units of the data; no name of another label.
+        electrons: charge and spin, which force fields need to know; None where they are not stated.
     """
 
     numbers: np.ndarray
@@ -46,6 +48,7 @@ class Frame:
     group: str = ""
     index: int = 0
     properties: dict[str, float] = field(default_factory=dict)
+    electrons: Electrons | None = None
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -110,6 +113,8 @@ def fingerprint(frames: Sequence[Frame]) -> str:
             digest.update(b"-" if absent else np.ascontiguousarray(array, np.float64).tobytes())
         for name, value in sorted(frame.properties.items()):
             digest.update(name.encode() + np.float64(value).tobytes())
+        if frame.electrons not in (None, Electrons(), Electrons(0, 0)):
+            digest.update(repr(frame.electrons).encode())
         digest.update(np.ascontiguousarray(frame.pbc, bool).tobytes() + frame.group.encode() + b"\n")
     return digest.hexdigest()
 

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from ase.stress import voigt_6_to_full_3x3_stress
 
+from mdpot.electrons import Electrons
 from mdpot.errors import MdpotError
+from mdpot.training.data.frames import Frame
 
 #: The words for a quantity in a key, the first ones best.
 #: Dynamics write a total energy, the kinetic one in it, beside the potential energy.
@@ -52,6 +54,7 @@ class Asked:
         units: see `mdpot.training.data.units.parse_units`.
         check: whether labels that contradict physics are refused.
         property_key: the key of a property, a number a structure, of files whose keys hold much else.
+        charge, multiplicity: of every frame that does not state them.
     """
 
     energy_key: str | None = None
@@ -60,6 +63,19 @@ class Asked:
     units: str | None = None
     check: bool = True
     property_key: str | None = None
+    charge: int | None = None
+    multiplicity: int | None = None
+
+    @property
+    def of_a_file(self) -> bool:
+        """Whether anything is said that only a file of the user's own can need."""
+        return bool(self.keys) or any(said is not None for said in (self.units, self.charge, self.multiplicity))
+
+    def electrons(self, frame: Frame) -> Electrons | None:
+        """Those of a frame: what it states itself goes before what is said of all."""
+        if frame.electrons is not None or (self.charge is None and self.multiplicity is None):
+            return frame.electrons
+        return Electrons(self.charge or 0, None if self.multiplicity is None else self.multiplicity - 1)
 
     @property
     def keys(self) -> dict[str, str]:

@@ -82,8 +82,8 @@ def load_dataset(
             physics, or frames that cannot be used.
     """
     if isinstance(data, Dataset):
-        if labels.keys or labels.units:
-            raise MdpotError("keys and units are for files; those of a Dataset are given to what makes it.")
+        if labels.of_a_file:
+            raise MdpotError("keys, units, and charges are for files; those of a Dataset are given to what makes it.")
         validate_frames(data.frames, data.origin, need or ())
         return data
     source = _source(name)
@@ -91,11 +91,15 @@ def load_dataset(
         need = {source.property}
     if size is not None and size not in source.sizes:
         raise unknown(f"size of {name}", size, source.sizes)
-    if not source.own and (labels.keys or labels.units):
-        raise MdpotError(f"{name} has labels of its own; keys and units are for --data with your own frames (custom).")
+    if not source.own and labels.of_a_file:
+        raise MdpotError(
+            f"{name} has labels of its own; keys, units, and charges are for --data with your own frames (custom)."
+        )
     place = find(name, data, allow_download, size)
     request = Request(size or next(iter(source.sizes), ""), labels, need)
     reading = _read(source, place.files, request)
+    for frame in reading.frames:
+        frame.electrons = labels.electrons(frame)
     dataset = Dataset(
         name,
         reading.frames,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from mdpot.electrons import CHARGE_KEYS, MULTIPLICITY_KEYS, stated_electrons
 from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Asked, Keys, Values, choose_keys, collect, family_of, looks_like_label
@@ -26,7 +27,7 @@ WEIGHT_KEYS = {
     "stress": ("config_weight", "config_stress_weight", "config_virials_weight"),
 }
 #: States of a structure, or methods, that networks do not see.
-STATE_KEYS = ("charge", "total_charge", "spin", "total_spin", "multiplicity", "spin_multiplicity", "head")
+STATE_KEYS = (*CHARGE_KEYS, *MULTIPLICITY_KEYS, "head")
 
 
 def parse_ase(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
@@ -136,6 +137,7 @@ def _frame(atoms: Atoms, values: Values, keys: Keys, units: Units, index: int) -
         stress=stress if atoms.pbc.all() else None,
         group="" if group is None else str(group),
         index=index,
+        electrons=stated_electrons(atoms),
     )
 
 

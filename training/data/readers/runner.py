@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from ase.data import atomic_numbers
 
+from mdpot.electrons import Electrons
 from mdpot.errors import MdpotError, unknown
 from mdpot.structures import decode, read_bytes
 from mdpot.training.data.frames import Frame
@@ -87,7 +88,7 @@ def _frame(path: Path, lines: Sequence[str], begin: int, end: int, index: int) -
     """The frame between the lines `begin` and `end`, in the units of the file."""
     atoms: list[str] = []
     lattice: list[list[float]] = []
-    energy = None
+    energy, charge = None, 0
     name = ""
     for number in range(begin + 1, end):
         line = lines[number]
@@ -106,7 +107,9 @@ def _frame(path: Path, lines: Sequence[str], begin: int, end: int, index: int) -
                 case "comment":
                     found = _SOURCE_FRAME.search(rest)
                     name = found.group(1) if found else name
-                case "charge" | "":
+                case "charge":
+                    charge = round(float(rest.split()[0]))
+                case "":
                     pass
                 case other:
                     if not other.startswith("#"):
@@ -132,6 +135,7 @@ def _frame(path: Path, lines: Sequence[str], begin: int, end: int, index: int) -
         forces=forces,
         group=name,
         index=index,
+        electrons=Electrons(charge) if charge else None,  # zero is what programs write that know none
     )
 
 
