@@ -81,6 +81,13 @@ STOPPED = 1  # exit code: the watch struck
     metavar="U",
     help="Make hydrogens this heavy at the expense of what they are bonded to, for longer time steps.",
 )
+@click.option(
+    "--charge",
+    type=int,
+    metavar="E",
+    help="Of the structure, for a potential that corrects GFN2-xTB. Default: what START states.",
+)
+@click.option("--multiplicity", type=int, metavar="N", help="Likewise; 2 of a radical.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of everything random.")
 @click.option("--device", metavar="NAME", help="Where to compute, e.g. cpu or cuda:0.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Of the network. Default: that of the file.")

@@ -20,7 +20,7 @@ from mdpot.electrons import Electrons, or_else, stated_electrons
 from mdpot.errors import MdpotError, unknown
 from mdpot.evaluator import usual_outputs
 from mdpot.exported import TITLES, format_of
-from mdpot.forcefields import AtomsView, find_forcefield
+from mdpot.forcefields import NOT_DESCRIBED, Structure, find_forcefield
 from mdpot.heads import AnyPotential, PotentialEnsemble
 from mdpot.heads.ensemble import SPREADS
 from mdpot.kernels import Kernel, Native, find_kernel, make_kernel
@@ -135,12 +135,9 @@ class MaskedGNNCalculator(Calculator):
     def _with_baseline(self, atoms: Atoms, energy: float, forces: np.ndarray) -> dict[str, Any]:
         """The results of the force field and its correction together."""
         assert self._baseline is not None
-        labels = self._baseline.label(AtomsView(atoms, or_else(self._stated, self._electrons)))
+        labels = self._baseline.label(Structure.of(atoms, or_else(self._stated, self._electrons)))
         if labels is None:
-            raise MdpotError(
-                f"{self.metadata['baseline']}, which {self.path} corrects, does not describe these atoms: broken or "
-                "other molecules, directions of which some are periodic, or it does not converge for them."
-            )
+            raise MdpotError(f"{self.path}: {NOT_DESCRIBED.format(baseline=self.metadata['baseline'])}")
         energy, forces = energy + float(labels[0]), forces + np.asarray(labels[1])
         return {"energy": energy, "free_energy": energy, "forces": forces}
 

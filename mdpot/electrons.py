@@ -49,6 +49,14 @@ def stated_electrons(atoms: Atoms) -> Electrons | None:
     return Electrons(charge or 0, None if multiplicity is None else _unpaired(multiplicity, n))
 
 
+def as_options(electrons: Electrons | None) -> dict[str, int]:
+    """What is stated, by the names "charge" and "multiplicity", as in `Atoms.info`."""
+    if electrons is None:
+        return {}
+    spin = {} if electrons.unpaired is None else {"multiplicity": electrons.unpaired + 1}
+    return {"charge": electrons.charge, **spin}
+
+
 def check_electrons(electrons: Electrons | None, numbers: np.ndarray, periodic: bool) -> Electrons:
     """What is taken for the electrons of a structure: those that are stated, or those of a neutral closed shell.
 
@@ -83,7 +91,7 @@ def or_else(stated: Electrons | None, otherwise: Electrons | str | None) -> Elec
         return stated or otherwise  # pyright: ignore[reportReturnType]
     raise MdpotError(
         "the potential was trained on structures of several charges or multiplicities, and corrects a force field that "
-        'needs to know them. State them: atoms.info["charge"] = 0, or charge=0 in the file.'
+        'needs to know them. State them: atoms.info["charge"] = 0, charge=0 in a file or as an option of mdpot.openmm.'
     )
 
 

@@ -22,8 +22,8 @@ from mdpot.neighbors import neighbor_list
 from mdpot.units import BOHR, HARTREE, KCAL_PER_MOL
 
 
-class Structure(Protocol):
-    """What a force field reads, as a `Frame` of the training has it.
+class AnyStructure(Protocol):
+    """What a force field reads: a `Structure`, or a `Frame` of the training.
 
     Attributes:
         numbers: [n_atoms], atomic numbers.
@@ -47,30 +47,28 @@ class Structure(Protocol):
 
 
 @dataclass(frozen=True)
-class AtomsView:
-    """ASE's `Atoms` as a `Structure`."""
+class Structure:
+    """Atoms as a force field reads them; attributes as of `AnyStructure`."""
 
-    atoms: Atoms
-    electrons: Electrons | None
+    numbers: np.ndarray
+    positions: np.ndarray
+    cell: np.ndarray
+    pbc: np.ndarray
+    electrons: Electrons | None = None
 
-    @property
-    def numbers(self) -> np.ndarray:
-        return self.atoms.numbers
-
-    @property
-    def positions(self) -> np.ndarray:
-        return self.atoms.positions
-
-    @property
-    def cell(self) -> np.ndarray:
-        return self.atoms.cell.array
-
-    @property
-    def pbc(self) -> np.ndarray:
-        return self.atoms.pbc
+    @classmethod
+    def of(cls, atoms: Atoms, electrons: Electrons | None) -> Structure:
+        """ASE's `Atoms`, whose electrons are said beside."""
+        return cls(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, electrons)
 
     def __len__(self) -> int:
-        return len(self.atoms)
+        return len(self.numbers)
+
+
+NOT_DESCRIBED = (
+    "{baseline}, which the potential corrects, does not describe these atoms: broken or other molecules, directions of "
+    "which some are periodic, or it does not converge for them."
+)
 
 
 #: What a force field gives for a structure: energy, eV, and forces [n_atoms, 3], eV/Å; None where it describes it not.
@@ -87,7 +85,7 @@ class ForceField:
     """
 
     description: str
-    label: Callable[[Structure], Labels]
+    label: Callable[[AnyStructure], Labels]
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ class SPCFw:
     cutoff: float = 9.0
     damping: float = 0.2  # 1/Å
 
-    def label(self, frame: Structure) -> Labels:
+    def label(self, frame: AnyStructure) -> Labels:
         """Energy and forces of a frame of whole H2O molecules, in any order and any cell."""
         if not set(np.unique(frame.numbers).tolist()) <= {1, 8} or (frame.electrons or Electrons()).charge:
             return None
@@ -164,7 +162,9 @@ class SPCFw:
         return (bonds + self.angle / 2 * (theta - self.equilibrium) ** 2 - inside).sum()
 
 
-def _arms(frame: Structure, i: np.ndarray, j: np.ndarray, shifts: np.ndarray, offsets: np.ndarray) -> np.ndarray | None:
+def _arms(
+    frame: AnyStructure, i: np.ndarray, j: np.ndarray, shifts: np.ndarray, offsets: np.ndarray
+) -> np.ndarray | None:
     """The edges [n_molecules, 2] from each O to its two H; None where not every atom belongs to a whole H2O."""
     near = frame.positions[j] - frame.positions[i] + offsets
     bonds = np.flatnonzero(is_bond(frame.numbers[i], frame.numbers[j], np.einsum("ij,ij->i", near, near)))
@@ -175,7 +175,7 @@ def _arms(frame: Structure, i: np.ndarray, j: np.ndarray, shifts: np.ndarray, of
     return arms.reshape(-1, 2) if (molecule >= 0).all() and (counts == 2).all() else None
 
 
-def gfn2_xtb(frame: Structure) -> Labels:
+def gfn2_xtb(frame: AnyStructure) -> Labels:
     """GFN2-xTB by tblite, at the Γ point: in cells of a few Å not converged, yet a smooth potential.
 
     Raises:

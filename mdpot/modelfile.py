@@ -144,8 +144,8 @@ class ModelFile:
         """
         if self.baseline is not None:
             raise MdpotError(
-                f"{str(self.path)!r} corrects the force field {self.baseline}, and means nothing without it. Run it in "
-                "ASE, by MaskedGNNCalculator or mdpot md, which adds both; nothing else does."
+                f"{str(self.path)!r} corrects the force field {self.baseline}, and means nothing without it. Run it by "
+                "MaskedGNNCalculator, mdpot.openmm or mdpot md, which add both; nothing else does."
             )
 
     def potential(

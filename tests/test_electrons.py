@@ -9,7 +9,7 @@ from ase.build import molecule
 
 from mdpot import MdpotError
 from mdpot.electrons import Electrons, check_electrons, stated_electrons
-from mdpot.forcefields import FORCE_FIELDS, AtomsView
+from mdpot.forcefields import FORCE_FIELDS, Structure
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_gfn2_xtb_of_an_ion() -> None:
     label = FORCE_FIELDS["gfn2-xtb"].label
     ammonium = Atoms("NH4", [[0, 0, 0], [0.6, 0.6, 0.6], [-0.6, -0.6, 0.6], [-0.6, 0.6, -0.6], [0.6, -0.6, -0.6]])
     with pytest.raises(MdpotError, match="H4N has an odd number of electrons"):
-        label(AtomsView(ammonium, None))
-    cation, radical = (label(AtomsView(ammonium, e)) for e in (Electrons(1), Electrons(0, 1)))
+        label(Structure.of(ammonium, None))
+    cation, radical = (label(Structure.of(ammonium, e)) for e in (Electrons(1), Electrons(0, 1)))
     assert cation is not None
     assert radical is not None
     # Ammonium is bound tightly: the electron that it lacks would sit in an antibonding orbital.
@@ -75,7 +75,7 @@ def test_gfn2_xtb_of_an_ion() -> None:
     assert np.abs(cation[1] - radical[1]).max() > 0.1
 
     oxygen = Atoms("O2", [[0, 0, 0], [0, 0, 1.21]])
-    singlet, triplet = (label(AtomsView(oxygen, Electrons(0, n))) for n in (0, 2))
+    singlet, triplet = (label(Structure.of(oxygen, Electrons(0, n))) for n in (0, 2))
     assert singlet is not None
     assert triplet is not None
     assert triplet[0] != singlet[0]

@@ -163,7 +163,7 @@ class ModelConfig(Section):
     baseline: Literal["gfn2-xtb", "spcfw"] | None = None
     """A force field that the network corrects: it learns what the labels have beyond it (Δ-machine learning), and the
     potential is both together. That is more accurate from the same frames, costs the force field's time in dynamics,
-    and runs in ASE alone; "none": the network is the potential."""
+    and runs with it, in ASE or OpenMM; "none": the network is the potential."""
     hyperparameters: dict[str, Any] = Field(default_factory=dict)
     """What else the architecture takes, by name; the rest keeps the architecture's own values."""
 

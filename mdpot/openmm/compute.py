@@ -13,8 +13,10 @@ import numpy as np
 import torch
 
 from mdpot.autograd import exact_gradients
+from mdpot.electrons import Electrons
 from mdpot.errors import MdpotError
 from mdpot.evaluator import Evaluator, ForOpenMM, Particles
+from mdpot.forcefields import NOT_DESCRIBED, Structure, find_forcefield
 from mdpot.kernels import Native, find_kernel, make_kernel
 from mdpot.modelfile import read_model
 from mdpot.units import KJ_PER_MOL, NM
@@ -75,7 +77,9 @@ class Compute:
         if model.exported:
             module: Any = model.module(device)
         else:
-            module = ForOpenMM(Evaluator(model.potential(device, self.dtype), self.skin), "{}").to(device)
+            module = ForOpenMM(Evaluator(model.potential(device, self.dtype, correction=True), self.skin), "{}").to(
+                device
+            )
         self.particles.enter(module)
         return module
 
@@ -142,13 +146,53 @@ class NativeCompute:
         Raises:
             NoKernel: there are none and they are required.
         """
-        potential = read_model(self.content, MODEL).potential("cpu", self.dtype)
+        potential = read_model(self.content, MODEL).potential("cpu", self.dtype, correction=True)
         kernel = make_kernel(potential) if required else find_kernel(potential)
         if kernel is not None:
             self.native = Native(kernel, self.skin)
         else:
             self.torch = Compute(self.content, self.particles, self.periodic, self.dtype, "cpu", self.skin)
         return kernel is not None
+
+
+class Corrected:
+    """The same of a potential that corrects a force field: of both together.
+
+    Args:
+        network: what computes the correction.
+        baseline: name of the force field.
+        particles, periodic: as in `Compute`; the force field sees the same atoms.
+        electrons: of these atoms; None for a neutral closed shell.
+    """
+
+    def __init__(
+        self,
+        network: Compute | NativeCompute,
+        baseline: str,
+        particles: Particles,
+        periodic: bool,
+        electrons: Electrons | None,
+    ):
+        self.network, self.baseline, self.periodic, self.electrons = network, baseline, periodic, electrons
+        self.particles, self.numbers = particles, np.array(particles.numbers, dtype=np.int64)
+
+    def __call__(self, state: Any) -> tuple[float, np.ndarray]:
+        """Energy, kJ/mol, and forces [n, 3], kJ/mol/nm, for the positions and the box of the State.
+
+        Raises:
+            MdpotError: the force field does not describe the atoms.
+        """
+        energy, forces = self.network(state)
+        positions = state.getPositions(asNumpy=True)._value * NM
+        chosen = slice(None) if self.particles.atoms is None else self.particles.atoms
+        cell, pbc = (_box(state) * NM, PERIODIC) if self.periodic else (NO_BOX, APERIODIC)
+        atoms = Structure(self.numbers, positions[chosen], cell, pbc, self.electrons)
+        labels = find_forcefield(self.baseline).label(atoms)
+        if labels is None:
+            raise MdpotError(NOT_DESCRIBED.format(baseline=self.baseline))
+        forces = np.array(forces, dtype=np.float64)
+        forces[chosen] += labels[1] * (NM / KJ_PER_MOL)
+        return energy + labels[0] / KJ_PER_MOL, forces
 
 
 def _box(state: Any) -> np.ndarray:

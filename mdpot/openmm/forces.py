@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mdpot.electrons import Electrons, or_else
 from mdpot.errors import MdpotError, unknown
 from mdpot.evaluator import Particles
 from mdpot.export import SKIN, require_elements, save_module, write_torchscript
@@ -18,7 +19,7 @@ from mdpot.heads import AnyPotential
 from mdpot.modelfile import ModelFile, open_model
 from mdpot.modelformat import DTYPES
 from mdpot.openmm.backends import choose_backend, crash_warning, import_openmm, import_openmmtorch, logger
-from mdpot.openmm.compute import Compute, NativeCompute, TensorCompute
+from mdpot.openmm.compute import Compute, Corrected, NativeCompute, TensorCompute
 
 if TYPE_CHECKING:
     import openmm
@@ -40,11 +41,13 @@ def create_force(
     skin: float = SKIN,
     force_group: int = 0,
     check: bool = True,
+    charge: int | None = None,
+    multiplicity: int | None = None,
 ) -> openmm.Force:
     """A Force with the energy of a potential, to be added to a System.
 
     The particles of the System must be those of the topology, in its order. The Force has the attribute `backend`
-    and the name "mdpot <backend>". Written to XML it carries its model along. To read it back, PythonForce needs
+    and the name "mdpot <backend>", and the force field's where the potential corrects one. Written to XML it carries its model along. To read it back, PythonForce needs
     mdpot installed; TorchForce needs `import torch, openmmtorch` first, and OpenMM 8.5.
 
     Args:
@@ -62,6 +65,8 @@ def create_force(
         skin: Å, of the neighbor list.
         force_group: of the Force.
         check: whether to compare what is exported for torchforce with the potential, a matter of seconds.
+        charge, multiplicity: of the atoms that the potential is for, where it corrects a force field; None: as in its
+            file. Such a potential is computed together with the force field, by "native" or "python".
 
     Raises:
         MdpotError: a file that can't be used, an element that was not trained or is missing, indices out of
@@ -71,8 +76,8 @@ def create_force(
     if dtype is not None and dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
     model = open_model(ckpt)
-    model.require_alone()
     _check_export(model, dtype)
+    electrons = _electrons(model, charge, multiplicity)
     particles = _choose_atoms(topology_or_numbers, atoms, model.header["elements"])
     if model.exported and model.header["export"]["numbers"] not in (None, particles.numbers):
         raise MdpotError(f"{str(model.path)!r} was exported for other atoms than the topology's, or in another order.")
@@ -81,8 +86,13 @@ def create_force(
     periodic = _is_periodic(topology_or_numbers, periodic)
     asked = backend
     fused = _fused(model, particles, periodic, asked, dtype, device, skin)
-    backend = _choose(asked, model) if fused is None else "native"
-    if fused is not None:
+    backend = "native" if fused is not None else _choose(asked, model)
+    if model.baseline is not None:
+        kind, passed = import_openmm().PythonForce, _passed(import_openmm().PythonForce, particles)
+        network = fused or Compute(model.content, passed, periodic, dtype, device, skin)
+        both = Corrected(network, model.baseline, passed, periodic, electrons)
+        force = _python_force(kind, both, periodic, particles)
+    elif fused is not None:
         force = _python_force(import_openmm().PythonForce, fused, periodic, particles)
     elif backend == "torchforce":
         if device is not None and asked != "auto":
@@ -97,7 +107,7 @@ def create_force(
         function = compute(model.content, _passed(kind, particles), periodic, dtype, device, skin)
         force = _python_force(kind, function, periodic, particles)
     force.setForceGroup(force_group)
-    force.setName(f"mdpot {backend}")
+    force.setName(f"mdpot {backend}" + (f" and {model.baseline}" if model.baseline else ""))
     force.backend = backend
     return force
 
@@ -128,7 +138,7 @@ def create_system(
         ckpt: as in `create_force`.
         backend: as in `create_force`.
         remove_cm_motion: whether to add a CMMotionRemover.
-        options: atoms, periodic, dtype, device, skin, force_group and check of `create_force`.
+        options: atoms, periodic, dtype, device, skin, force_group, check, charge and multiplicity of `create_force`.
 
     Raises:
         MdpotError: as `create_force`.
@@ -162,6 +172,25 @@ def bonds_without_strength(bonds: Iterable[tuple[int, int]]) -> openmm.HarmonicB
     return force
 
 
+def _electrons(model: ModelFile, charge: int | None, multiplicity: int | None) -> Electrons | None:
+    """What the baseline of a potential is told of the electrons; None where it has none, or for a neutral closed shell.
+
+    Raises:
+        MdpotError: charge or multiplicity of a potential without baseline; or they have to be said, and are not.
+    """
+    said = None
+    if charge is not None or multiplicity is not None:
+        if model.baseline is None:
+            raise MdpotError(
+                f"charge and multiplicity are for potentials that correct a force field; {str(model.path)!r} is a "
+                "network alone, and sees neither."
+            )
+        if multiplicity is not None and multiplicity < 1:
+            raise MdpotError(f"multiplicity: must be at least 1; got {multiplicity}.")
+        said = Electrons(charge or 0, None if multiplicity is None else multiplicity - 1)
+    return or_else(said, model.electrons)
+
+
 def _check_export(model: ModelFile, dtype: str | None) -> None:
     """Refuses what is no potential, and an exported file that is for another program or in another precision."""
     model.require("potential")
@@ -175,11 +204,18 @@ def _check_export(model: ModelFile, dtype: str | None) -> None:
 
 
 def _choose(backend: str, model: ModelFile) -> str:
-    """The backend to use, see `choose_backend`; TorchForce takes nothing but TorchScript.
+    """The backend to use, see `choose_backend`; TorchForce takes nothing but TorchScript, and no force field.
 
     Raises:
-        MdpotError: as there, and TorchForce asked for a file of another format.
+        MdpotError: as there, and TorchForce asked for a file of another format or one that corrects a force field.
     """
+    if model.baseline is not None and backend in ("torchforce", "pythontorch"):
+        raise MdpotError(
+            f"backend {backend!r} runs a network alone, and {str(model.path)!r} corrects the force field "
+            f"{model.baseline}: take 'native' or 'python', which add both."
+        )
+    if model.baseline is not None:
+        return choose_backend("python")
     if model.format == AOTI:
         if backend == "torchforce":
             raise MdpotError(

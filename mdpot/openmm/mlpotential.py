@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import openmm
     import openmm.app
 
-OPTIONS = ("backend", "dtype", "device", "skin")
+OPTIONS = ("backend", "dtype", "device", "skin", "charge", "multiplicity")
 # Options of createSystem and createMixedSystem that are for openmm-ml itself.
 FOREIGN = ("mlLongRange", "linkAtomDistances")
 
@@ -24,8 +24,8 @@ class MDPotImpl(MLPotentialImpl):
 
     Args:
         model_path: as `ckpt` of `mdpot.openmm.create_force`.
-        options: backend, dtype, device and skin of `mdpot.openmm.create_force`; they can also be given to
-            createSystem and createMixedSystem.
+        options: backend, dtype, device, skin, charge and multiplicity of `mdpot.openmm.create_force`; they can also be
+            given to createSystem and createMixedSystem.
     """
 
     def __init__(self, model_path: Any, **options: Any):

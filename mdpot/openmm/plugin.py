@@ -20,7 +20,7 @@ class MDPotImplFactory:
         Args:
             name: what the potential was asked for by, "mdpot".
             modelPath: as `ckpt` of `mdpot.openmm.create_force`.
-            options: backend, dtype, device and skin of `mdpot.openmm.create_force`.
+            options: backend, dtype, device, skin, charge and multiplicity of `mdpot.openmm.create_force`.
 
         Raises:
             MdpotError: no modelPath, or an unknown option.

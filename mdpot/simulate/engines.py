@@ -84,11 +84,12 @@ def make_openmm(atoms: Atoms, settings: Settings, seed: int, forces: Forces) -> 
             dtype=settings.dtype,
             # TorchForce runs where the platform does.
             device=None if settings.backend == "torchforce" else settings.device,
+            **settings.electrons,
         )
         # The potential has threads of its own. To wake OpenMM's for what is left costs more than they save, and its
         # random numbers would depend on how many there are.
         properties["Threads"] = "1"
-        if any(force.getName() == NATIVE for force in system.getForces()):
+        if any(force.getName().startswith(NATIVE) for force in system.getForces()):
             # The CPU platform wakes a thread several times a step even so: for a small box 0.1 ms that this one saves,
             # and what it does by itself is nothing beside the kernels, for a large box, too.
             platform, properties = "Reference", {}
@@ -115,7 +116,7 @@ def openmm_platform(device: str | None) -> tuple[str | None, dict[str, str]]:
     raise MdpotError(f"engine openmm runs on device cpu or cuda; got {device!r}.")
 
 
-NATIVE = "mdpot native"  # name of the force that is computed by the kernels
+NATIVE = "mdpot native"  # begins the name of a force that is computed by the kernels
 
 
 ENGINES: dict[str, Callable[[Atoms, Settings, int, Forces], Engine]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ase.data import chemical_symbols
 from ase.io import write as write_atoms
 
 from mdpot import __version__
+from mdpot.electrons import as_options, stated_electrons
 from mdpot.errors import MdpotError
 from mdpot.files import atomic, locked, write_text
 from mdpot.modelfile import ModelFile, open_model
@@ -70,6 +72,7 @@ def run_md(
     forces = open_model(settings.model) if forces is None else forces
     facts = read_facts(forces)
     check_structure(atoms, settings, facts)
+    settings = _with_electrons(settings, atoms, forces)
     if settings.hydrogen_mass is not None:
         atoms.set_array("masses", repartition(atoms, settings.hydrogen_mass), float, ())
     observer.phase("loading")
@@ -142,6 +145,7 @@ def _resume(
         cell=restart.start_cell,
         pbc=restart.pbc,
         masses=restart.masses,
+        info=settings.electrons,
     )
     observer.phase("loading")
     thermostat = np.random.SeedSequence(settings.seed).spawn(3)[2]
@@ -158,6 +162,25 @@ def _resume(
     watch = _watch(engine, settings, facts, limits)
     watch.recall(restart.memory)
     return _finish(Driver(engine, settings, out, watch, observer), resumed=True)
+
+
+def _with_electrons(settings: Settings, atoms: Atoms, forces: Forces) -> Settings:
+    """The settings with what the structure states of its electrons, and the structure with what the settings do.
+
+    Raises:
+        MdpotError: charge or multiplicity for a potential that knows of neither.
+    """
+    if not isinstance(forces, ModelFile) or forces.baseline is None:
+        if settings.electrons:
+            raise MdpotError(
+                f"{' and '.join(settings.electrons)}: for a potential that corrects a force field; {settings.model!r} "
+                "does not, and sees neither."
+            )
+        return settings
+    if not settings.electrons:
+        settings = replace(settings, **as_options(stated_electrons(atoms)))
+    atoms.info.update(settings.electrons)
+    return settings
 
 
 def check_structure(atoms: Atoms, settings: Settings, facts: ModelFacts) -> None:

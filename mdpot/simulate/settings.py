@@ -21,7 +21,10 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "friction": (1e-6, 1e4, "1/ps"),
     "seed": (0, 2**63 - 1, ""),
     "hydrogen_mass": (0.1, 20.0, "u"),
+    "charge": (-100, 100, ""),
+    "multiplicity": (1, 100, ""),
 }
+OPTIONAL = ("hydrogen_mass", "charge", "multiplicity")
 # What may be another when a run is resumed: it does not change what is simulated.
 FREE = ("steps", "model", "device", "backend")
 
@@ -45,6 +48,8 @@ class Settings:
         seed: of everything random.
         trajectory: "xyz" (extended XYZ) or "dcd".
         hydrogen_mass: u; makes hydrogens heavier at the expense of what they are bonded to.
+        charge, multiplicity: of the structure, for a potential that corrects a force field; None is what `start`
+            states, or else what the potential was trained on.
         device: of the network, e.g. "cuda"; None is for the engine to choose.
         dtype: of the network, "float32" or "float64"; None is that of the file.
         backend: of the calculator or the OpenMM force; None is their default.
@@ -64,6 +69,8 @@ class Settings:
     seed: int = 0
     trajectory: str = "xyz"
     hydrogen_mass: float | None = None
+    charge: int | None = None
+    multiplicity: int | None = None
     device: str | None = None
     dtype: str | None = None
     backend: str | None = None
@@ -82,7 +89,7 @@ class Settings:
             raise unknown("dtype", self.dtype or "", ("float32", "float64"))
         for name, (least, most, unit) in RANGES.items():
             value = getattr(self, name)
-            if value is None and name == "hydrogen_mass":
+            if value is None and name in OPTIONAL:
                 continue
             kind = int if isinstance(least, int) else (int, float)
             if isinstance(value, bool) or not isinstance(value, kind):
@@ -94,6 +101,12 @@ class Settings:
         for name in ("start", "model"):
             if not isinstance(getattr(self, name), str):
                 raise MdpotError(f"{name} must be a text; got {getattr(self, name)!r}.")
+
+    @property
+    def electrons(self) -> dict[str, int]:
+        """Charge and multiplicity, where they are given, by name."""
+        both = {"charge": self.charge, "multiplicity": self.multiplicity}
+        return {name: value for name, value in both.items() if value is not None}
 
     def dynamics(self, seed: int) -> Dynamics:
         """What the engine needs of it."""

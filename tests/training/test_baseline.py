@@ -15,6 +15,7 @@ from mdpot.cli import main
 from mdpot.electrons import Electrons
 from mdpot.export import export_torchscript
 from mdpot.forcefields import FORCE_FIELDS, ForceField
+from mdpot.kernels import library
 from mdpot.modelfile import open_model, save_ensemble
 from mdpot.modelformat import pack
 from mdpot.training import baseline
@@ -40,6 +41,17 @@ def label(structure):
 @pytest.fixture(autouse=True)
 def wells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FORCE_FIELDS, "spcfw", ForceField("wells", label))
+
+
+def charged(structure):
+    """As `label`, and 1 eV for each charge."""
+    energy, forces = label(structure) or (0.0, 0.0)
+    return energy + (structure.electrons or Electrons()).charge, forces
+
+
+@pytest.fixture
+def by_charge(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FORCE_FIELDS, "spcfw", ForceField("charges", charged))
 
 
 def frame(n: int = 4, **values) -> Frame:
@@ -124,7 +136,7 @@ def test_the_calculator_adds_both(trained: Path) -> None:
         periodic.get_stress()
     three = atoms_of()[:3]
     three.calc = both
-    with pytest.raises(MdpotError, match=r"spcfw, which .* corrects, does not describe these atoms"):
+    with pytest.raises(MdpotError, match="spcfw, which the potential corrects, does not describe these atoms"):
         three.get_forces()
 
 
@@ -160,31 +172,123 @@ def test_nothing_runs_it_alone(trained: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("backend", ["auto", "native", "python", "torchforce"])
-def test_openmm_refuses_it(backend: str, trained: Path) -> None:
+@pytest.mark.parametrize(
+    ("backend", "atoms"), [("auto", None), ("native", [5, 4, 3, 0, 1, 2]), ("python", None), ("python", [0, 1, 2, 5])]
+)
+@pytest.mark.parametrize("periodic", [True, False])
+def test_openmm_adds_both(backend: str, atoms: list[int] | None, periodic: bool, trained: Path) -> None:
+    """As the calculator does, also for some of the particles, and after it was written to XML."""
+    openmm = pytest.importorskip("openmm")
+    from mdpot.openmm import create_force
+    from mdpot.units import KJ_PER_MOL, NM
+
+    if backend == "native" and library.is_off():
+        pytest.skip("no kernels here")
+    structure = atoms_of(periodic)
+    chosen = list(range(len(structure))) if atoms is None else sorted(atoms)
+    force = create_force(
+        trained, structure.numbers.tolist(), backend, atoms=atoms, periodic=periodic, dtype="float64", device="cpu"
+    )
+    assert force.getName() == f"mdpot {'python' if backend == 'python' else force.backend} and spcfw"
+    system = openmm.System()
+    for mass in structure.get_masses():
+        system.addParticle(mass)
+    system.addForce(openmm.XmlSerializer.clone(force))
+    if periodic:
+        system.setDefaultPeriodicBoxVectors(*(structure.cell.array / NM))
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+    context.setPositions(structure.positions / NM)
+    found = context.getState(energy=True, forces=True)
+    part = structure[chosen]
+    part.calc = MaskedGNNCalculator(trained, dtype="float64")
+    assert found.getPotentialEnergy()._value * KJ_PER_MOL == pytest.approx(part.get_potential_energy(), abs=1e-8)
+    forces = found.getForces(asNumpy=True)._value * KJ_PER_MOL / NM
+    np.testing.assert_allclose(forces[chosen], part.get_forces(), atol=1e-7)
+    np.testing.assert_array_equal(np.delete(forces, chosen, 0), 0.0)
+
+
+def test_openmm_runs_a_force_field_by_python_alone(trained: Path) -> None:
     pytest.importorskip("openmm")
     from mdpot.openmm import create_force
 
-    with pytest.raises(MdpotError, match="corrects the force field spcfw"):
-        create_force(trained, atoms_of().numbers.tolist(), backend=backend, periodic=False)
+    with pytest.raises(MdpotError, match=r"'torchforce' runs a network alone.*spcfw: take 'native' or 'python'"):
+        create_force(trained, atoms_of().numbers.tolist(), "torchforce", periodic=False)
 
 
+@pytest.mark.usefixtures("by_charge")
+def test_openmm_is_told_the_charge(trained: Path, tmp_path: Path) -> None:
+    openmm = pytest.importorskip("openmm")
+    from mdpot.openmm import create_force
+    from mdpot.units import KJ_PER_MOL, NM
+
+    structure = atoms_of()
+
+    def energy(file: Path, **options) -> float:
+        system = openmm.System()
+        for mass in structure.get_masses():
+            system.addParticle(mass)
+        system.addForce(create_force(file, structure.numbers.tolist(), "python", periodic=False, **options))
+        context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+        context.setPositions(structure.positions / NM)
+        return context.getState(energy=True).getPotentialEnergy()._value * KJ_PER_MOL
+
+    neutral = energy(trained)
+    assert energy(trained, charge=-1) == pytest.approx(neutral - 1, abs=1e-6)
+    file = with_electrons(trained, {"charge": 2, "unpaired": 1}, tmp_path / "ion.safetensors")
+    assert energy(file) == pytest.approx(neutral + 2, abs=1e-6)
+    assert energy(file, charge=0, multiplicity=1) == pytest.approx(neutral, abs=1e-6)
+    file = with_electrons(trained, "stated", tmp_path / "both.safetensors")
+    with pytest.raises(MdpotError, match="several charges"):
+        energy(file)
+    with pytest.raises(MdpotError, match="multiplicity: must be at least 1; got 0"):
+        energy(file, multiplicity=0)
+    with pytest.raises(MdpotError, match="a network alone, and sees neither"):
+        energy(Path("water-rpbe-small"), charge=1)
+
+
+def with_electrons(trained: Path, electrons, file: Path) -> Path:
+    model = open_model(trained)
+    file.write_bytes(pack({**model.header, "electrons": electrons}, model.tensors))
+    return file
+
+
+@pytest.mark.usefixtures("by_charge")
 @pytest.mark.parametrize("engine", ["ase", "openmm"])
-def test_dynamics(engine: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """ASE runs both together, OpenMM says that it does not."""
+@pytest.mark.parametrize(
+    ("stated", "options", "expected"), [(3, (), 3), (None, ("--charge", "2"), 2), (3, ("--charge", "1"), 1)]
+)
+def test_dynamics(engine: str, stated, options, expected, trained: Path, tmp_path: Path) -> None:
+    """Both engines run both together, with the charge that the structure or the command states, also when resumed."""
     if engine == "openmm":
         pytest.importorskip("openmm")
-    atoms_of().write(tmp_path / "start.xyz")
-    words = ["md", tmp_path / "start.xyz", "--model", trained, "--out", tmp_path / "md", "--engine", engine]
+    energies = []
+    for charge in (None, stated):
+        atoms = atoms_of()
+        if charge is not None:
+            atoms.info["charge"] = charge
+        write(tmp_path / "start.extxyz", atoms)
+        words = ["md", tmp_path / "start.extxyz", "--model", trained, "--out", tmp_path / f"md{len(energies)}"]
+        words += ["--engine", engine, "--steps", "4", "--every", "2", "--dt", "0.1"]
+        assert run([*words, *(options if energies else ())]) == 0
+        assert run([words[0], "--out", words[5], "--resume", "--steps", "8"]) == 0
+        rows = (Path(words[5]) / "log.csv").read_text().splitlines()
+        assert len(rows) == 6
+        energies.append([float(row.split(",")[3]) for row in rows[1:]])
+    np.testing.assert_allclose(np.subtract(*energies), -expected, atol=1e-4)
+    assert {atoms.info.get("charge") for atoms in read(tmp_path / "md1" / "trajectory.xyz", ":")} == {expected}
+
+
+def run(words) -> int:
     with pytest.raises(SystemExit) as ended:
-        main([*map(str, words), "--steps", "4", "--every", "2", "--dt", "0.1"])
-    if engine == "ase":
-        assert ended.value.code in (0, None)
-        assert len(read(next((tmp_path / "md").glob("traj*")), ":")) == 3
-    else:
-        assert ended.value.code == 2
-        assert "corrects the force field spcfw" in capsys.readouterr().err
-        assert not (tmp_path / "md").exists()
+        main([*map(str, words)])
+    return int(ended.value.code or 0)
+
+
+def test_a_network_alone_sees_no_charge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["md", "water:8", "--model", "water-rpbe-small", "--out", tmp_path / "md", "--charge", "1"]
+    assert run(words) == 2
+    assert "charge: for a potential that corrects a force field" in capsys.readouterr().err
+    assert not (tmp_path / "md").exists()
 
 
 def test_timings_need_a_structure(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,48 +347,34 @@ def test_keys_that_make_no_sense(keys: tuple[str, ...], message: str) -> None:
 
 def test_the_force_fields_take_atoms_of_ase() -> None:
     """As they take frames."""
-    from mdpot.forcefields import AtomsView, SPCFw
+    from mdpot.forcefields import SPCFw, Structure
 
     atoms = atoms_of(pbc=True)
-    one = SPCFw().label(AtomsView(atoms, None))
+    one = SPCFw().label(Structure.of(atoms, None))
     other = SPCFw().label(Frame(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc))
     assert one is not None
     assert other is not None
     assert one[0] == other[0]
     np.testing.assert_array_equal(one[1], other[1])
-    assert SPCFw().label(AtomsView(atoms, Electrons(1))) is None
-
-
-def charged(structure):
-    """As `label`, and 1 eV for each charge."""
-    energy, forces = label(structure) or (0.0, 0.0)
-    return energy + (structure.electrons or Electrons()).charge, forces
-
-
-@pytest.fixture
-def by_charge(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FORCE_FIELDS, "spcfw", ForceField("charges", charged))
+    assert SPCFw().label(Structure.of(atoms, Electrons(1))) is None
 
 
 @pytest.mark.usefixtures("by_charge")
 def test_a_calculator_takes_the_charge_of_the_atoms_or_that_of_the_training(trained: Path, tmp_path: Path) -> None:
-    header, tensors = (model := open_model(trained)).header, model.tensors
     neutral = atoms_of()
     neutral.calc = MaskedGNNCalculator(trained)
     energy = neutral.get_potential_energy()
     neutral.info["charge"] = 2  # is noticed, though no atom moved
     assert neutral.get_potential_energy() == pytest.approx(energy + 2, abs=1e-6)
 
-    (file := tmp_path / "ion.safetensors").write_bytes(
-        pack({**header, "electrons": {"charge": -1, "unpaired": None}}, tensors)
-    )
+    file = with_electrons(trained, {"charge": -1, "unpaired": None}, tmp_path / "ion.safetensors")
     ion = atoms_of()
     ion.calc = MaskedGNNCalculator(file)
     assert ion.get_potential_energy() == pytest.approx(energy - 1, abs=1e-6)
     ion.info["total_charge"] = 0.0
     assert ion.get_potential_energy() == pytest.approx(energy, abs=1e-6)
 
-    (file := tmp_path / "both.safetensors").write_bytes(pack({**header, "electrons": "stated"}, tensors))
+    file = with_electrons(trained, "stated", tmp_path / "both.safetensors")
     some = atoms_of()
     some.calc = MaskedGNNCalculator(file)
     with pytest.raises(MdpotError, match=r"several charges.*atoms\.info\[\"charge\"\]"):
