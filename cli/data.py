@@ -69,6 +69,8 @@ def _inspection_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "periodic", periodic
     if found["vacuum"]:
         yield "vacuum", ", ".join(f"along {axis} in {n:,}" for axis, n in found["vacuum"].items())
+    if found["charges"]:
+        yield "charge", ", ".join(f"{charge} in {n:,}" for charge, n in found["charges"].items())
     for kind in ("energy", "forces", "stress"):
         yield kind, found[f"{kind}_key"] or "none"
     for name, limits in found["properties"].items():
@@ -94,6 +96,8 @@ def _inspection_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     closest = sorted(found["distances"].items(), key=lambda pair: pair[1])[:6]
     if closest:
         yield "closest", ", ".join(f"{pair} {distance:.2f}" for pair, distance in closest) + " Å"
+    if found["labeled"] and found["forces_key"] and set(found["periodic"]) == {"---"}:
+        yield "presets", "molecules: delta corrects GFN2-xTB and runs with it, xtb learns it first and runs alone"
 
 
 @data.command()

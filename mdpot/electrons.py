@@ -19,8 +19,8 @@ MULTIPLICITY_KEYS = ("multiplicity", "spin_multiplicity", "spin", "total_spin")
 two fits the number of electrons."""
 STATED = "stated"
 """In the header of a potential that corrects a force field: a structure has to state its electrons itself."""
-WHOLE = 0.01
-"""e; charges of the atoms that add up to a whole number within this are those of a molecule."""
+WHOLE = 0.1
+"""e; charges of the atoms, rounded as they are in files, that add up to a whole number within this are one."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ def as_options(electrons: Electrons | None) -> dict[str, int]:
     return {"charge": electrons.charge, **spin}
 
 
-def check_electrons(electrons: Electrons | None, numbers: np.ndarray, periodic: bool) -> Electrons:
+def check_electrons(electrons: Electrons | None, numbers: np.ndarray) -> Electrons:
     """What is taken for the electrons of a structure: those that are stated, or those of a neutral closed shell.
 
     Raises:
-        MdpotError: a number of unpaired electrons that does not fit; or nothing is stated, and a molecule's electrons
-            cannot all be paired.
+        MdpotError: a number of unpaired electrons that does not fit; or nothing is stated, and the electrons cannot all
+            be paired.
     """
     found = electrons or Electrons()
     n = int(np.sum(numbers)) - found.charge
@@ -72,11 +72,11 @@ def check_electrons(electrons: Electrons | None, numbers: np.ndarray, periodic: 
             f"a structure of {formula} with a charge of {found.charge} has {n} electrons, of which {found.unpaired} "
             "cannot be unpaired. Mend its charge or its multiplicity."
         )
-    if electrons is None and n % 2 and not periodic:
+    if electrons is None and n % 2:
         raise MdpotError(
-            f"{formula} has an odd number of electrons: it is an ion or a radical, and nothing says which. State its "
-            'charge or its multiplicity, as atoms.info["charge"] = 1 or charge=1 in a file; a radical has multiplicity '
-            "2. Of all frames that do not state it, data.charge and data.multiplicity do."
+            f"{formula} has an odd number of electrons: it is an ion, a radical or a metal, and nothing says which. "
+            'State its charge, by atoms.info["charge"] = 1, charge=1 in a file, or, for all frames that do not state '
+            "theirs, --set data.charge=1. A radical or a metal has 0."
         )
     return found
 

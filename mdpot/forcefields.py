@@ -189,7 +189,7 @@ def gfn2_xtb(frame: AnyStructure) -> Labels:
     if frame.pbc.any() and not frame.pbc.all():
         return None
     lattice = frame.cell / BOHR if frame.pbc.all() else None
-    electrons = check_electrons(frame.electrons, frame.numbers, periodic=lattice is not None)
+    electrons = check_electrons(frame.electrons, frame.numbers)
     state = {"charge": electrons.charge, "uhf": electrons.unpaired}
     try:
         calculator = Calculator("GFN2-xTB", frame.numbers, frame.positions / BOHR, lattice=lattice, **state)

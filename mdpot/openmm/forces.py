@@ -46,9 +46,10 @@ def create_force(
 ) -> openmm.Force:
     """A Force with the energy of a potential, to be added to a System.
 
-    The particles of the System must be those of the topology, in its order. The Force has the attribute `backend`
-    and the name "mdpot <backend>", and the force field's where the potential corrects one. Written to XML it carries its model along. To read it back, PythonForce needs
-    mdpot installed; TorchForce needs `import torch, openmmtorch` first, and OpenMM 8.5.
+    The particles of the System must be those of the topology, in its order. The Force has the attribute `backend` and
+    the name "mdpot <backend>", and the force field's where the potential corrects one. Written to XML it carries its
+    model along. To read it back, PythonForce needs mdpot installed; TorchForce needs `import torch, openmmtorch` first,
+    and OpenMM 8.5.
 
     Args:
         ckpt: potential file, folder of a run, name in `mdpot.zoo.ZOO`, file exported for OpenMM, or a potential.

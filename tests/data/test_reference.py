@@ -96,6 +96,26 @@ def test_a_composition_that_hardly_varies_gives_no_huge_numbers() -> None:
     assert np.abs(shift).max() < 20.0
 
 
+@pytest.mark.parametrize("others", [1, 3, 20, 150])
+@pytest.mark.parametrize("wild", [False, True])
+def test_a_composition_that_nearly_all_frames_have_does_not_make_the_others_wild(others: int, wild: bool) -> None:
+    """Methyl radicals and few methanes, with DFT's total energies."""
+    rng, known = np.random.default_rng(0), {1: -13.5, 6: -1028.0}
+    frames = [_frame([6] + [1] * n, known[6] + n * known[1] + rng.normal(scale=0.1)) for n in [3] * 150 + [4] * others]
+    if wild:
+        frames[5].energy -= 400.0  # type: ignore[operator]
+    elements, shift = fit_reference(frames)
+    np.testing.assert_allclose(shift, [known[z] for z in elements], atol=1.0)
+    assert len(wild_frames(frames, elements, shift)) == wild
+
+
+def test_frames_of_one_composition_and_a_few_of_many() -> None:
+    frames, known = _noisy(9)
+    frames += [_frame([1, 1, 8] * 4, 4 * (2 * known[1] + known[8]) + 0.01 * n) for n in range(100)]
+    elements, shift = fit_reference(frames)
+    np.testing.assert_allclose(shift, [known[z] for z in elements], atol=0.4)
+
+
 def test_isolated_atoms_are_the_reference_of_their_elements() -> None:
     frames, known = _noisy()
     elements, shift = fit_reference(frames, isolated={1: -1.0, 8: -2.0})

@@ -42,11 +42,12 @@ def inspect_file(path: Path | str, asked: Asked) -> dict[str, Any]:
         frames: structures in the file; labeled: those with energy and forces (with one of them, where no frame has
         both, with a property, where none has either), isolated atoms aside; unlabeled: the rest of them; stressed:
         labeled ones with a stress; n_atoms: smallest and largest; elements: symbols; periodic: frames by periodic
-        directions; energy_key, forces_key, stress_key, and other_keys that were seen; properties: the range of each, in
-        the unit of the file; units; isolated_atoms {symbol: eV}; energy_per_atom, force, volume_per_atom: ranges in eV,
-        eV/Å and Å^3; vacuum: frames with a gap along a periodic direction; distances: the smallest in Å by pair;
-        outliers: frames by what is odd in them; first: energy (eV), forces_rms (eV/Å) and stress (eV/Å^3, tension
-        positive) of the first labeled frame with finite labels; warnings: sentences.
+        directions; charges: frames by the charge that they state, where any does; energy_key, forces_key, stress_key,
+        and other_keys that were seen; properties: the range of each, in the unit of the file; units; isolated_atoms
+        {symbol: eV}; energy_per_atom, force, volume_per_atom: ranges in eV, eV/Å and Å^3; vacuum: frames with a gap
+        along a periodic direction; distances: the smallest in Å by pair; outliers: frames by what is odd in them;
+        first: energy (eV), forces_rms (eV/Å) and stress (eV/Å^3, tension positive) of the first labeled frame with
+        finite labels; warnings: sentences.
 
     Raises:
         MdpotError: a file that cannot be read at all.
@@ -149,6 +150,7 @@ def _summary(
         "n_atoms": [min(sizes), max(sizes)],
         "elements": [chemical_symbols[z] for z in numbers],
         "periodic": directions,
+        "charges": _charges(frames),
         **{f"{kind}_key": getattr(keys, kind) for kind in LABELS},
         "other_keys": [*keys.others, *reading.ignored],
         "properties": {
@@ -171,6 +173,13 @@ def _summary(
         },
         "warnings": list(warnings),
     }
+
+
+def _charges(frames: Sequence[Frame]) -> dict[str, int]:
+    """How many frames state which charge; empty where none does."""
+    stated = [None if frame.electrons is None else frame.electrons.charge for frame in frames]
+    names = ["not stated" if charge is None else f"{charge:+d}" if charge else "0" for charge in stated]
+    return {name: names.count(name) for name in sorted(set(names))} if any(c is not None for c in stated) else {}
 
 
 def _range(values: Sequence[float]) -> list[float] | None:

@@ -78,7 +78,7 @@ def robust_shift(shares: np.ndarray, energies: np.ndarray) -> np.ndarray:
     same = np.linalg.pinv(shares, rcond=1e-10) @ shares.sum(1)
     design = np.hstack([(shares @ same)[:, None], shares])
     weight, ridge = np.ones(len(shares)), 0.0
-    spread = _typical(energies - np.median(energies)) ** 2 / np.square(shares).sum(1).mean()
+    spread = _spread(shares, energies) / np.square(shares).sum(1).mean()
     residual = energies
     for _ in range(ITERATIONS):
         root = np.sqrt(weight)
@@ -92,6 +92,18 @@ def robust_shift(shares: np.ndarray, energies: np.ndarray) -> np.ndarray:
         if np.abs(residual - before).max() <= 1e-9 * typical:
             break
     return found[0] * same + found[1:]
+
+
+def _spread(shares: np.ndarray, energies: np.ndarray) -> float:
+    """The mean square by which compositions differ in energy, one as good as the other however many frames it has.
+
+    Of each composition the median counts, and no difference for more than a wild one: a single wild frame may have a
+    composition of its own.
+    """
+    _, which = np.unique(shares.round(9), axis=0, return_inverse=True)
+    medians = np.array([np.median(energies[which == n]) for n in range(which.max() + 1)])
+    off = np.abs(medians - np.median(medians))
+    return float(np.mean(np.minimum(off, max(WILD * _typical(off), WILD_ENERGY)) ** 2))
 
 
 def _typical(residual: np.ndarray) -> float:
