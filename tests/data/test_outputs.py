@@ -523,7 +523,7 @@ def test_heads_that_differ_are_noted(tmp_path: Path) -> None:
         ("OUTCAR.xz", lzma.compress(b" vasp.6.4.2 20Jul23\n"), "unpack it, or pack it by gzip"),
         ("run1.xml", b'<?xml version="1.0"?>\n<modeling>\n', "rename it, e.g. run1_vasprun.xml"),
         ("coord.npy", b"\x93NUMPY\x01\x00", "give the folder of a system of DeePMD-kit"),
-        ("ani.h5", b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5, in which every data set has a layout of its own: save"),
+        ("vaspout.h5", b"\x89HDF\r\n\x1a\n" + bytes(99), "VASP's own HDF5, which is not read: give the vasprun.xml"),
         ("rows.parquet", b"PAR1" + bytes(99), "a table in Parquet"),
         ("frames.pckl", b"\x80\x05\x95" + bytes(99), "a pickle, which is not read"),
         ("frames.pt", b"PK\x03\x04" + bytes(26) + b"frames/data.pkl" + bytes(99), "a pickle, which is not read"),

@@ -18,6 +18,7 @@ from mdpot.training.data.readers.ase_io import label_outputs
 from mdpot.training.data.readers.outputs import Outputs, read_outputs
 from mdpot.training.data.readers.search import OUTCAR, VASPRUN, Found, Output, choose, reason_of, search
 from mdpot.training.data.reading import LABELS, Raw
+from mdpot.training.data.units import QUANTITIES, Units
 
 #: Files and folders named in a note.
 NAMED = 5
@@ -32,7 +33,7 @@ _LAST_WORDS = {
     "Quantum ESPRESSO": b"JOB DONE.",
 }
 #: Those that `label_outputs` does not read.
-_OWN = ("ML_AB", "RuNNer", "npz")
+_OWN = ("ML_AB", "RuNNer", "npz", "HDF5")
 
 
 def parse_folder(path: Path, asked: Asked, want_labels: bool, parse: Callable[[Path], Raw]) -> Raw:
@@ -92,15 +93,13 @@ def _together(
     if isinstance(parts[0], Outputs):
         read = [part for part in parts if isinstance(part, Outputs)]
         sizes = [len(part.structures) for part in read]
-        _require_same(
-            path, outputs, [(str(replace(part.units, source="")), sorted(part.units_of.items())) for part in read]
-        )
+        _require_same(path, outputs, [(part.units, part.units_of) for part in read])
         merged = Outputs([a for part in read for a in part.structures], read[0].units, read[0].units_of, notes)
         raw = label_outputs(path, merged, asked, want_labels)
     else:
         raws = [part for part in parts if isinstance(part, Raw)]
         sizes = [len(part.frames) for part in raws]
-        _require_same(path, outputs, [str(replace(part.units, source="")) for part in raws])
+        _require_same(path, outputs, [(part.units, {}) for part in raws])
         raw = _joined(path, outputs, raws, notes)
     _place(raw.frames, outputs, sizes)
     return raw
@@ -110,13 +109,20 @@ def _pairs(outputs: Sequence[Output], parts: Sequence[Outputs | Raw]) -> Iterato
     return zip(outputs, parts, strict=True)
 
 
-def _require_same(path: Path, outputs: Sequence[Output], units: Sequence[object]) -> None:
-    """Refuses files that state several units."""
-    for output, there in zip(outputs, units, strict=True):
-        if there != units[0]:
+def _require_same(path: Path, outputs: Sequence[Output], units: Sequence[tuple[Units, Mapping[str, str]]]) -> None:
+    """Refuses files in several units: those of all labels, and those of single keys."""
+    first, first_of = units[0]
+    for output, (there, there_of) in zip(outputs, units, strict=True):
+        if there.conversions != first.conversions or there_of != first_of:
+            one, other = (
+                ", ".join(
+                    [*(getattr(of_all, name) for name in QUANTITIES), *(f"{key} in {u}" for key, u in of.items())]
+                )
+                for of_all, of in (units[0], (there, there_of))
+            )
             raise MdpotError(
-                f"{path}: {outputs[0].name} is in the units {units[0]}, and {output.name} in {there}. Give each kind "
-                "for itself, or write all in one unit."
+                f"{path}: {outputs[0].name} is in {one}, and {output.name} in {other}. Give each kind for itself, or "
+                "write all in one unit."
             )
 
 

@@ -177,6 +177,8 @@ def _kind(path: Path) -> str | None:
         kind = "RuNNer"
     elif is_ml_ab(start.removeprefix(b"\xef\xbb\xbf")):
         kind = "ML_AB"
+    elif start.startswith(b"\x89HDF") and name.lower().endswith((".h5", ".hdf5")) and name != "vaspout.h5":
+        kind = "HDF5"
     elif "OUTCAR" in name and (b"vasp." in start[:500] or name == "OUTCAR"):
         kind = OUTCAR
     elif re.search(r"vasp.*\.xml$", name) and (b"<modeling>" in start[:500] or name == "vasprun.xml"):
