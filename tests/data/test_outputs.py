@@ -441,6 +441,8 @@ def test_the_files_of_cp2k(tmp_path: Path) -> None:
     cp2k(tmp_path / "w-frc-1.xyz")
     with pytest.raises(MdpotError, match="CP2K writes forces and velocities as if they were positions"):
         read_file(tmp_path / "w-frc-1.xyz")
+    cp2k(tmp_path / "other.xyz")
+    assert any("name the files as CP2K does" in note for note in read_file(tmp_path / "other.xyz").notes)
 
 
 def test_energies_of_dynamics_by_orca_are_in_hartree(tmp_path: Path) -> None:

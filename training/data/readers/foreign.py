@@ -27,7 +27,10 @@ _BEGINNINGS = {
 }
 #: What stands in the first lines of a program's output.
 _PROGRAMS = {
-    b"CP2K|": f"an output of CP2K: {_OUTPUT}; see CP2K in docs/own-data.md",
+    b"CP2K|": (
+        "an output of CP2K: ASE does not read it: give the positions, …-pos-1.xyz, with the forces, …-frc-1.xyz, "
+        "beside them, see CP2K in docs/own-data.md"
+    ),
     b"Welcome to SIESTA": f"an output of SIESTA: {_OUTPUT}",
     b"Welcome to Q-Chem": f"an output of Q-Chem: {_OUTPUT}",
     b"Psi4: An Open-Source": f"an output of Psi4: {_OUTPUT}",

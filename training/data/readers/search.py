@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mdpot.errors import MdpotError
 from mdpot.packed import head, unpacked_name
+from mdpot.training.data.readers.cp2k import is_cp2k, is_forces
 from mdpot.training.data.readers.foreign import refuse_foreign
 from mdpot.training.data.readers.ml_ab import is_ml_ab
 from mdpot.xyz import is_xyz
@@ -183,6 +184,8 @@ def _kind(path: Path) -> str | None:
         kind = OUTCAR
     elif re.search(r"vasp.*\.xml$", name) and (b"<modeling>" in start[:500] or name == "vasprun.xml"):
         kind = VASPRUN
+    elif name.lower().endswith("xyz") and is_xyz(start) and is_cp2k(_comment(start).decode("latin-1")):
+        kind = None if is_forces(path) else "CP2K"
     elif name.lower().endswith("xyz"):
         kind = _BARE if is_xyz(start) and _is_bare(start) else _XYZ
     elif name.endswith((".db", ".json")) and _DATABASE.match(start):
@@ -197,9 +200,13 @@ def _kind(path: Path) -> str | None:
 
 def _is_bare(start: bytes) -> bool:
     """Whether XYZ is that of a structure beside an output: its comment names neither forces nor an energy."""
-    comment = start.lstrip().split(b"\n", 2)[1:2]
-    comment = b"".join(comment).lower()
+    comment = _comment(start).lower()
     return b"force" not in comment and b"energy" not in comment
+
+
+def _comment(start: bytes) -> bytes:
+    """The second line of XYZ."""
+    return b"".join(start.lstrip().split(b"\n", 2)[1:2])
 
 
 def choose(path: Path, found: Found) -> tuple[list[list[Output]], Counter[str]]:
