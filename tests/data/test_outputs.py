@@ -529,7 +529,7 @@ def test_heads_that_differ_are_noted(tmp_path: Path) -> None:
         ("rows.parquet", b"PAR1" + bytes(99), "a table in Parquet"),
         ("frames.pckl", b"\x80\x05\x95" + bytes(99), "a pickle, which is not read"),
         ("frames.pt", b"PK\x03\x04" + bytes(26) + b"frames/data.pkl" + bytes(99), "a pickle, which is not read"),
-        ("train.cfg", b"BEGIN_CFG\n Size\n    2\n", "an MTP file, whose atom types are numbers"),
+        ("train.cfg", b"BEGIN_CFG\n Size\n    2\n", "an MTP file, whose atom types are numbers.*Write type_map.raw"),
         ("job.out", b" DBCSR| CPU\n CP2K| version string\n", "an output of CP2K: ASE does not read"),
         ("a.engrad", b"#\n# Number of atoms\n#\n 3\n#\n# The current total energy in Eh\n#\n", "give ORCA's output"),
         ("FORCE_SETS", b"8\n1\n\n1\n 0.01 0 0\n 0 0 0\n", "phonopy's forces without their structures"),

@@ -19,6 +19,8 @@ from mdpot.training.data.readers.folders import parse_folder
 from mdpot.training.data.readers.foreign import refuse_foreign
 from mdpot.training.data.readers.hdf5 import SIGNATURE, parse_hdf5
 from mdpot.training.data.readers.ml_ab import UNITS, is_ml_ab, parse_ml_ab
+from mdpot.training.data.readers.mtp import UNITS as MTP_UNITS
+from mdpot.training.data.readers.mtp import is_mtp, parse_mtp
 from mdpot.training.data.readers.npz import parse_npz
 from mdpot.training.data.readers.pyg import NOTHING_ASKED, is_pyg, parse_pyg
 from mdpot.training.data.readers.runner import parse_runner
@@ -33,9 +35,9 @@ _TABLE = re.compile(rb'\[|\{\s*"(?:index|columns|data)"')
 
 
 def read_file(path: Path | str, asked: Asked = NOTHING_ASKED, need: Collection[str] | None = None) -> Reading:
-    """What can be used of a file: RuNNer `input.data`, VASP's ML_AB, npz, HDF5, a folder of DeePMD-kit, a table of
-    structures with properties (MatBench's json, CSV), or whatever ASE reads; any file may be packed by gzip, bzip2 or
-    xz. Of a folder of calculations, see `mdpot.training.data.readers.folders`.
+    """What can be used of a file: RuNNer `input.data`, VASP's ML_AB, MTP's cfg, npz, HDF5, a folder of DeePMD-kit,
+    a table of structures with properties (MatBench's json, CSV), or whatever ASE reads; any file may be packed by gzip,
+    bzip2 or xz. Of a folder of calculations, see `mdpot.training.data.readers.folders`.
 
     Args:
         path: the file, a folder, a pattern of files as `runs/*/OUTCAR`, or a data set of PyG as in
@@ -85,6 +87,8 @@ def parse_file(path: Path, asked: Asked, want_labels: bool) -> Raw:
         return _named(parse_runner(path, parse_units(asked.units, replace(ATOMIC, source="of the format"))), asked)
     if is_ml_ab(start.removeprefix(_MARK)):
         return _named(parse_ml_ab(path, parse_units(asked.units, UNITS)), asked)
+    if is_mtp(start.removeprefix(_MARK)):
+        return _named(parse_mtp(path, parse_units(asked.units, MTP_UNITS)), asked)
     return parse_table(path) or parse_ase(path, asked, want_labels)
 
 

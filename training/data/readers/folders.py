@@ -33,7 +33,7 @@ _LAST_WORDS = {
     "Quantum ESPRESSO": b"JOB DONE.",
 }
 #: Those that `label_outputs` does not read.
-_OWN = ("ML_AB", "RuNNer", "npz", "HDF5")
+_OWN = ("ML_AB", "RuNNer", "MTP", "npz", "HDF5")
 
 
 def parse_folder(path: Path, asked: Asked, want_labels: bool, parse: Callable[[Path], Raw]) -> Raw:

@@ -20,10 +20,6 @@ _PYMATGEN = (
 _BEGINNINGS = {
     b"PAR1": f"a table in Parquet: read its rows with pandas, and {_EXTXYZ}",
     **dict.fromkeys((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), _PICKLE),
-    b"BEGIN_CFG": (
-        "an MTP file, whose atom types are numbers, not elements: convert it (mlp convert-cfg, or dpdata) to VASP's "
-        "OUTCAR or extended XYZ"
-    ),
 }
 #: What stands in the first lines of a program's output.
 _PROGRAMS = {

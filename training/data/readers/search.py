@@ -14,6 +14,7 @@ from mdpot.packed import head, unpacked_name
 from mdpot.training.data.readers.cp2k import is_cp2k, is_forces
 from mdpot.training.data.readers.foreign import refuse_foreign
 from mdpot.training.data.readers.ml_ab import is_ml_ab
+from mdpot.training.data.readers.mtp import is_mtp
 from mdpot.xyz import is_xyz
 
 MOST_FILES = 200_000
@@ -178,6 +179,8 @@ def _kind(path: Path) -> str | None:
         kind = "RuNNer"
     elif is_ml_ab(start.removeprefix(b"\xef\xbb\xbf")):
         kind = "ML_AB"
+    elif is_mtp(start):
+        kind = "MTP"
     elif start.startswith(b"\x89HDF") and name.lower().endswith((".h5", ".hdf5")) and name != "vaspout.h5":
         kind = "HDF5"
     elif "OUTCAR" in name and (b"vasp." in start[:500] or name == "OUTCAR"):
