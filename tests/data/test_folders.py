@@ -247,7 +247,7 @@ def test_several_kinds_are_refused_and_a_pattern_says_which(tmp_path: Path) -> N
     assert len(read_file(tmp_path / "c[12]" / "OUTCAR").frames) == 2
     (tmp_path / "c0").rename(tmp_path / "c[0]")
     assert len(read_file(tmp_path / "c[0]" / "OUT*").frames) == 1
-    with pytest.raises(MdpotError, match="no output of a calculation"):
+    with pytest.raises(MdpotError, match="nothing fits this pattern"):
         read_file(tmp_path / "*" / "vasprun.xml")
 
 

@@ -250,6 +250,8 @@ def choose(path: Path, found: Found) -> tuple[list[list[Output]], Counter[str]]:
 
 def _nothing(path: Path, found: Found) -> str:
     """Why a folder has nothing to read."""
+    if not path.exists() and not (found.n_others or found.refused or found.failed):
+        return f"{path}: nothing fits this pattern, or it is empty. Name files or folders, as in runs/*/OUTCAR."
     there = f"{found.n_others + len(found.refused):,} other files are there" if found.n_others else "it is empty"
     reasons = [f"{name}: {reason}" for name, reason in (found.refused | found.failed).items()][:1]
     said = f" {reasons[0]}" if reasons else f" ({there})"
