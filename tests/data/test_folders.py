@@ -23,6 +23,8 @@ from mdpot.training.data.inspection import inspect_file
 from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import read_file
 from mdpot.training.data.readers.folders import listed
+from mdpot.training.data.readers.search import Output
+from mdpot.training.data.readers.settings import settings_notes
 from mdpot.training.data.sources import load_dataset
 from mdpot.training.data.splits import split_by_group
 
@@ -220,6 +222,43 @@ def test_outputs_without_labels_are_named(tmp_path: Path) -> None:
     assert energies(reading) == of(frames[1:])
     assert "1 of 3 outputs have no labels: c0/vasprun.xml." in reading.notes
     assert any(note.startswith("1 of 3 frames are left out") for note in reading.notes)
+
+
+def test_settings_that_differ_are_noted(tmp_path: Path) -> None:
+    frames = coppers(6)
+    for n, atoms in enumerate(frames[:3]):
+        said = f"   ENCUT  =  {400 if n else 520}.0 eV  29.40 Ry\n   GGA     =    {'--' if n else 'PE'}    GGA type\n"
+        put(tmp_path / f"c{n}" / "OUTCAR", outcar([atoms]).replace("   ISPIN ", said + "   ISPIN "))
+    for n, atoms in enumerate(frames[3:], 3):
+        said = (
+            f'<i name="ENMAX">    400.00000000</i>\n<i type="logical" name="LHFCALC"> {"FTF"[n % 3]}  </i>\n<kpoints>'
+        )
+        put(tmp_path / f"c{n}" / "vasprun.xml", vasprun([atoms]).replace("<kpoints>", said))
+    reading = read_file(tmp_path, need=NEED)
+    assert energies(reading) == of(frames)
+    ending = "Energies of several settings do not go together: keep the outputs of one."
+    assert reading.notes == [
+        f"ENCUT differs among the outputs: 520 in 1 (c0/OUTCAR), 400 in 5 (c1/OUTCAR). {ending}",
+        f"LHFCALC differs among the outputs: F in 2 (c3/vasprun.xml), T in 1 (c4/vasprun.xml). {ending}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "texts", "said"),
+    [
+        ("ORCA", ["|  1> ! PBE def2-SVP EnGrad PAL4\n|  2> ! TightSCF", "|  1> ! tightscf def2-svp pbe Opt"], []),
+        ("ORCA", ["|  1> ! PBE def2-SVP", "|  1> ! PBE0 def2-SVP"], ["DEF2-SVP PBE in 1", "DEF2-SVP PBE0 in 1"]),
+        ("Gaussian", [" #P B3LYP/6-31G* force", " # b3lyp/6-31g* opt nosymm"], []),
+        ("Gaussian", [" #P B3LYP/6-31G* force", " #B3LYP/def2SVP force"], ["B3LYP/6-31G* in 1", "B3LYP/DEF2SVP in 1"]),
+        ("Quantum ESPRESSO", ["kinetic-energy cutoff = 60.0 Ry", "kinetic-energy cutoff = 40.0 Ry"], ["60 in 1"]),
+    ],
+)
+def test_settings_of_other_programs(tmp_path: Path, kind: str, texts: list[str], said: list[str]) -> None:
+    outputs = [Output(put(tmp_path / f"{n}.out", text), f"{n}.out", kind) for n, text in enumerate(texts)]
+    notes = list(settings_notes(outputs))
+    assert len(notes) == bool(said)
+    for part in said:
+        assert part in notes[0]
 
 
 def test_links_are_followed_once(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from mdpot.training.data.labels import Asked, Keys
 from mdpot.training.data.readers.ase_io import label_outputs
 from mdpot.training.data.readers.outputs import Outputs, read_outputs
 from mdpot.training.data.readers.search import OUTCAR, VASPRUN, Found, Output, choose, reason_of, search
+from mdpot.training.data.readers.settings import settings_notes
 from mdpot.training.data.reading import LABELS, Raw
 from mdpot.training.data.units import QUANTITIES, Units
 
@@ -200,6 +201,7 @@ def _notes(outputs: Sequence[Output], raw: Raw, found: Found, want_labels: bool)
             "completed is read."
         )
     if want_labels:
+        yield from settings_notes(outputs)
         labeled = {frame.file.split(", frame ")[0] for frame in raw.frames if frame.labels}
         bare = [output.name for output in outputs if output.name not in labeled]
         if bare and labeled:
