@@ -362,6 +362,16 @@ def test_inspect_and_messages_name_the_file(tmp_path: Path) -> None:
     assert any("frame 5 (c5/OUTCAR): atoms overlap" in w for w in inspect_file(tmp_path / "data", Asked())["warnings"])
 
 
+def test_data_that_are_split_already(tmp_path: Path) -> None:
+    for name in ("train_set.extxyz", "valid.extxyz", "my-test.extxyz"):
+        write(tmp_path / name, coppers(2))
+    (note,) = [note for note in read_file(tmp_path).notes if "split anew" in note]
+    assert note.startswith("my-test.extxyz, train_set.extxyz, valid.extxyz are read together")
+    (tmp_path / "my-test.extxyz").rename(tmp_path / "attested.extxyz")
+    (tmp_path / "valid.extxyz").unlink()
+    assert not any("split anew" in note for note in read_file(tmp_path).notes)
+
+
 def test_lists_are_cut() -> None:
     assert listed(list("abcde")) == "a, b, c, d, e"
     assert listed(list("abcdefg")) == "a, b, c, d, e, and 2 more"

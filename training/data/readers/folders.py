@@ -33,6 +33,8 @@ _LAST_WORDS = {
     "Gaussian": b"Normal termination",
     "Quantum ESPRESSO": b"JOB DONE.",
 }
+#: Names of the parts of data that are split already.
+_PART = re.compile(r"(?<![a-z])(train|val|test)(?:ing|id|idation)?(?![a-z])", re.I)
 #: Those that `label_outputs` does not read.
 _OWN = ("ML_AB", "RuNNer", "MTP", "npz", "HDF5")
 
@@ -199,6 +201,12 @@ def _notes(outputs: Sequence[Output], raw: Raw, found: Found, want_labels: bool)
         yield (
             f"{len(broken)} of {len(outputs)} calculations did not come to their end: {listed(broken)}. What they "
             "completed is read."
+        )
+    parts = {match[1][:3].lower(): output.name for output in outputs if (match := _PART.search(output.name))}
+    if len(parts) > 1:
+        yield (
+            f"{', '.join(parts.values())} are read together and split anew, which may train on what was meant for "
+            "tests: to keep them apart, give the file to train on, and the others to mdpot evaluate."
         )
     if want_labels:
         yield from settings_notes(outputs)
