@@ -81,7 +81,9 @@ def parse_hdf5(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
     try:
         with h5py.File(path, "r") as file:
             return _read(path, file, asked, want_labels)
-    except (OSError, RuntimeError, KeyError) as error:
+    except MdpotError:
+        raise
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # what h5py raises of damaged ones
         reason = " ".join(str(error).split())
         raise MdpotError(f"{path}: no HDF5 file, truncated or damaged ({reason[:200]}). Copy it again.") from None
 
@@ -133,7 +135,7 @@ def _read(path: Path, file: Any, asked: Asked, want_labels: bool) -> Raw:
 
 def _blocks(group: Any, numbers: Mapping[str, Any], name: str, depth: int = 0) -> Iterator[_Block]:
     """The groups that have positions, and atomic numbers or a group around them that does."""
-    inside = {key: item for key in group if (item := group.get(key)) is not None}
+    inside = {as_text(key): item for key in group if (item := group.get(key)) is not None}
     sets = {key: _as_array(key, item) for key, item in inside.items() if getattr(item, "shape", None) is not None}
     names = choose_arrays({**numbers, **sets})
     if names.get("positions") in sets and "numbers" in names:

@@ -140,7 +140,9 @@ def _frame(
         pbc=pbc,
         energy=energy,
         forces=_columns(data, columns, ("fx", "fy", "fz"), where) if "fx" in columns else None,
-        stress=units.stress_of_virial(virial, cell) if virial is not None and pbc.all() else None,
+        stress=units.stress_of_virial(virial, cell)
+        if virial is not None and pbc.all() and np.isfinite(cell).all()
+        else None,
         index=index,
     )
 
