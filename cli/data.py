@@ -36,8 +36,8 @@ def list_command() -> None:
 def inspect(file: Path, as_json: bool, labels: Asked) -> None:
     """Say what is understood of a file with frames: keys, units, what looks wrong and what to do.
 
-    FILE is a file, or pyg:CLASS:ARGUMENT, as `mdpot train custom --data` takes it. Nothing is trained; do this before
-    an hour is spent on it.
+    FILE is a file, a folder of calculations, or pyg:CLASS:ARGUMENT, as `mdpot train custom --data` takes it. Nothing is
+    trained; do this before an hour is spent on it.
     """
     from mdpot.training.data.inspection import inspect_file
 
@@ -56,6 +56,8 @@ def _inspection_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     low, high = found["n_atoms"]
     units, first = found["units"], found["first"]
     alone = len(found["isolated_atoms"])
+    if found["files"]:
+        yield "files", found["files"]
     yield "frames", f"{found['frames']:,} of {low if low == high else f'{low} to {high}'} atoms"
     left = f", {found['unlabeled']:,} without labels" if found["unlabeled"] else ""
     yield (

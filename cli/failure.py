@@ -26,6 +26,7 @@ EXTRAS = {
     "openmmml": "openmm",
     "openmmtorch": "torchforce",
     "torch_geometric": "pyg",
+    "h5py": "hdf5",
 }
 """Module to the extra of mdpot that installs it."""
 

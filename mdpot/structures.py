@@ -7,6 +7,7 @@ index; a text may begin with a byte order mark, or be in Latin-1. XYZ has dialec
 from __future__ import annotations
 
 import codecs
+import io
 import re
 import warnings
 from pathlib import Path
@@ -113,11 +114,21 @@ def _read_other(path: Path, data: bytes) -> list[Atoms]:
         return parse_xyz(path, decode(data))
     if kind == "lammps-dump-binary" or (kind == "lammps-dump-text" and not _has_elements(decode(data))):
         raise MdpotError(f"{path}: {NO_ELEMENTS}.")
-    found = read(path, index=":", format=kind, do_not_split_by_at_sign=True)
+    source: Path | _OutOfPlace = path
+    if kind == "vasp-out":  # ASE takes constraints from a CONTCAR beside it, and fails where that is cut off
+        source = _OutOfPlace(decode(data))
+        source.name = str(path / "OUTCAR")
+    found = read(source, index=":", format=kind, do_not_split_by_at_sign=True)
     structures = found if isinstance(found, list) else [found]
     if kind == "lammps-data" and not structures[0].has("masses") and b"Atom Type Labels" not in data:
         raise MdpotError(f"{path}: atom types are numbers, not elements, and no masses say which; add them.")
     return structures
+
+
+class _OutOfPlace(io.StringIO):
+    """The text of a file under another name."""
+
+    name = ""
 
 
 def _has_elements(dump: str) -> bool:

@@ -81,7 +81,7 @@ def blocks(path: Path, text: str) -> Iterator[tuple[int, str, Sequence[str]]]:
                 f"{path}, line {at + 1}: a frame begins with its number of atoms; got {lines[at].strip()[:60]!r}. "
                 "Has the frame before it more lines than it says?"
             )
-        n_atoms = int(lines[at])
+        n_atoms = int(lines[at].strip())
         if n_atoms == 0:
             raise MdpotError(f"{path}, line {at + 1}: a frame must have at least one atom; this one has 0.")
         if at + 2 + n_atoms > len(lines):

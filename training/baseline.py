@@ -96,7 +96,7 @@ def _less(frames: Sequence[Frame], name: str, origin: str) -> list[Frame]:
 def _difference(frame: Frame, energy: float, forces: np.ndarray, name: str, origin: str) -> Frame:
     if not np.isfinite(energy):
         raise MdpotError(
-            f"{origin}: the baseline {name} does not describe frame {frame.index}, of {len(frame)} atoms. Leave it "
+            f"{origin}: the baseline {name} does not describe {frame.place}, of {len(frame)} atoms. Leave it "
             "out, or set model.baseline=none."
         )
     return replace(

@@ -156,7 +156,9 @@ def _about_wild_frames(frames: Sequence[Frame], elements: Sequence[int], means: 
     wild = wild_frames(frames, elements, means)
     if not wild:
         return []
-    named = ", ".join(f"{frame.index} ({off:+.1f} eV/atom)" for frame, off in wild[:MOST_NAMED])
+    named = ", ".join(
+        f"{frame.index} ({frame.file}{', ' * bool(frame.file)}{off:+.1f} eV/atom)" for frame, off in wild[:MOST_NAMED]
+    )
     more = f" and {len(wild) - MOST_NAMED} more" if len(wild) > MOST_NAMED else ""
     return [
         f"wild energies in training frames {named}{more}: they hardly count in the reference energies; look at them"

@@ -135,7 +135,7 @@ def test_a_folder_is_data_for_custom_alone(system: Path) -> None:
     with pytest.raises(MdpotError, match="--data for water-rpbe must be, or hold"):
         load_dataset("water-rpbe", system)
     (empty := system.parent / "empty").mkdir()
-    with pytest.raises(MdpotError, match="a file, not a folder"):
+    with pytest.raises(MdpotError, match=r"no output of a calculation.*it is empty"):
         load_dataset("custom", empty)
 
 

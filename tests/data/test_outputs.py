@@ -441,6 +441,8 @@ def test_the_files_of_cp2k(tmp_path: Path) -> None:
     cp2k(tmp_path / "w-frc-1.xyz")
     with pytest.raises(MdpotError, match="CP2K writes forces and velocities as if they were positions"):
         read_file(tmp_path / "w-frc-1.xyz")
+    cp2k(tmp_path / "other.xyz")
+    assert any("name the files as CP2K does" in note for note in read_file(tmp_path / "other.xyz").notes)
 
 
 def test_energies_of_dynamics_by_orca_are_in_hartree(tmp_path: Path) -> None:
@@ -523,11 +525,11 @@ def test_heads_that_differ_are_noted(tmp_path: Path) -> None:
         ("OUTCAR.xz", lzma.compress(b" vasp.6.4.2 20Jul23\n"), "unpack it, or pack it by gzip"),
         ("run1.xml", b'<?xml version="1.0"?>\n<modeling>\n', "rename it, e.g. run1_vasprun.xml"),
         ("coord.npy", b"\x93NUMPY\x01\x00", "give the folder of a system of DeePMD-kit"),
-        ("ani.h5", b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5, in which every data set has a layout of its own: save"),
+        ("vaspout.h5", b"\x89HDF\r\n\x1a\n" + bytes(99), "VASP's own HDF5, which is not read: give the vasprun.xml"),
         ("rows.parquet", b"PAR1" + bytes(99), "a table in Parquet"),
         ("frames.pckl", b"\x80\x05\x95" + bytes(99), "a pickle, which is not read"),
         ("frames.pt", b"PK\x03\x04" + bytes(26) + b"frames/data.pkl" + bytes(99), "a pickle, which is not read"),
-        ("train.cfg", b"BEGIN_CFG\n Size\n    2\n", "an MTP file, whose atom types are numbers"),
+        ("train.cfg", b"BEGIN_CFG\n Size\n    2\n", "an MTP file, whose atom types are numbers.*Write type_map.raw"),
         ("job.out", b" DBCSR| CPU\n CP2K| version string\n", "an output of CP2K: ASE does not read"),
         ("a.engrad", b"#\n# Number of atoms\n#\n 3\n#\n# The current total energy in Eh\n#\n", "give ORCA's output"),
         ("FORCE_SETS", b"8\n1\n\n1\n 0.01 0 0\n 0 0 0\n", "phonopy's forces without their structures"),

@@ -57,7 +57,7 @@ def test_packed_files_are_unpacked_or_called_damaged(
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(MdpotError, match=r"none\.xyz: no such file"):
         read_frames(tmp_path / "none.xyz")
-    with pytest.raises(MdpotError, match="a folder; give the file"):
+    with pytest.raises(MdpotError, match="no output of a calculation and no file of frames"):
         read_frames(tmp_path)
     (tmp_path / "empty.npz").touch()
     with pytest.raises(MdpotError, match="empty"):

@@ -174,7 +174,7 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load_dataset("custom", Path("water-rbpe"))
     with pytest.raises(MdpotError, match=r"--data for water-rpbe must be, or hold, input\.data\.gz or input\.data"):
         load_dataset("water-rpbe", tmp_path)
-    with pytest.raises(MdpotError, match="must be, or hold, a file, not a folder"):
+    with pytest.raises(MdpotError, match="no output of a calculation and no file of frames is in this folder"):
         load_dataset("custom", tmp_path)
     with pytest.raises(MdpotError, match="water-scan: not found"):
         load_dataset("water-scan")

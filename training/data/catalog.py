@@ -298,7 +298,7 @@ SOURCES: dict[str, Source] = {
     "2d-workfunction": _property_list("2d_workfunction", "workfunction", "eV", "work functions of 2D crystals, DFT"),
     "qmof-bandgap": _property_list("qmof_bandgap", "bandgap", "eV", "band gaps of metal-organic frameworks, DFT"),
     "custom": Source(
-        description="your own frames: --data FILE, extended XYZ, VASP, RuNNer, npz or another format that ASE reads",
+        description="your own frames: --data FILE or FOLDER, extended XYZ, VASP, RuNNer, npz or another that ASE reads",
         labels=lambda files: f"as in {files[0].name}",
         folders=(".",),
         files=(),

@@ -56,9 +56,9 @@ def validate_frames(frames: Sequence[Frame], where: str = "data", need: Collecti
     """
     if not frames:
         raise MdpotError(f"{where}: empty: it holds no frame.")
-    placed = any(frame.index for frame in frames)
+    placed = any(frame.index or frame.file for frame in frames)
     for n, frame in enumerate(frames):
-        at = f"{where}, frame {frame.index if placed else n}"
+        at = f"{where}, {frame.place if placed else f'frame {n}'}"
         _check_structure(frame, at)
         there = frame.labels
         for label in sorted(need):

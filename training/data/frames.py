@@ -33,8 +33,9 @@ class Frame:
         forces: [n_atoms, 3] float64, eV/Å, None where they are not known.
         stress: [3, 3] float64, eV/Å^3, tension positive, None where it is not known.
         group: the trajectory it comes from; frames of one group never part in a split.
-        index: its place in its file, from 0; messages name it by that.
+        index: its place in its file or folder, from 0; messages name it by that.
         properties: further labels, a number each, by name, in the units of the data; no name of another label.
+        file: of a folder, the file it is from, and its place there where that has several.
         electrons: charge and spin, which force fields need to know; None where they are not stated.
     """
 
@@ -48,7 +49,13 @@ class Frame:
     group: str = ""
     index: int = 0
     properties: dict[str, float] = field(default_factory=dict)
+    file: str = ""
     electrons: Electrons | None = None
+
+    @property
+    def place(self) -> str:
+        """What messages call it."""
+        return f"frame {self.index}" + (f" ({self.file})" if self.file else "")
 
     def __len__(self) -> int:
         return len(self.numbers)

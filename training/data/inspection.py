@@ -35,19 +35,19 @@ def inspect_file(path: Path | str, asked: Asked) -> dict[str, Any]:
     """What a file holds, how it is understood, what looks wrong in it, and what to do.
 
     Args:
-        path: the file, or a data set of PyG.
+        path: the file or folder, or a data set of PyG.
         asked: what the user says of its labels.
 
     Returns:
-        frames: structures in the file; labeled: those with energy and forces (with one of them, where no frame has
-        both, with a property, where none has either), isolated atoms aside; unlabeled: the rest of them; stressed:
-        labeled ones with a stress; n_atoms: smallest and largest; elements: symbols; periodic: frames by periodic
-        directions; charges: frames by the charge that they state, where any does; energy_key, forces_key, stress_key,
-        and other_keys that were seen; properties: the range of each, in the unit of the file; units; isolated_atoms
-        {symbol: eV}; energy_per_atom, force, volume_per_atom: ranges in eV, eV/Å and Å^3; vacuum: frames with a gap
-        along a periodic direction; distances: the smallest in Å by pair; outliers: frames by what is odd in them;
-        first: energy (eV), forces_rms (eV/Å) and stress (eV/Å^3, tension positive) of the first labeled frame with
-        finite labels; warnings: sentences.
+        files: of a folder, which were read; frames: structures in the file; labeled: those with energy and forces (with
+        one of them, where no frame has both, with a property, where none has either), isolated atoms aside; unlabeled:
+        the rest of them; stressed: labeled ones with a stress; n_atoms: smallest and largest; elements: symbols;
+        periodic: frames by periodic directions; charges: frames by the charge that they state, where any does;
+        energy_key, forces_key, stress_key, and other_keys that were seen; properties: the range of each, in the unit of
+        the file; units; isolated_atoms {symbol: eV}; energy_per_atom, force, volume_per_atom: ranges in eV, eV/Å and
+        Å^3; vacuum: frames with a gap along a periodic direction; distances: the smallest in Å by pair; outliers:
+        frames by what is odd in them; first: energy (eV), forces_rms (eV/Å) and stress (eV/Å^3, tension positive) of
+        the first labeled frame with finite labels; warnings: sentences.
 
     Raises:
         MdpotError: a file that cannot be read at all.
@@ -82,9 +82,11 @@ def inspect_file(path: Path | str, asked: Asked) -> dict[str, Any]:
         )
     warnings += [note for note in reading.notes if "isolated atoms" not in note]
     outliers = _outliers([frame for frame in labeled if _is_finite(frame)])
+    files = {frame.index: f" ({frame.file})" for frame in labeled if frame.file}
     for what, places in outliers.items():
         rest = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
-        warnings.append(f"{what}: frame {', '.join(str(n) for n in places[:NAMED])}{rest}.")
+        named = ", ".join(f"{n}{files.get(n, '')}" for n in places[:NAMED])
+        warnings.append(f"{what}: frame {named}{rest}.")
     return _summary(reading, labeled, outliers, warnings)
 
 
@@ -143,6 +145,7 @@ def _summary(
     first = sound[0] if sound else None
     return {
         "file": str(reading.path),
+        "files": reading.files,
         "frames": reading.n_frames,
         "labeled": len(labeled),
         "unlabeled": reading.n_frames - reading.n_isolated - len(labeled),

@@ -37,6 +37,7 @@ class Raw:
         units: that the format has or the file states.
         isolated: for each frame, whether the file calls it an isolated atom.
         ignored: keys that look like labels and are not.
+        files: of a folder, which files were read.
     """
 
     frames: list[Frame]
@@ -44,6 +45,7 @@ class Raw:
     units: Units = ASE
     isolated: Sequence[bool] = ()
     ignored: Sequence[str] = ()
+    files: str = ""
 
 
 @dataclass
@@ -62,6 +64,7 @@ class Reading:
         path: the file.
         refusal: why no frame can be used; empty where some can.
         splits: the official split, frame indices by split name; None where there is none.
+        files: of a folder, which files were read.
     """
 
     frames: list[Frame]
@@ -76,11 +79,12 @@ class Reading:
     path: Path = Path()
     refusal: str = ""
     splits: dict[str, np.ndarray] | None = None
+    files: str = ""
 
     @property
     def described(self) -> str:
-        """Keys and units in one line."""
-        return f"{self.keys}; in {self.units}"
+        """Files of a folder, keys and units in one line."""
+        return f"{self.files}; " * bool(self.files) + f"{self.keys}; in {self.units}"
 
     def check(self, physics: bool = True) -> None:
         """Refuses what cannot be trained on.
@@ -122,12 +126,14 @@ def finish(raw: Raw, need: Collection[str] | None, path: Path) -> Reading:
     Raises:
         MdpotError: atomic numbers that are none.
     """
-    reading = Reading([], raw.keys, raw.units, n_frames=len(raw.frames), path=path, ignored=raw.ignored)
+    reading = Reading(
+        [], raw.keys, raw.units, n_frames=len(raw.frames), path=path, ignored=raw.ignored, files=raw.files
+    )
     reading.notes.extend(raw.keys.notes)
     called = raw.isolated or [False] * len(raw.frames)
     frames, alone = [], []
     for frame, name in zip(raw.frames, called, strict=True):
-        require_elements(frame.numbers, f"{path}, frame {frame.index}")
+        require_elements(frame.numbers, f"{path}, {frame.place}")
         converted = convert(frame, raw.units)
         (alone if _is_isolated(converted, name) else frames).append(converted)
     reading.n_isolated = len(alone)

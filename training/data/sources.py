@@ -22,8 +22,8 @@ from mdpot.training.data.download import cache_folder, fetch
 from mdpot.training.data.frames import Dataset
 from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import NOTHING_ASKED
-from mdpot.training.data.readers.deepmd import is_deepmd
 from mdpot.training.data.readers.pyg import is_pyg
+from mdpot.training.data.readers.search import is_folder
 from mdpot.training.data.reading import ENERGY_AND_FORCES, Reading
 from mdpot.training.data.reference import rms_force
 
@@ -67,8 +67,8 @@ def load_dataset(
 
     Args:
         name: in `SOURCES`; "custom" needs `data`.
-        data: a file, a folder laid out as the public source, or "pyg:CLASS:ARGUMENT" for a data set of PyG. A `Dataset`
-            is checked and given back.
+        data: a file, a folder laid out as the public source or, for "custom", one of calculations, or
+            "pyg:CLASS:ARGUMENT" for a data set of PyG. A `Dataset` is checked and given back.
         allow_download: whether to ask the network when nothing nearer is found. Where that fails, a source
             with a sample gives the sample, and says so in `Dataset.notice`.
         need: the labels that a frame must have; empty for pretraining, None for any label at all. Frames of the
@@ -248,11 +248,11 @@ def _given(name: str, source: Source, data: Path) -> Place:
         if name != "custom":
             raise MdpotError(f"{data}: data sets of PyG are for the recipe custom, not for {name}.")
         return Place((data,), str(data))
-    if not data.exists():
+    if not data.exists() and not (name == "custom" and is_folder(data)):
         close = get_close_matches(str(data), SOURCES, n=1, cutoff=0.75)
         hint = f" Did you mean the data {close[0]!r}?" if close else ""
         raise MdpotError(f"{data}: no such file or folder.{hint}")
-    if source.n_files == 1 and (data.is_file() or (name == "custom" and is_deepmd(data))):
+    if source.n_files == 1 and (data.is_file() or (name == "custom" and is_folder(data))):
         return Place((data,), str(data))
     files = _locate(source, data, at_the_top=True)
     if not files:

@@ -15,11 +15,16 @@ from mdpot.training.data.labels import IGNORE, Asked
 from mdpot.training.data.readers.ase_io import parse_ase
 from mdpot.training.data.readers.deepmd import UNITS as DEEPMD_UNITS
 from mdpot.training.data.readers.deepmd import is_deepmd, parse_deepmd
+from mdpot.training.data.readers.folders import parse_folder
 from mdpot.training.data.readers.foreign import refuse_foreign
+from mdpot.training.data.readers.hdf5 import SIGNATURE, parse_hdf5
 from mdpot.training.data.readers.ml_ab import UNITS, is_ml_ab, parse_ml_ab
+from mdpot.training.data.readers.mtp import UNITS as MTP_UNITS
+from mdpot.training.data.readers.mtp import is_mtp, parse_mtp
 from mdpot.training.data.readers.npz import parse_npz
 from mdpot.training.data.readers.pyg import NOTHING_ASKED, is_pyg, parse_pyg
 from mdpot.training.data.readers.runner import parse_runner
+from mdpot.training.data.readers.search import is_folder
 from mdpot.training.data.readers.tables import parse_csv, parse_json
 from mdpot.training.data.reading import LABELS, Raw, Reading, finish
 from mdpot.training.data.units import ATOMIC, parse_units
@@ -30,11 +35,13 @@ _TABLE = re.compile(rb'\[|\{\s*"(?:index|columns|data)"')
 
 
 def read_file(path: Path | str, asked: Asked = NOTHING_ASKED, need: Collection[str] | None = None) -> Reading:
-    """What can be used of a file: RuNNer `input.data`, VASP's ML_AB, npz, a folder of DeePMD-kit, a table of structures
-    with properties (MatBench's json, CSV), or whatever ASE reads; any file may be packed by gzip, bzip2 or xz.
+    """What can be used of a file: RuNNer `input.data`, VASP's ML_AB, MTP's cfg, npz, HDF5, a folder of DeePMD-kit,
+    a table of structures with properties (MatBench's json, CSV), or whatever ASE reads; any file may be packed by gzip,
+    bzip2 or xz. Of a folder of calculations, see `mdpot.training.data.readers.folders`.
 
     Args:
-        path: the file, or a data set of PyG as in `mdpot.training.data.readers.pyg`.
+        path: the file, a folder, a pattern of files as `runs/*/OUTCAR`, or a data set of PyG as in
+            `mdpot.training.data.readers.pyg`.
         asked: what the user says of its labels.
         need: the labels that a frame must have, else it is left out; empty for pretraining, which reads none; None for
             any label at all.
@@ -66,16 +73,22 @@ def parse_file(path: Path, asked: Asked, want_labels: bool) -> Raw:
         return parse_pyg(str(path), asked, want_labels)
     if is_deepmd(path):
         return _named(parse_deepmd(path, parse_units(asked.units, DEEPMD_UNITS)), asked)
-    if path.is_dir() or not path.is_file() or path.stat().st_size == 0:
+    if is_folder(path):
+        return parse_folder(path, asked, want_labels, lambda file: parse_file(file, asked, want_labels))
+    if not path.is_file() or path.stat().st_size == 0:
         read_bytes(path)  # says what is wrong
     start = head(path)
     refuse_foreign(path, start)
     if path.suffix == ".npz" or start.startswith(_ZIP):
         return _named(parse_npz(path, asked.units), asked)
+    if start.startswith(SIGNATURE):
+        return parse_hdf5(path, asked, want_labels)
     if is_runner(path):
         return _named(parse_runner(path, parse_units(asked.units, replace(ATOMIC, source="of the format"))), asked)
     if is_ml_ab(start.removeprefix(_MARK)):
         return _named(parse_ml_ab(path, parse_units(asked.units, UNITS)), asked)
+    if is_mtp(start.removeprefix(_MARK)):
+        return _named(parse_mtp(path, parse_units(asked.units, MTP_UNITS)), asked)
     return parse_table(path) or parse_ase(path, asked, want_labels)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -16,6 +17,63 @@ from mdpot.training.data.units import ASE, Units
 
 #: In place of an atomic number: no atom, in frames of several sizes.
 PADDING = (0, -1)
+#: The names that files give their arrays, the first ones best; case matters where it is a single letter. The last ones
+#: are those of SPICE (conformations) and of QM7-X.
+NAMES = {
+    "numbers": (
+        *("nuclear_charges", "z", "numbers", "atomic_numbers", "Z", "symbols", "elements", "species", "charges"),
+        "atNUM",
+    ),
+    "positions": ("coords", "R", "positions", "coordinates", "xyz", "coord", "pos", "conformations", "atXYZ"),
+    "counts": ("N", "n_atoms", "num_atoms", "natoms"),
+    "energies": ("energies", "E", "energy", "ePBE0+MBD"),
+    "forces": ("forces", "F", "force", "totFOR"),
+    "cells": ("cells", "cell", "lattices", "lattice", "boxes", "box"),
+    "pbc": ("pbc",),
+    "stresses": ("stress", "stresses", "virial", "virials"),
+    "source": ("source",),
+}
+# Under these names, numbers are as often types, from 0 on, as elements.
+_SYMBOLS = ("symbols", "elements", "species")
+
+
+class Array(Protocol):
+    """An array that need not be in memory."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+
+def choose_arrays(arrays: Mapping[str, Array]) -> dict[str, str]:
+    """The names of the arrays that are read, by what they are; both are in `NAMES`."""
+    names: dict[str, str] = {}
+    for what, known in NAMES.items():
+        found = (key for name in known for key in arrays if key == name or (len(name) > 1 and key.lower() == name))
+        shape = arrays[names["positions"]].shape[:1] if "positions" in names else ()
+        if (name := next((key for key in found if _can_be(what, key, arrays[key], shape)), None)) is not None:
+            names[what] = name
+    return names
+
+
+def _can_be(what: str, key: str, array: Array, shape: tuple[int, ...]) -> bool:
+    """Whether an array is what its name says, for some names are used for other things as well.
+
+    Args:
+        what: it may be, of `NAMES`.
+        key: its name.
+        array: itself.
+        shape: [n_frames].
+    """
+    if what == "numbers" and key.lower() in _SYMBOLS:
+        return array.dtype.kind in "US"
+    if what == "stresses":
+        return len(array.shape) > 1  # or pressures
+    if what == "counts":
+        return array.dtype.kind in "iu" and array.shape == shape
+    return what != "source" or len(array.shape) > 0
 
 
 def frames_of(path: Path, arrays: Mapping[str, np.ndarray], units: Units = ASE, is_virial: bool = False) -> list[Frame]:

@@ -39,7 +39,11 @@ def parse_ase(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
     Raises:
         MdpotError: as `read_outputs`, `choose_keys` and `stated_units`.
     """
-    found = read_outputs(path)
+    return label_outputs(path, read_outputs(path), asked, want_labels)
+
+
+def label_outputs(path: Path, found: Outputs, asked: Asked, want_labels: bool = True) -> Raw:
+    """The frames of structures that are read; arguments and errors as `parse_ase`, but for those of reading."""
     structures = found.structures
     if not want_labels:
         asked = Asked(units=asked.units, check=asked.check, property_key=asked.property_key)

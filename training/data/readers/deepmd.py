@@ -82,8 +82,8 @@ class _System:
     @classmethod
     def read(cls, folder: Path, root: Path) -> _System:
         types = _text(folder / TYPES, int).ravel()
-        symbols = _symbols(folder, root)
-        _check_types(folder / TYPES, types, symbols, lowest=0)
+        symbols = _type_map_around(folder, root)
+        check_types(folder / TYPES, types, symbols, lowest=0)
         sets, suffix = sorted(s for s in folder.glob("set.*") if s.is_dir()), ".npy"
         if not sets:
             sets, suffix = [folder], ".raw"
@@ -132,11 +132,11 @@ def _types(system: _System, folder: Path, n_frames: int) -> np.ndarray:
         return np.broadcast_to(system.types, (n_frames, len(system.types)))
     types = _array(folder, "real_atom_types", ".npy", (len(system.types),), n_frames)
     assert types is not None
-    _check_types(file, types, system.elements, lowest=-1)
+    check_types(file, types, system.elements, lowest=-1)
     return types.astype(np.int64)
 
 
-def _check_types(file: Path, types: np.ndarray, elements: Sequence[object] | np.ndarray, lowest: int) -> None:
+def check_types(file: Path, types: np.ndarray, elements: Sequence[object] | np.ndarray, lowest: int) -> None:
     """Refuses types that have no element."""
     if not len(types) or (types != np.round(types)).any() or types.min() < lowest or types.max() >= len(elements):
         raise MdpotError(
@@ -145,7 +145,20 @@ def _check_types(file: Path, types: np.ndarray, elements: Sequence[object] | np.
         )
 
 
-def _symbols(folder: Path, root: Path) -> list[str]:
+def type_map(file: Path) -> list[str]:
+    """The element of each type, as type_map.raw names them.
+
+    Raises:
+        MdpotError: what is no element.
+    """
+    symbols = decode(read_bytes(file)).split()
+    for symbol in symbols:
+        if symbol not in atomic_numbers or symbol == "X":
+            raise unknown(f"element in {file}", symbol, [s for s in atomic_numbers if s != "X"])
+    return symbols
+
+
+def _type_map_around(folder: Path, root: Path) -> list[str]:
     """The element of each type, from the folder or from one around it, up to the root."""
     around = [folder, *(parent for parent in folder.parents if parent.is_relative_to(root))]
     file = next((place / ELEMENTS for place in around if (place / ELEMENTS).is_file()), None)
@@ -154,11 +167,7 @@ def _symbols(folder: Path, root: Path) -> list[str]:
             f"{folder}: no {ELEMENTS}, here or in a folder around it up to {root}, says which elements the types of "
             f"{TYPES} are. Write it, an element a line in the order of the types, as type_map in DeePMD-kit's input."
         )
-    symbols = decode(read_bytes(file)).split()
-    for symbol in symbols:
-        if symbol not in atomic_numbers or symbol == "X":
-            raise unknown(f"element in {file}", symbol, [s for s in atomic_numbers if s != "X"])
-    return symbols
+    return type_map(file)
 
 
 def _array(

@@ -18,20 +18,15 @@ _PYMATGEN = (
 )
 #: What a file begins with.
 _BEGINNINGS = {
-    b"\x89HDF": (
-        "HDF5, in which every data set has a layout of its own: save the frames as npz, see NumPy archives in "
-        "docs/own-data.md, or as extended XYZ"
-    ),
     b"PAR1": f"a table in Parquet: read its rows with pandas, and {_EXTXYZ}",
     **dict.fromkeys((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), _PICKLE),
-    b"BEGIN_CFG": (
-        "an MTP file, whose atom types are numbers, not elements: convert it (mlp convert-cfg, or dpdata) to VASP's "
-        "OUTCAR or extended XYZ"
-    ),
 }
 #: What stands in the first lines of a program's output.
 _PROGRAMS = {
-    b"CP2K|": f"an output of CP2K: {_OUTPUT}; see CP2K in docs/own-data.md",
+    b"CP2K|": (
+        "an output of CP2K: ASE does not read it: give the positions, …-pos-1.xyz, with the forces, …-frc-1.xyz, "
+        "beside them, see CP2K in docs/own-data.md"
+    ),
     b"Welcome to SIESTA": f"an output of SIESTA: {_OUTPUT}",
     b"Welcome to Q-Chem": f"an output of Q-Chem: {_OUTPUT}",
     b"Psi4: An Open-Source": f"an output of Psi4: {_OUTPUT}",
@@ -55,6 +50,7 @@ _NAMES = {
     "force_sets": "phonopy's forces without their structures",
     "force_constants": "phonopy's force constants",
 }
+_VASPOUT = "VASP's own HDF5, which is not read: give the vasprun.xml beside it, or the OUTCAR"
 
 
 def refuse_foreign(path: Path, start: bytes) -> None:
@@ -79,6 +75,8 @@ def refuse_foreign(path: Path, start: bytes) -> None:
     for known, what in _NAMES.items():
         if name.lower() in (known, f"{known}.hdf5", f"{known}.yaml"):
             reason = f"{what}, which no potential can be trained on: give the outputs of the calculations"
+    if name == "vaspout.h5":
+        reason = _VASPOUT
     for begins, named, what, usual in _NAMED:
         if begins.match(start) and not named.search(name):
             reason = f"{what} under another name, and ASE tells it by the name: rename it, e.g. {usual}"

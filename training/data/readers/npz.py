@@ -14,27 +14,13 @@ import numpy as np
 from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Keys, looks_like_label
-from mdpot.training.data.readers.arrays import as_text, frames_of
+from mdpot.training.data.readers.arrays import NAMES, as_text, choose_arrays, frames_of
 from mdpot.training.data.reading import Raw, convert, finish
 from mdpot.training.data.units import ASE, SYSTEMS, parse_units, stated_system, stated_units, units_of
 
 RMD17_KEYS = ("nuclear_charges", "coords", "energies", "forces")
 WATER_KEYS = ("numbers", "positions", "forces", "energies", "cells", "source")
 MD17_UNITS = replace(SYSTEMS["kcal/mol"], source="of the format")
-# The names that archives give their arrays, the first ones best; case matters where it is a single letter.
-_NAMES = {
-    "numbers": ("nuclear_charges", "z", "numbers", "atomic_numbers", "Z", "symbols", "elements", "species", "charges"),
-    "positions": ("coords", "R", "positions", "coordinates", "xyz", "coord", "pos"),
-    "counts": ("N", "n_atoms", "num_atoms", "natoms"),
-    "energies": ("energies", "E", "energy"),
-    "forces": ("forces", "F", "force"),
-    "cells": ("cells", "cell", "lattices", "lattice", "boxes", "box"),
-    "pbc": ("pbc",),
-    "stresses": ("stress", "stresses", "virial", "virials"),
-    "source": ("source",),
-}
-# Under these names, numbers are as often types, from 0 on, as elements.
-_SYMBOLS = ("symbols", "elements", "species")
 _STATISTICS = re.compile(r"[EF]_(min|max|mean|var)")  # of sGDML
 _GRADIENTS = re.compile(r"(energy_)?grad(ient)?s?", re.I)
 
@@ -50,11 +36,11 @@ def parse_npz(path: Path, units: str | None = None) -> Raw:
         MdpotError: no such file, damaged, of another kind, or with arrays that do not fit each other.
     """
     arrays = load_arrays(path)
-    names = _choose(arrays)
+    names = choose_arrays(arrays)
     if not {"numbers", "positions"} <= names.keys():
         raise MdpotError(
-            f"{path}: an archive of frames holds atomic numbers ({', '.join(_NAMES['numbers'])}) and positions "
-            f"({', '.join(_NAMES['positions'])}); got {', '.join(sorted(arrays)) or 'no arrays'}."
+            f"{path}: an archive of frames holds atomic numbers ({', '.join(NAMES['numbers'])}) and positions "
+            f"({', '.join(NAMES['positions'])}); got {', '.join(sorted(arrays)) or 'no arrays'}."
         )
     texts = {
         key: as_text(array.item()) for key, array in arrays.items() if array.dtype.kind in "US" and array.size == 1
@@ -75,35 +61,6 @@ def parse_npz(path: Path, units: str | None = None) -> Raw:
     ]
     notes = tuple(_notes(unused, keys, frames))
     return Raw(frames, replace(keys, notes=notes), in_units, ignored=[key for key in unused if looks_like_label(key)])
-
-
-def _choose(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """The names of the arrays that are read, by what they are."""
-    names: dict[str, str] = {}
-    for what, known in _NAMES.items():
-        found = (key for name in known for key in arrays if key == name or (len(name) > 1 and key.lower() == name))
-        shape = arrays[names["positions"]].shape[:1] if "positions" in names else ()
-        if (name := next((key for key in found if _can_be(what, key, arrays[key], shape)), None)) is not None:
-            names[what] = name
-    return names
-
-
-def _can_be(what: str, key: str, array: np.ndarray, shape: tuple[int, ...]) -> bool:
-    """Whether an array is what its name says, for some names are used for other things as well.
-
-    Args:
-        what: it may be, of `_NAMES`.
-        key: its name.
-        array: itself.
-        shape: [n_frames].
-    """
-    if what == "numbers" and key.lower() in _SYMBOLS:
-        return array.dtype.kind in "US"
-    if what == "stresses":
-        return array.ndim > 1  # or pressures
-    if what == "counts":
-        return array.dtype.kind in "iu" and array.shape == shape
-    return what != "source" or array.ndim > 0
 
 
 def _is_unit(key: str, texts: Mapping[str, str]) -> bool:

@@ -26,6 +26,8 @@ from mdpot.training.data.comparisons import push_and_turn
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import family_of
 from mdpot.training.data.physics import TURNING
+from mdpot.training.data.readers.cp2k import UNITS as CP2K_UNITS
+from mdpot.training.data.readers.cp2k import add_forces, is_cp2k, is_forces
 from mdpot.training.data.units import ASE, ATOMIC, SYSTEMS, Units, canonical
 from mdpot.xyz import blocks, columns_unread, is_xyz
 
@@ -36,8 +38,8 @@ _OF_PROPERTIES, _OF_LENGTHS = "_property_unit_dict", "_distance_unit"
 _AENET = re.compile(r"^\s*#\s*total energy\s*=\s*([-+\d.eEdD]+)", re.I | re.M)
 #: An energy in a comment of XYZ and the word behind it, which may be its unit.
 _WITH_UNIT = re.compile(r"(?<!\S)(\w+)\s*=\s*[-+]?\d[\d.eEdD+-]*\s+([A-Za-z][\w./]*)(?=[\s,]|$)")
-#: Keys of CP2K and of ORCA; the energy of the first is in Hartree.
-_CP2K, _ORCA = re.compile(r"\s*i\s*=\s*\d+,\s*time\s*=\s*\S+,\s*E\s*="), "E_Pot"
+#: The key of ORCA's dynamics.
+_ORCA = "E_Pot"
 _STEP = "FREE ENERGIE OF THE ION-ELECTRON SYSTEM"
 _POTENTIALS, _COUNTS = re.compile(r"^ POTCAR: +(.*\S)", re.M), re.compile(r"^ +ions per type = +(.*\S)", re.M)
 _ITERATION = re.compile(r"Iteration\s+\d+\(\s*(\d+)\)")
@@ -66,8 +68,8 @@ class Outputs:
 def read_outputs(path: Path) -> Outputs:
     """The structures of a file that ASE reads, with what its reader leaves out.
 
-    - Energies in the comments of XYZ may have their unit behind them; CP2K's are in Hartree. Columns that a comment
-      does not name are noted.
+    - Energies in the comments of XYZ may have their unit behind them. Columns that a comment does not name are noted.
+    - CP2K's positions have the forces and cells of the files beside them, see `mdpot.training.data.readers.cp2k`.
     - SDF files have all of their molecules.
     - Databases have their key-value pairs, their data, and the units in their metadata, as SchNetPack writes them.
     - XSF files of aenet have the energy of their first line, and forces in eV/Å.
@@ -137,18 +139,16 @@ def _xyz(path: Path, found: Outputs) -> None:
             f"each atom has {n_unread} columns that are not read, for its comment does not name them: write, for "
             'forces, "Properties=species:S:1:pos:R:3:forces:R:3" there.'
         )
-    if not all(_CP2K.match(comment) for comment in comments):
+    if not all(is_cp2k(comment) for comment in comments):
         return
-    found.units_of["E"] = "Hartree"
-    if re.search(r"-(frc|vel)-\d", path.name):
+    if is_forces(path):
         raise MdpotError(
-            f"{path}: CP2K writes forces and velocities as if they were positions. Put them together with the "
-            "positions (…-pos-1.xyz) and the cell in one file of extended XYZ: see CP2K in docs/own-data.md."
+            f"{path}: CP2K writes forces and velocities as if they were positions. Give the file of the positions, "
+            "…-pos-1.xyz, with that of the forces, …-frc-1.xyz, beside it: see CP2K in docs/own-data.md."
         )
-    found.notes.append(
-        "the comments are CP2K's, which state no cell, and forces are in a file of their own (…-frc-1.xyz): put all in "
-        "one file of extended XYZ, see CP2K in docs/own-data.md."
-    )
+    found.units_of |= CP2K_UNITS
+    if note := add_forces(path, found.structures, comments):
+        found.notes.append(note)
 
 
 def _units_after(comment: str) -> dict[str, str]:
