@@ -300,7 +300,7 @@ def test_frames_can_be_handed_to_a_run(tmp_path: Path, labeled: list[Atoms], mak
     write(tmp_path / "frames.extxyz", labeled)
     same = run_evaluate(tmp_path / "run", tmp_path / "frames.extxyz", device="cpu")
     assert scored["custom"]["force_rmse"] == pytest.approx(same["frames.extxyz"]["force_rmse"], rel=1e-4)
-    with pytest.raises(MdpotError, match="keys and units are for files"):
+    with pytest.raises(MdpotError, match="keys, units, and charges are for files"):
         run_evaluate(tmp_path / "run", dataset, device="cpu", labels=Asked(units="atomic"))
     bare = from_pyg(objects(labeled, forces="velocities"), need={"energy"})
     with pytest.raises(MdpotError, match="no forces"):
