@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,31 @@ def test_qm7x(tmp_path: Path) -> None:
         assert frame.group.startswith("methane#")
 
 
+@pytest.mark.parametrize("name", ["frame_{}", "frame_{}/scf", "run/frame_{}/scf_{}"])
+def test_a_group_for_each_frame_of_a_trajectory(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A structure alone in its group is no molecule: neighbors stay together, in the order of their numbers."""
+    monkeypatch.setattr("mdpot.training.data.frames.N_CHUNKS", 20)
+    z, (positions, energies, forces) = SYSTEMS["water"], numbers_of(60, 3)
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        for n in range(60):
+            group = file.create_group(name.format(n, n))
+            for key, value in {"numbers": z, "positions": positions[n], "forces": forces[n]}.items():
+                put(group, key, np.array(value))
+            put(group, "energy", energies[n])
+    frames = read_file(path, need=NEED).frames
+    assert [frame.energy for frame in frames] == list(energies)
+    groups = [frame.group for frame in frames]
+    assert sum(one != other for one, other in pairwise(groups)) == 19
+    with h5py.File(path, "a") as file:  # another molecule is another group
+        group = file.create_group("other")
+        for key, value in {"numbers": [8, 1], "positions": np.eye(3)[:2], "forces": np.eye(3)[:2]}.items():
+            put(group, key, np.array(value))
+        put(group, "energy", -1.0)
+    last = next(frame for frame in read_file(path, need=NEED).frames if len(frame) == 2)
+    assert last.group == "HO#0"
+
+
 def coppers(n: int) -> list[Atoms]:
     rng, found = np.random.default_rng(0), []
     for _ in range(n):
@@ -203,7 +229,7 @@ def test_molecules_of_one_size_are_told_apart_by_formula(tmp_path: Path) -> None
             put(group, "forces", forces)
     reading = read_file(path, need=NEED)
     assert [frame.group.split("#")[0] for frame in reading.frames] == (
-        ["003, H2O", "003, H2O", "003, H2S", "003, H2O"] + ["00x, HO", "00x, H2O"] * 2
+        ["00x, HO", "00x, H2O"] * 2 + ["003, H2O", "003, H2O", "003, H2S", "003, H2O"]
     )
 
 

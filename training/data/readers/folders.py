@@ -47,8 +47,8 @@ def parse_folder(path: Path, asked: Asked, want_labels: bool, parse: Callable[[P
     is left out and named in the notes.
 
     A calculation with several frames is a group of its own, with the names that its file gives in it. Of calculations
-    with a frame each, in one folder or in folders side by side, nothing says that they are not of one trajectory; they
-    are a group together, which `make_groups` cuts into runs where there are few.
+    with a frame each, in one folder or in folders side by side (step_1/scf and step_2/scf, too), nothing says that they
+    are not of one trajectory; they are a group together, which `make_groups` cuts into runs where there are few.
 
     Args:
         path: a folder, or a pattern of files or folders.
@@ -153,17 +153,7 @@ def _joined(path: Path, outputs: Sequence[Output], raws: Sequence[Raw], notes: S
 
 def _place(frames: Sequence[Frame], outputs: Sequence[Output], sizes: Sequence[int]) -> None:
     """Gives frames their place, file and group."""
-    n_inside = Counter(output.calculation[0] for output in outputs)
-    # A calculation that has its directory for itself stands in a row with those in the directories beside it.
-    rows: dict[str, list[int]] = {}
-    for n, output in enumerate(outputs):
-        folder = output.calculation[0]
-        rows.setdefault(os.path.dirname(folder) if n_inside[folder] == 1 else folder, []).append(n)
-    groups = [""] * len(outputs)
-    for row, members in rows.items():
-        single = all(sizes[n] == 1 for n in members)
-        for n in members:
-            groups[n] = row if single else outputs[n].name
+    groups = _groups(outputs, sizes)
     several = len({*groups}) > 1
     at = 0
     for output, group, size in zip(outputs, groups, sizes, strict=True):
@@ -173,6 +163,24 @@ def _place(frames: Sequence[Frame], outputs: Sequence[Output], sizes: Sequence[i
             frame.group = ": ".join(part for part in (where, frame.group) if part) if len(outputs) > 1 else frame.group
             frame.file = output.name if size == 1 else f"{output.name}, frame {k}"
             frame.index, at = at, at + 1
+
+
+def _groups(outputs: Sequence[Output], sizes: Sequence[int]) -> list[str]:
+    """The group of each output: a trajectory is its own; single frames are a series with those in their folder.
+
+    A single frame that is alone in its folder stands in a row with those in the folders beside it, or in the folders
+    beside one farther up.
+    """
+    rows = [output.calculation[0] if size == 1 else "" for output, size in zip(outputs, sizes, strict=True)]
+    single = [n for n, size in enumerate(sizes) if size == 1]
+    while True:
+        members = Counter(rows[n] for n in single)
+        alone = [n for n in single if rows[n] and members[rows[n]] == 1]
+        if not alone:
+            break
+        for n in alone:
+            rows[n] = os.path.dirname(rows[n])
+    return [row if size == 1 else output.name for row, output, size in zip(rows, outputs, sizes, strict=True)]
 
 
 def _description(outputs: Sequence[Output], twins: Mapping[str, int], found: Found) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -16,6 +17,7 @@ from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import KINDS, Asked, Keys, Values, choose_keys, family_of, looks_like_label
 from mdpot.training.data.readers.arrays import NAMES, as_text, choose_arrays, frames_of
+from mdpot.training.data.readers.search import natural
 from mdpot.training.data.reading import Raw
 from mdpot.training.data.units import ASE, Units, canonical, parse_units, stated_system, stated_units, units_of
 
@@ -47,22 +49,19 @@ class _Block:
         sets: its data sets, and the atomic numbers of a group around it, by name.
         names: of the arrays that are read, by what they are, see `choose_arrays`.
         labels: by kind of label, the data sets that may be it, by a key that `family_of` knows.
+        molecule: the group whose structures are of one molecule: itself, or of single structures the group around them.
     """
 
     name: str
     sets: dict[str, Any]
     names: dict[str, str]
     labels: dict[str, dict[str, _Label]] = field(default_factory=dict)
+    molecule: str = ""
 
     @property
     def is_single(self) -> bool:
         """Whether it is one structure, of positions [n_atoms, 3]."""
         return len(self.sets[self.names["positions"]].shape) == 2
-
-    @property
-    def group(self) -> str:
-        """The molecule: of single structures the group around them."""
-        return self.name.rpartition("/")[0] or self.name if self.is_single else self.name
 
 
 def parse_hdf5(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
@@ -71,7 +70,8 @@ def parse_hdf5(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
     Labels are chosen by their keys as of any file, see `mdpot.training.data.labels`; forces may be a gradient
     (`dft_total_gradient`), whose negative they are. Units are those in the attributes `units` of the data sets, that
     the file states as an npz archive does, or those of its kind. A group is that of a molecule, whose structures no
-    split parts; where the molecules in it differ, the formula tells them apart as well.
+    split parts; where the molecules in it differ, the formula tells them apart as well. Groups at the top with a
+    structure each say nothing of molecules but their formulas.
 
     Raises:
         MdpotError: h5py is not installed; a damaged file; no structures in it; data sets that do not fit each other or
@@ -110,6 +110,7 @@ def _read(path: Path, file: Any, asked: Asked, want_labels: bool) -> Raw:
             f"{path}: no group in it has atomic numbers ({', '.join(NAMES['numbers'])}) and positions "
             f"({', '.join(NAMES['positions'])}); at the top it has {', '.join(there[:10]) or 'nothing'}."
         )
+    _name_molecules(blocks)
     keys = Keys()
     if want_labels:
         for block in blocks:
@@ -134,8 +135,9 @@ def _read(path: Path, file: Any, asked: Asked, want_labels: bool) -> Raw:
 
 
 def _blocks(group: Any, numbers: Mapping[str, Any], name: str, depth: int = 0) -> Iterator[_Block]:
-    """The groups that have positions, and atomic numbers or a group around them that does."""
-    inside = {as_text(key): item for key in group if (item := group.get(key)) is not None}
+    """The groups that have positions, and atomic numbers or a group around them that does, in natural order."""
+    inside = {as_text(key): group.get(key) for key in group}
+    inside = {key: inside[key] for key in sorted(inside, key=natural) if inside[key] is not None}
     sets = {key: _as_array(key, item) for key, item in inside.items() if getattr(item, "shape", None) is not None}
     names = choose_arrays({**numbers, **sets})
     if names.get("positions") in sets and "numbers" in names:
@@ -144,6 +146,21 @@ def _blocks(group: Any, numbers: Mapping[str, Any], name: str, depth: int = 0) -
     for key, item in inside.items():
         if hasattr(item, "keys") and depth < DEPTH:
             yield from _blocks(item, numbers, f"{name}/{key}".lstrip("/"), depth + 1)
+
+
+def _name_molecules(blocks: Sequence[_Block]) -> None:
+    """Says of each group which molecule it is. A single structure that is alone in the group around it, as in
+    frame_1/scf and frame_2/scf, is with those of the groups beside that."""
+    single = [block for block in blocks if block.is_single]
+    for block in blocks:
+        block.molecule = block.name.rpartition("/")[0] if block.is_single else block.name
+    while True:
+        members = Counter(block.molecule for block in single)
+        alone = [block for block in single if block.molecule and members[block.molecule] == 1]
+        if not alone:
+            break
+        for block in alone:
+            block.molecule = block.molecule.rpartition("/")[0]
 
 
 def _as_array(key: str, found: Any) -> Any:
@@ -271,7 +288,8 @@ def _frames(path: Path, block: _Block, keys: Keys, units: Units) -> list[Frame]:
     place = path / block.name if block.name else path
     frames = frames_of(place, arrays, units, keys.stress_is_virial)
     mixed = arrays["numbers"].ndim == 2 and len(np.unique(np.sort(arrays["numbers"], axis=1), axis=0)) > 1
+    mixed = mixed or (single and (not block.molecule or block.molecule != block.name.rpartition("/")[0]))
     for frame in frames:
         formula = Symbols(frame.numbers).get_chemical_formula() if mixed else ""
-        frame.group = ", ".join(filter(None, [block.group, formula, frame.group]))
+        frame.group = ", ".join(filter(None, [block.molecule, formula, frame.group]))
     return frames

@@ -118,7 +118,7 @@ def search(path: Path) -> Found:
             found.n_others += 1
         else:
             found.outputs.append(Output(file, name, kind))
-    found.outputs.sort(key=lambda output: _natural(output.name))
+    found.outputs.sort(key=lambda output: natural(output.name))
     for output in found.outputs:
         folders[os.path.dirname(output.name)] = True
     # Beside folders with outputs, one without is a calculation that has none.
@@ -126,7 +126,7 @@ def search(path: Path) -> Found:
     leaves = folders.keys() - {os.path.dirname(name) for name in folders}
     failed = {os.path.dirname(name) for name in found.failed}
     found.empty = sorted(
-        (n for n in leaves if n and not folders[n] and n not in failed and os.path.dirname(n) in beside), key=_natural
+        (n for n in leaves if n and not folders[n] and n not in failed and os.path.dirname(n) in beside), key=natural
     )
     return found
 
@@ -134,7 +134,7 @@ def search(path: Path) -> Found:
 def _files(places: Iterable[Path], folders: dict[str, bool], failed: dict[str, str], root: Path) -> Iterator[Path]:
     """All files, and those of the folders below, each folder once; what cannot be opened is entered in `failed`."""
     seen: set[str] = set()
-    waiting = sorted(places, key=lambda place: _natural(_below(place, root)), reverse=True)
+    waiting = sorted(places, key=lambda place: natural(_below(place, root)), reverse=True)
     while waiting:
         place = waiting.pop()
         if place.name.startswith(".") and place != root:
@@ -145,7 +145,7 @@ def _files(places: Iterable[Path], folders: dict[str, bool], failed: dict[str, s
             elif place.is_dir() and (real := os.path.realpath(place)) not in seen:
                 seen.add(real)
                 folders[_below(place, root)] = False
-                waiting += sorted(place.iterdir(), key=lambda inner: _natural(inner.name), reverse=True)
+                waiting += sorted(place.iterdir(), key=lambda inner: natural(inner.name), reverse=True)
             elif place.is_symlink() and not place.exists():
                 failed[_below(place, root)] = "a link to what is not there."
         except OSError as error:
@@ -157,7 +157,7 @@ def _below(path: Path, root: Path) -> str:
     return "" if name == "." else name
 
 
-def _natural(name: str) -> list[list[tuple[int, str]]]:
+def natural(name: str) -> list[list[tuple[int, str]]]:
     """Sorts numbers in names by their value."""
     return [
         [(int(word), "") if word.isdecimal() else (-1, word) for word in re.split(r"(\d+)", part)]
