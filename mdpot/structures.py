@@ -10,6 +10,7 @@ import codecs
 import io
 import re
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -114,14 +115,30 @@ def _read_other(path: Path, data: bytes) -> list[Atoms]:
         return parse_xyz(path, decode(data))
     if kind == "lammps-dump-binary" or (kind == "lammps-dump-text" and not _has_elements(decode(data))):
         raise MdpotError(f"{path}: {NO_ELEMENTS}.")
-    source: Path | _OutOfPlace = path
-    if kind == "vasp-out":  # ASE takes constraints from a CONTCAR beside it, and fails where that is cut off
-        source = _OutOfPlace(decode(data))
-        source.name = str(path / "OUTCAR")
-    found = read(source, index=":", format=kind, do_not_split_by_at_sign=True)
+    try:
+        found = read(path, index=":", format=kind, do_not_split_by_at_sign=True)
+    except Exception:
+        if kind != "vasp-out":
+            raise
+        found = _read_outcar_alone(path, decode(data))
     structures = found if isinstance(found, list) else [found]
     if kind == "lammps-data" and not structures[0].has("masses") and b"Atom Type Labels" not in data:
         raise MdpotError(f"{path}: atom types are numbers, not elements, and no masses say which; add them.")
+    return structures
+
+
+def _read_outcar_alone(path: Path, text: str) -> list[Atoms]:
+    """The structures of an OUTCAR beside a CONTCAR that is cut off: ASE takes constraints from that, and fails. Those
+    of the POSCAR are taken instead."""
+    source = _OutOfPlace(text)
+    source.name = str(path / "OUTCAR")
+    found = read(source, index=":", format="vasp-out")
+    structures = found if isinstance(found, list) else [found]
+    with suppress(Exception):  # there is none, or it is damaged, too
+        began = read(path.with_name("POSCAR"), format="vasp")
+        for atoms in structures:
+            if isinstance(began, Atoms) and len(began) == len(atoms):
+                atoms.set_constraint(began.constraints)
     return structures
 
 

@@ -15,11 +15,13 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
 from ase.io import write
 from click.testing import CliRunner
 
 from mdpot.cli import main
 from mdpot.errors import MdpotError
+from mdpot.structures import read_structures
 from mdpot.training.data.inspection import inspect_file
 from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import read_file
@@ -257,6 +259,25 @@ def test_what_is_broken_is_named_and_loses_nothing_else(tmp_path: Path) -> None:
         put(tmp_path / f"c{n}" / "OUTCAR", "")
     with pytest.raises(MdpotError, match=r"of its 8 outputs none can be read\. The first, .*: "):
         read_file(tmp_path)
+
+
+def test_an_outcar_has_the_constraints_beside_it(tmp_path: Path) -> None:
+    """`mdpot md` refuses them; forces that are trained on are those of all atoms."""
+    frames = coppers(2)
+    put(tmp_path / "OUTCAR", outcar(frames))
+    assert not read_structures(tmp_path / "OUTCAR")[-1].constraints
+    write(tmp_path / "CONTCAR", Atoms(frames[0], constraint=FixAtoms([1])), format="vasp")
+    for structure in read_structures(tmp_path / "OUTCAR"):
+        assert structure.constraints[0].index.tolist() == [1]
+    forces = read_file(tmp_path, need=NEED).frames[1].forces
+    np.testing.assert_allclose(forces, frames[1].get_forces(), atol=1e-6)  # type: ignore[arg-type]
+    (tmp_path / "OUTCAR.gz").write_bytes(gzip.compress((tmp_path / "OUTCAR").read_bytes()))
+    assert read_structures(tmp_path / "OUTCAR.gz")[-1].constraints
+    shutil.copy(tmp_path / "CONTCAR", tmp_path / "POSCAR")
+    put(tmp_path / "CONTCAR", "cut off\n1.0\n")
+    assert read_structures(tmp_path / "OUTCAR")[-1].constraints
+    put(tmp_path / "POSCAR", "cut off\n1.0\n")
+    assert len(read_structures(tmp_path / "OUTCAR")) == 2
 
 
 def test_outputs_without_labels_are_named(tmp_path: Path) -> None:
