@@ -118,6 +118,26 @@ def test_other_forms_of_a_cell(tmp_path: Path) -> None:
     assert not read_file(path, need=NEED).frames[0].pbc.any()
 
 
+def test_only_the_cell_of_the_system_counts(tmp_path: Path) -> None:
+    """Others are the box of QM/MM, of a part of the system, and what is printed."""
+    frames = crystals()
+    path, a = write_run(tmp_path, frames), frames[0].cell.array[0, 0]
+    cell = f"&FORCE_EVAL\n&SUBSYS\n&CELL\nABC {a} {a} {a}\n&END\n&END\n"
+    others = "&QMMM\n&CELL\nABC 9 9 9\n&END CELL\n&END QMMM\n&PRINT\n&CELL\nABC 8 8 8\n&END\n&END\n"
+    for text in (others + cell, cell.replace("&SUBSYS", others + "&SUBSYS"), cell + others):
+        (tmp_path / "w.inp").write_text(text)
+        assert_right(path, frames)
+    (tmp_path / "w.inp").write_text(others)
+    with pytest.raises(MdpotError, match=r"neither w-1\.cell nor an input"):
+        read_file(path)
+    (tmp_path / "w.inp").write_text(2 * (cell + "&END\n"))
+    assert_right(path, frames)
+    for other in ("ABC 9 9 9\n", "ABC ${A} ${A} ${A}\n"):
+        (tmp_path / "w.inp").write_text(cell + f"&END\n&FORCE_EVAL\n&SUBSYS\n&CELL\n{other}&END\n&END\n&END\n")
+        with pytest.raises(MdpotError, match=r"w\.inp has 2 sections &SUBSYS with different cells\. Write w-1\.cell"):
+            read_file(path)
+
+
 def test_without_a_cell_it_says_what_to_do(tmp_path: Path) -> None:
     path = write_run(tmp_path, crystals())
     with pytest.raises(

@@ -144,19 +144,15 @@ def _boxes(path: Path, cells: Path, steps: Sequence[int]) -> list[_Box]:
     pbc = next(iter(inputs.values())).pbc if len({box.pbc for box in inputs.values()}) == 1 else (True, True, True)
     if cells.is_file():
         return [_Box(cell, pbc if cell.any() else (False, False, False)) for cell in _cell_rows(cells, steps)]
-    how = (
-        f"Write {cells.name} beside it, a line with the nine numbers of the lattice vectors in Å (zeros for molecules "
-        "in no cell)."
-    )
     if not inputs:
         raise MdpotError(
             f"{path}: CP2K's trajectories state no cell, and neither {cells.name} nor an input (.inp, .restart) with a "
-            f"section &CELL in numbers is beside it. {how}"
+            f"section &CELL in numbers is beside it. {_how(cells.stem)}"
         )
     first, box = next(iter(inputs.items()))
     for name, other in inputs.items():
-        if other.pbc != box.pbc or not np.allclose(other.cell, box.cell, atol=1e-4):
-            raise MdpotError(f"{path}: its cell is another one in {first} than in {name}. {how}")
+        if not _are_same(other, box):
+            raise MdpotError(f"{path}: its cell is another one in {first} than in {name}. {_how(cells.stem)}")
         if _VARIABLE.search(decode(read_bytes(path.with_name(name)))):
             raise MdpotError(
                 f"{path}: the cell changes from step to step by {name}, and {cells.name}, which would have it, is not "
@@ -189,35 +185,65 @@ def _cell_rows(path: Path, steps: Sequence[int]) -> list[np.ndarray]:
 
 def _inputs(path: Path, run: str) -> dict[str, _Box]:
     """The cells in the inputs and restart files beside a trajectory, by the names of these; those that are called as
-    the project, where there are some."""
-    found: dict[str, _Box] = {}
+    the project, where there are some.
+
+    Raises:
+        MdpotError: an input with several.
+    """
+    found: dict[str, list[_Box | None]] = {}
     for file in sorted(path.parent.iterdir()):
         if file.suffix not in (".inp", ".restart") or not file.is_file() or not file.stat().st_size:
             continue
-        box = next(filter(None, map(_box, _sections(decode(read_bytes(file))))), None)
-        if box is not None:
-            found[file.name] = box
-    own = {name: box for name, box in found.items() if name.rpartition(".")[0] in (run, run.rpartition("-")[0])}
-    return own or found
+        boxes = [_box(section) for section in _sections(decode(read_bytes(file)))]
+        if any(box is not None for box in boxes):
+            found[file.name] = boxes
+    own = {name: boxes for name, boxes in found.items() if name.rpartition(".")[0] in (run, run.rpartition("-")[0])}
+    taken: dict[str, _Box] = {}
+    for name, boxes in (own or found).items():
+        first = boxes[0]
+        if first is None or not all(box is not None and _are_same(box, first) for box in boxes):
+            raise MdpotError(f"{path}: {name} has {len(boxes)} sections &SUBSYS with different cells. {_how(run)}")
+        taken[name] = first
+    return taken
+
+
+def _are_same(box: _Box, other: _Box) -> bool:
+    return box.pbc == other.pbc and np.allclose(box.cell, other.cell, atol=1e-4)
+
+
+def _how(run: str) -> str:
+    """What to do where no cell is found."""
+    return (
+        f"Write {run}.cell beside it, a line with the nine numbers of the lattice vectors in Å (zeros for molecules in "
+        "no cell)."
+    )
 
 
 def _sections(text: str) -> Iterator[list[list[str]]]:
-    """The words of the lines of each section &CELL, without those of the sections in it."""
+    """The words of the lines of each section &CELL of a system, without those of the sections in it.
+
+    That is one in &SUBSYS, or at the top of a part of an input; others are those of QM/MM or of what is printed.
+    """
     inside: list[list[str]] = []
-    depth = 0
+    around: list[str] = []
     for line in text.splitlines():
         words = re.split(r"[!#]", line)[0].split()
         if not words:
             continue
         if words[0].upper().startswith("&END"):
-            depth -= depth > 0
-            if depth == 0 and inside:
+            if _is_cell(around):
                 yield inside
                 inside = []
+            del around[-1:]
         elif words[0].startswith("&"):
-            depth += depth > 0 or words[0].upper() == "&CELL"
-        elif depth == 1:
+            around.append(words[0].upper())
+        elif _is_cell(around):
             inside.append(words)
+
+
+def _is_cell(around: Sequence[str]) -> bool:
+    """Whether the innermost section of some is the cell of a system."""
+    return bool(around) and around[-1] == "&CELL" and (len(around) == 1 or around[-2] == "&SUBSYS")
 
 
 def _box(section: Sequence[Sequence[str]]) -> _Box | None:
