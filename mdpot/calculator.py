@@ -16,7 +16,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from mdpot.autograd import exact_gradients
 from mdpot.captured import FixedSlots, find_fixed_slots
-from mdpot.electrons import Electrons, or_else, stated_electrons
+from mdpot.electrons import NOTHING_SAID, Electrons, or_else, stated_electrons
 from mdpot.errors import MdpotError, unknown
 from mdpot.evaluator import usual_outputs
 from mdpot.exported import TITLES, format_of
@@ -89,7 +89,7 @@ class MaskedGNNCalculator(Calculator):
         self._kept: Atoms | None = None
         self._baseline = None if model.baseline is None else find_forcefield(model.baseline)
         self._electrons = model.electrons
-        self._stated: Electrons | None = None
+        self._stated = NOTHING_SAID
         self.evaluate = self._load(model)
         if model.kind == "ensemble" and not model.exported:
             self.implemented_properties = [*self.implemented_properties, *SPREADS]
@@ -154,9 +154,9 @@ class MaskedGNNCalculator(Calculator):
             return list(all_changes)
         return self._differs(old, atoms, ("positions", "numbers", "cell", "pbc"))
 
-    def _states(self, atoms: Atoms) -> Electrons | None:
+    def _states(self, atoms: Atoms) -> Electrons:
         """What the atoms say of their electrons, which matters to a force field alone."""
-        return None if self._baseline is None else stated_electrons(atoms)
+        return NOTHING_SAID if self._baseline is None else stated_electrons(atoms)
 
     @staticmethod
     def _differs(old: Atoms, atoms: Atoms, names: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from mdpot.autograd import exact_gradients
-from mdpot.electrons import Electrons
+from mdpot.electrons import STATED, Electrons
 from mdpot.errors import MdpotError
 from mdpot.exported import AOTI, format_of, is_exported, load_module, read_exported
 from mdpot.files import write_bytes
@@ -95,10 +95,10 @@ class ModelFile:
         return self.header.get("baseline")
 
     @property
-    def electrons(self) -> Electrons | str | None:
+    def electrons(self) -> Electrons | str:
         """What the baseline takes for the electrons of structures that do not state theirs; `STATED`: they have to."""
-        found = self.header.get("electrons")
-        return Electrons(**found) if isinstance(found, Mapping) else found
+        found = self.header.get("electrons") or {}
+        return Electrons(**found) if isinstance(found, Mapping) else STATED
 
     @property
     def sha256(self) -> str:

@@ -162,7 +162,7 @@ class Corrected:
         network: what computes the correction.
         baseline: name of the force field.
         particles, periodic: as in `Compute`; the force field sees the same atoms.
-        electrons: of these atoms; None for a neutral closed shell.
+        electrons: of these atoms.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class Corrected:
         baseline: str,
         particles: Particles,
         periodic: bool,
-        electrons: Electrons | None,
+        electrons: Electrons,
     ):
         self.network, self.baseline, self.periodic, self.electrons = network, baseline, periodic, electrons
         self.particles, self.numbers = particles, np.array(particles.numbers, dtype=np.int64)

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from mdpot.electrons import Electrons, or_else
+from mdpot.electrons import NOTHING_SAID, Electrons, of_multiplicity, or_else
 from mdpot.errors import MdpotError, unknown
 from mdpot.evaluator import Particles
 from mdpot.export import SKIN, require_elements, save_module, write_torchscript
@@ -78,8 +79,8 @@ def create_force(
         raise unknown("dtype", dtype, DTYPES)
     model = open_model(ckpt)
     _check_export(model, dtype)
-    electrons = _electrons(model, charge, multiplicity)
     particles = _choose_atoms(topology_or_numbers, atoms, model.header["elements"])
+    electrons = _electrons(model, charge, multiplicity, particles.numbers)
     if model.exported and model.header["export"]["numbers"] not in (None, particles.numbers):
         raise MdpotError(f"{str(model.path)!r} was exported for other atoms than the topology's, or in another order.")
     for caution in model.cautions:
@@ -173,23 +174,24 @@ def bonds_without_strength(bonds: Iterable[tuple[int, int]]) -> openmm.HarmonicB
     return force
 
 
-def _electrons(model: ModelFile, charge: int | None, multiplicity: int | None) -> Electrons | None:
-    """What the baseline of a potential is told of the electrons; None where it has none, or for a neutral closed shell.
+def _electrons(model: ModelFile, charge: int | None, multiplicity: int | None, numbers: Sequence[int]) -> Electrons:
+    """What the baseline of a potential is told of the electrons of the atoms.
 
     Raises:
-        MdpotError: charge or multiplicity of a potential without baseline; or they have to be said, and are not.
+        MdpotError: charge or multiplicity of a potential without baseline; they have to be said, and are not; or they
+            are impossible.
     """
-    said = None
-    if charge is not None or multiplicity is not None:
-        if model.baseline is None:
+    if model.baseline is None:
+        if charge is not None or multiplicity is not None:
             raise MdpotError(
                 f"charge and multiplicity are for potentials that correct a force field; {str(model.path)!r} is a "
                 "network alone, and sees neither."
             )
-        if multiplicity is not None and multiplicity < 1:
-            raise MdpotError(f"multiplicity: must be at least 1; got {multiplicity}.")
-        said = Electrons(charge or 0, None if multiplicity is None else multiplicity - 1)
-    return or_else(said, model.electrons)
+        return NOTHING_SAID
+    found = or_else(of_multiplicity(charge, multiplicity), model.electrons)
+    if found != NOTHING_SAID:
+        found.settled(np.array(numbers))
+    return found
 
 
 def _check_export(model: ModelFile, dtype: str | None) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms
 from scipy.spatial.transform import Rotation
 
-from mdpot.electrons import as_options, stated_electrons
+from mdpot.electrons import stated_electrons
 from mdpot.errors import MdpotError
 from mdpot.neighbors import neighbor_list, pair_vectors
 from mdpot.simulate.engine import U_PER_A3
@@ -50,7 +50,7 @@ def read_start(start: str, rng: np.random.Generator) -> Atoms:
     if atoms.constraints:
         raise MdpotError(f"START {start!r} holds fixed atoms, which mdpot md does not support. Remove them.")
     clean = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, masses=atoms.get_masses())
-    clean.info.update(as_options(stated_electrons(atoms)))
+    clean.info.update(stated_electrons(atoms).info)
     if np.linalg.det(clean.cell.array) < 0:
         clean.set_cell(-clean.cell.array)  # the same lattice, right-handed
     return clean

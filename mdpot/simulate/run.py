@@ -15,7 +15,7 @@ from ase.data import chemical_symbols
 from ase.io import write as write_atoms
 
 from mdpot import __version__
-from mdpot.electrons import as_options, stated_electrons
+from mdpot.electrons import of_multiplicity, stated_electrons
 from mdpot.errors import MdpotError
 from mdpot.files import atomic, locked, write_text
 from mdpot.modelfile import ModelFile, open_model
@@ -176,10 +176,11 @@ def _with_electrons(settings: Settings, atoms: Atoms, forces: Forces) -> Setting
                 f"{' and '.join(settings.electrons)}: for a potential that corrects a force field; {settings.model!r} "
                 "does not, and sees neither."
             )
+        atoms.info.clear()
         return settings
-    if not settings.electrons:
-        settings = replace(settings, **as_options(stated_electrons(atoms)))
-    atoms.info.update(settings.electrons)
+    said = of_multiplicity(settings.charge, settings.multiplicity).or_else(stated_electrons(atoms))
+    settings = replace(settings, **said.options(atoms.numbers))
+    atoms.info = settings.electrons
     return settings
 
 
