@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,7 +41,8 @@ class MaskedGNNCalculator(Calculator):
     >>> atoms.calc = MaskedGNNCalculator("runs/water-rpbe-quick-seed0/potential.safetensors")
 
     Any cell and any mix of periodic directions, positions wrapped or not. A neighbor list with a skin is kept
-    between calls. Neither torch's default dtype nor its threads are touched; set those in the script.
+    between calls. Several structures and several threads may share a calculator; threads take turns. Copies and
+    pickles stand alone. Neither torch's default dtype nor its threads are touched; set those in the script.
 
     Properties: energy and free_energy (eV), energies (eV, per atom), forces (eV/Å), stress (Voigt order, eV/Å^3,
     positive under tension; only with three periodic directions). For an ensemble these are means, and its spread is
@@ -77,6 +80,7 @@ class MaskedGNNCalculator(Calculator):
     ) -> None:
         if strange := sorted(kwargs.keys() - ASE_ARGUMENTS):
             raise unknown("argument of MaskedGNNCalculator", strange[0], (*ARGUMENTS, *ASE_ARGUMENTS))
+        self._turn = threading.RLock()
         super().__init__(**kwargs)
         if backend not in BACKENDS:
             raise unknown("backend", backend, BACKENDS)
@@ -94,6 +98,22 @@ class MaskedGNNCalculator(Calculator):
             self.implemented_properties = ["energy", "free_energy", "forces"]
         for caution in model.cautions:
             warnings.warn(f"{self.path}: {caution}", stacklevel=2)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_turn"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._turn = threading.RLock()
+
+    def __copy__(self) -> MaskedGNNCalculator:
+        # A shallow copy would share the neighbor list and the structure that the results are told to belong to.
+        return copy.deepcopy(self)
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """One of the properties, computed where it is not known yet; see ASE's `Calculator`."""
+        with self._turn:  # what is kept between calls belongs to one structure at a time
+            return super().get_property(name, atoms, allow_calculation)
 
     def calculate(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from .conftest import CUTOFF, attach, results, save
 
 
 @pytest.mark.parametrize("backend", ["eager", "padded", "torchscript"])
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda calc: pickle.loads(pickle.dumps(calc))])
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda calc: pickle.loads(pickle.dumps(calc))])
 def test_copies_give_the_same_and_stand_alone(tmp_path: Path, liquid: Atoms, backend: str, duplicate) -> None:
     file = save(tmp_path / "potential.safetensors")
     atoms = attach(liquid, file, backend=backend, dtype="float64")
@@ -39,6 +40,39 @@ def test_copies_give_the_same_and_stand_alone(tmp_path: Path, liquid: Atoms, bac
     np.testing.assert_array_equal(results(atoms), expected)
     twin.positions[0] -= 0.3
     np.testing.assert_allclose(results(twin), expected, rtol=0, atol=1e-12)
+
+
+def test_a_copy_does_not_give_its_results_for_those_of_another_structure(file: Path, liquid: Atoms) -> None:
+    """Energies of two structures by a calculator and its shallow copy, as for the images of a band."""
+    moved = liquid.copy()
+    moved.positions[0] += 0.3
+    here, there = (attach(atoms, file).get_potential_energy() for atoms in (liquid, moved))
+    calculator = attach(liquid, file).calc
+    assert calculator.get_potential_energy(liquid) == here
+    assert copy.copy(calculator).get_potential_energy(moved) == there
+    assert calculator.get_potential_energy(moved) == there
+    assert calculator.get_potential_energy(liquid) == here
+
+
+@pytest.mark.parametrize("model", ["egnn", "tide"])
+def test_threads_share_a_calculator(tmp_path: Path, liquid: Atoms, model: str) -> None:
+    structures = [liquid.copy() for _ in range(4)]
+    for seed, atoms in enumerate(structures):
+        atoms.rattle(0.05 * seed, seed=seed)
+    file = save(tmp_path / "potential.safetensors", model)
+    expected = [attach(atoms, file).get_potential_energy() for atoms in structures]
+    calculator = attach(liquid, file).calc
+    found: list[list[float]] = [[] for _ in structures]
+
+    def work(k: int) -> None:
+        found[k] = [calculator.get_potential_energy(structures[k]) for _ in range(5)]
+
+    threads = [threading.Thread(target=work, args=[k]) for k in range(len(structures))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    np.testing.assert_allclose(found, np.repeat(expected, 5).reshape(-1, 5), rtol=0, atol=1e-9)
 
 
 def test_copies_are_of_the_potential_that_was_loaded(
