@@ -6,6 +6,7 @@ file.
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,28 @@ MODEL = Path("model of an OpenMM force")  # how errors call it
 NO_BOX, PERIODIC, APERIODIC = np.zeros((3, 3)), np.ones(3, dtype=bool), np.zeros(3, dtype=bool)
 
 
-class Compute:
+class Shared:
+    """What the contexts of one System share: in threads of their own, they take turns with its neighbor list.
+
+    Attributes:
+        made: names of the attributes that are made at the first call, and that no pickle carries.
+        turn: the lock.
+    """
+
+    made: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self.turn = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "turn": None, **dict.fromkeys(self.made)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.turn = threading.Lock()
+
+
+class Compute(Shared):
     """Energy and forces of an OpenMM State.
 
     Args:
@@ -35,6 +57,8 @@ class Compute:
         skin: Å, of the neighbor list.
     """
 
+    made = ("module",)
+
     def __init__(
         self,
         content: bytes,
@@ -44,12 +68,10 @@ class Compute:
         device: str | None,
         skin: float,
     ):
+        super().__init__()
         self.content, self.particles, self.periodic = content, particles, periodic
         self.dtype, self.device, self.skin = dtype, device, skin
         self.module: Any = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "module": None}
 
     def __call__(self, state: Any) -> tuple[float, np.ndarray]:
         """Energy, kJ/mol, and forces [n, 3], kJ/mol/nm, for the positions and the box of the State."""
@@ -59,13 +81,13 @@ class Compute:
 
     def evaluate(self, state: Any, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Energy [], kJ/mol, and forces [n, 3], kJ/mol/nm, at positions [n, 3], nm, in the State's box."""
-        if self.module is None:
-            self.module = self._load()
         box = None
         if self.periodic:
             box = torch.from_numpy(_box(state))
         # Whatever the thread that OpenMM calls from was doing with gradients or precision.
-        with exact_gradients():
+        with self.turn, exact_gradients():
+            if self.module is None:
+                self.module = self._load()
             energy, forces = self.module(positions, box)
         return energy.detach(), forces.detach()
 
@@ -90,7 +112,7 @@ class TensorCompute(Compute):
         return energy, forces.to(positions.device)
 
 
-class NativeCompute:
+class NativeCompute(Shared):
     """The same in fused kernels, without torch's tensors on the way.
 
     Args:
@@ -98,7 +120,10 @@ class NativeCompute:
         particles, periodic, dtype, skin: as in `Compute`.
     """
 
+    made = ("native", "torch")
+
     def __init__(self, content: bytes, particles: Particles, periodic: bool, dtype: str | None, skin: float):
+        super().__init__()
         self.content, self.particles, self.periodic = content, particles, periodic
         self.dtype, self.skin = dtype, skin
         self.numbers = np.array(particles.numbers, dtype=np.int64)
@@ -106,13 +131,11 @@ class NativeCompute:
         self.native: Native | None = None
         self.torch: Compute | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "native": None, "torch": None}
-
     def __call__(self, state: Any) -> tuple[float, np.ndarray]:
         """Energy, kJ/mol, and forces [n, 3], kJ/mol/nm, for the positions and the box of the State."""
-        if self.native is None and self.torch is None:
-            self.load()
+        with self.turn:
+            if self.native is None and self.torch is None:
+                self.load()
         if self.native is None:
             assert self.torch is not None
             return self.torch(state)
@@ -122,7 +145,8 @@ class NativeCompute:
         cell, pbc = NO_BOX, APERIODIC
         if self.periodic:
             cell, pbc = _box(state) * NM, PERIODIC
-        found = self.native(self.numbers, positions, cell, pbc)
+        with self.turn:
+            found = self.native(self.numbers, positions, cell, pbc)
         forces = found.forces * (NM / KJ_PER_MOL)
         if self.atoms is not None:
             everywhere = np.zeros((self.particles.count, 3))
