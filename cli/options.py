@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mdpot.errors import MdpotError
-
 if TYPE_CHECKING:
     from mdpot.training.config import Recipe
     from mdpot.training.listener import Listener
@@ -270,13 +268,9 @@ def check_device(device: str | None) -> None:
     """
     if device is None:
         return
-    import torch
+    from mdpot import device as devices
 
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError, ImportError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise MdpotError(f"--device {device!r} cannot be used here: {reason}") from error
+    devices.check_device(device, "--device")
 
 
 def _set_threads(n_threads: int | None) -> None:

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
-from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mdpot.autograd import exact_gradients
 from mdpot.captured import FixedSlots, find_fixed_slots
-from mdpot.errors import MdpotError, unknown
+from mdpot.device import check_device, pick_device
+from mdpot.errors import MdpotError, name_elements, unknown
 from mdpot.evaluator import usual_outputs
 from mdpot.exported import TITLES, format_of
 from mdpot.forcefields import find_forcefield
@@ -27,7 +27,7 @@ from mdpot.heads.ensemble import SPREADS
 from mdpot.kernels import Kernel, Native, find_kernel, make_kernel
 from mdpot.modelfile import ModelFile, open_model
 from mdpot.modelformat import as_dtype
-from mdpot.neighbors import VerletList
+from mdpot.neighbors import VerletList, check_skin
 
 BACKENDS = ("auto", "native", "torch", "eager", "padded", "torchscript", "compile")
 ARGUMENTS = ("ckpt", "device", "dtype", "skin", "backend")
@@ -84,10 +84,11 @@ class MaskedGNNCalculator(Calculator):
         super().__init__(**kwargs)
         if backend not in BACKENDS:
             raise unknown("backend", backend, BACKENDS)
-        self.backend, self.skin = backend, float(skin)
+        self.backend, self.skin = backend, check_skin(skin)
         self.dtype = None if dtype is None else as_dtype(dtype)
+        check_device(device)
         model = open_model(ckpt).require("potential")
-        self.device = torch.device(device or model.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = pick_device(device or model.device)
         self.path, self.metadata = model.path, model.header
         self._kept: Atoms | None = None
         self._baseline = None if model.baseline is None else find_forcefield(model.baseline)
@@ -110,6 +111,12 @@ class MaskedGNNCalculator(Calculator):
         # A shallow copy would share the neighbor list and the structure that the results are told to belong to.
         return copy.deepcopy(self)
 
+    def set(self, **kwargs: Any) -> dict[str, Any]:
+        """Refuses: what a calculator was made with stays."""
+        if kwargs:
+            raise MdpotError(f"set: {', '.join(kwargs)} cannot be changed later; make another MaskedGNNCalculator.")
+        return {}
+
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """One of the properties, computed where it is not known yet; see ASE's `Calculator`."""
         with self._turn:  # what is kept between calls belongs to one structure at a time
@@ -122,9 +129,13 @@ class MaskedGNNCalculator(Calculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         """Computes energy, energies and forces, and the stress where asked; see `ase.calculators.calculator`."""
+        if atoms is None and self.atoms is None:
+            raise MdpotError("atoms: there are none yet; give them, or atoms.calc = calculator and ask the atoms.")
         if atoms is not None:
             self._remember(atoms)
         atoms = cast(Atoms, self.atoms)
+        if len(atoms) == 0:
+            raise MdpotError("atoms: the structure holds none.")
         wants_stress = "stress" in properties
         if wants_stress and not self.metadata["conservative"]:
             raise PropertyNotImplementedError(
@@ -223,10 +234,9 @@ class MaskedGNNCalculator(Calculator):
     def _check_elements(self, numbers: np.ndarray) -> None:
         strange = sorted(set(numbers.tolist()) - set(self.metadata["elements"]))
         if strange:
-            name = [chemical_symbols[z] for z in strange]
-            known = [chemical_symbols[z] for z in self.metadata["elements"]]
             raise MdpotError(
-                f"atoms hold {', '.join(name)}, which {self.path} was not trained for; it knows {', '.join(known)}."
+                f"atoms hold {name_elements(strange)}, which {self.path} was not trained for; it knows "
+                f"{name_elements(self.metadata['elements'])}."
             )
 
 

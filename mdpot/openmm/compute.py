@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from mdpot.autograd import exact_gradients
+from mdpot.device import pick_device
 from mdpot.errors import MdpotError
 from mdpot.evaluator import Evaluator, ForOpenMM, Particles
 from mdpot.kernels import Native, find_kernel, make_kernel
@@ -93,7 +94,7 @@ class Compute(Shared):
 
     def _load(self) -> Any:
         model = read_model(self.content, MODEL)
-        device = torch.device(self.device or model.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = pick_device(self.device or model.device)
         if model.exported:
             module: Any = model.module(device)
         else:

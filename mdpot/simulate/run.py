@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import chemical_symbols
 from ase.io import write as write_atoms
 
 from mdpot import __version__
-from mdpot.errors import MdpotError
+from mdpot.errors import MdpotError, name_elements
 from mdpot.files import atomic, locked, write_text
 from mdpot.modelfile import ModelFile, open_model
 from mdpot.simulate.box import read_start
@@ -169,9 +168,10 @@ def check_structure(atoms: Atoms, settings: Settings, facts: ModelFacts) -> None
     if facts.elements is not None:
         strangers = sorted(set(atoms.numbers.tolist()) - set(facts.elements))
         if strangers:
-            names = ", ".join(chemical_symbols[z] for z in strangers)
-            known = ", ".join(chemical_symbols[z] for z in facts.elements)
-            raise MdpotError(f"START holds {names}, but the model knows only {known}. Train one that knows both.")
+            raise MdpotError(
+                f"START holds {name_elements(strangers)}, but the model knows only {name_elements(facts.elements)}. "
+                "Train one that knows both."
+            )
     if settings.ensemble != "npt":
         return
     if not atoms.pbc.all() or np.linalg.det(atoms.cell.array) == 0:

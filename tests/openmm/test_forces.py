@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 import threading
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -329,6 +329,18 @@ def test_errors():
         create_force(potential, topology, "pyton")
     with pytest.raises(MdpotError, match="unknown dtype 'half'"):
         create_force(potential, topology, dtype="half")
+    with pytest.raises(MdpotError, match=r"device 'gpu9' cannot be used here"):
+        create_force(potential, topology, device="gpu9")
+    with pytest.raises(MdpotError, match="skin must be finite"):
+        create_force(potential, topology, skin=float("nan"))
+    with pytest.raises(MdpotError, match=r"atoms must be indices .* got booleans\. Of a mask take np\.flatnonzero"):
+        create_force(potential, topology, atoms=[True, False])
+    with pytest.raises(MdpotError, match=r"atoms must be indices of particles; got \[0\.5\]"):
+        create_force(potential, topology, atoms=cast(Any, [0.5]))
+    with pytest.raises(MdpotError, match=r"must be a topology, or atomic numbers; got \['O', 'H'\]"):
+        create_force(potential, cast(Any, ["O", "H"]), periodic=False)
+    with pytest.raises(MdpotError, match="model must be a path, or a name of the zoo; got <Topology"):
+        create_force(cast(Any, topology), topology)
     next(iter(topology.atoms())).element = None
     with pytest.raises(MdpotError, match=r"atom 0 \(X of ATM 1\) has no element"):
         create_force(potential, topology)
