@@ -20,7 +20,7 @@ from mdpot.captured import FixedSlots, find_fixed_slots
 from mdpot.device import check_device, pick_device
 from mdpot.errors import MdpotError, name_elements, unknown
 from mdpot.evaluator import usual_outputs
-from mdpot.exported import TITLES, format_of
+from mdpot.exported import TITLES, format_of, plain_refusals
 from mdpot.forcefields import find_forcefield
 from mdpot.heads import AnyPotential, PotentialEnsemble
 from mdpot.heads.ensemble import SPREADS
@@ -298,7 +298,7 @@ class _Loaded:
         edge_index, shifts = self.neighbors.update(atoms.numbers, atoms.positions, cell, atoms.pbc)
         # Positions stay in float64: a float32 network takes the edge vectors of them, exact far from the origin.
         float64 = {"dtype": torch.float64, "device": self.device}
-        with exact_gradients():
+        with exact_gradients(), plain_refusals():
             out = self._forward(
                 torch.as_tensor(atoms.numbers, dtype=torch.int64, device=self.device),
                 torch.tensor(atoms.positions, **float64),
@@ -330,7 +330,7 @@ class _Exported:
         return _Exported, (self.model, self.device)
 
     def __call__(self, atoms: Atoms, wants_stress: bool) -> dict[str, np.ndarray]:
-        with exact_gradients():
+        with exact_gradients(), plain_refusals():
             out = self.module.evaluate(
                 torch.as_tensor(atoms.numbers, dtype=torch.int64),
                 torch.tensor(atoms.positions),

@@ -17,6 +17,7 @@ from mdpot.autograd import exact_gradients
 from mdpot.device import pick_device
 from mdpot.errors import MdpotError
 from mdpot.evaluator import Evaluator, ForOpenMM, Particles
+from mdpot.exported import plain_refusals
 from mdpot.kernels import Native, find_kernel, make_kernel
 from mdpot.modelfile import read_model
 from mdpot.units import KJ_PER_MOL, NM
@@ -86,7 +87,7 @@ class Compute(Shared):
         if self.periodic:
             box = torch.from_numpy(_box(state))
         # Whatever the thread that OpenMM calls from was doing with gradients or precision.
-        with self.turn, exact_gradients():
+        with self.turn, exact_gradients(), plain_refusals():
             if self.module is None:
                 self.module = self._load()
             energy, forces = self.module(positions, box)
