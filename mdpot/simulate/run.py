@@ -160,7 +160,7 @@ def _resume(
 
 
 def check_structure(atoms: Atoms, settings: Settings, facts: ModelFacts) -> None:
-    """Checks that a structure goes with the model and the ensemble.
+    """Checks that a structure can be moved, and that it goes with the model and the ensemble.
 
     Raises:
         MdpotError: it does not.
@@ -172,6 +172,18 @@ def check_structure(atoms: Atoms, settings: Settings, facts: ModelFacts) -> None
                 f"START holds {name_elements(strangers)}, but the model knows only {name_elements(facts.elements)}. "
                 "Train one that knows both."
             )
+    masses = atoms.get_masses()
+    if not (np.isfinite(masses) & (masses > 0)).all():
+        wrong = int(np.argmin(np.isfinite(masses) & (masses > 0)))
+        raise MdpotError(
+            f"START gives atom {wrong} ({atoms.symbols[wrong]}) a mass of {masses[wrong]:g} u; it must be positive."
+        )
+    periodic = atoms.cell.array[atoms.pbc]
+    if not np.isfinite(periodic).all() or np.linalg.matrix_rank(periodic) < len(periodic):
+        raise MdpotError(
+            f"START is periodic, pbc = {atoms.pbc.tolist()}, but its cell {atoms.cell.array.tolist()} has no lattice "
+            "vectors for that. Give it a cell, or make it aperiodic."
+        )
     if settings.ensemble != "npt":
         return
     if not atoms.pbc.all() or np.linalg.det(atoms.cell.array) == 0:
