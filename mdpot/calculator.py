@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from mdpot.kernels import Kernel, Native, find_kernel, make_kernel
 from mdpot.modelfile import ModelFile, open_model
 from mdpot.modelformat import as_dtype
 from mdpot.neighbors import VerletList, check_skin
+from mdpot.threads import Turns
 
 BACKENDS = ("auto", "native", "torch", "eager", "padded", "torchscript", "compile")
 ARGUMENTS = ("ckpt", "device", "dtype", "skin", "backend")
@@ -80,7 +80,7 @@ class MaskedGNNCalculator(Calculator):
     ) -> None:
         if strange := sorted(kwargs.keys() - ASE_ARGUMENTS):
             raise unknown("argument of MaskedGNNCalculator", strange[0], (*ARGUMENTS, *ASE_ARGUMENTS))
-        self._turn = threading.RLock()
+        self._turns = Turns()
         super().__init__(**kwargs)
         if backend not in BACKENDS:
             raise unknown("backend", backend, BACKENDS)
@@ -100,13 +100,6 @@ class MaskedGNNCalculator(Calculator):
         for caution in model.cautions:
             warnings.warn(f"{self.path}: {caution}", stacklevel=2)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_turn"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._turn = threading.RLock()
-
     def __copy__(self) -> MaskedGNNCalculator:
         # A shallow copy would share the neighbor list and the structure that the results are told to belong to.
         return copy.deepcopy(self)
@@ -119,7 +112,7 @@ class MaskedGNNCalculator(Calculator):
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """One of the properties, computed where it is not known yet; see ASE's `Calculator`."""
-        with self._turn:  # what is kept between calls belongs to one structure at a time
+        with self._turns:  # what is kept between calls belongs to one structure at a time
             return super().get_property(name, atoms, allow_calculation)
 
     def calculate(

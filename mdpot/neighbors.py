@@ -117,6 +117,7 @@ class VerletList:
             i and j [n] int64 and shifts [n, 3] int32, in the order of `neighbor_list`.
         """
         if self._stale(numbers, positions, cell, pbc):
+            self._key = None  # whatever interrupts this: the list is made again
             self._edges, self._shifts = neighbor_list(positions, cell, pbc, self.cutoff + self.skin)
             self._key = (np.asarray(numbers).tobytes(), np.asarray(pbc).tobytes())
             self._built_at, self._built_in = np.array(positions), np.array(cell)

@@ -6,7 +6,6 @@ file.
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +19,15 @@ from mdpot.evaluator import Evaluator, ForOpenMM, Particles
 from mdpot.exported import plain_refusals
 from mdpot.kernels import Native, find_kernel, make_kernel
 from mdpot.modelfile import read_model
+from mdpot.threads import Turns
 from mdpot.units import KJ_PER_MOL, NM
 
 MODEL = Path("model of an OpenMM force")  # how errors call it
 NO_BOX, PERIODIC, APERIODIC = np.zeros((3, 3)), np.ones(3, dtype=bool), np.zeros(3, dtype=bool)
 
 
-class Shared:
-    """What the contexts of one System share: in threads of their own, they take turns with its neighbor list.
-
-    Attributes:
-        made: names of the attributes that are made at the first call, and that no pickle carries.
-        turn: the lock.
-    """
-
-    made: tuple[str, ...] = ()
-
-    def __init__(self) -> None:
-        self.turn = threading.Lock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "turn": None, **dict.fromkeys(self.made)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.turn = threading.Lock()
-
-
-class Compute(Shared):
-    """Energy and forces of an OpenMM State.
+class Compute:
+    """Energy and forces of an OpenMM State. Contexts of one System, in threads of their own perhaps, take turns.
 
     Args:
         content: bytes of a model file, or of a file exported for OpenMM.
@@ -59,8 +38,6 @@ class Compute(Shared):
         skin: Å, of the neighbor list.
     """
 
-    made = ("module",)
-
     def __init__(
         self,
         content: bytes,
@@ -70,10 +47,16 @@ class Compute(Shared):
         device: str | None,
         skin: float,
     ):
-        super().__init__()
         self.content, self.particles, self.periodic = content, particles, periodic
         self.dtype, self.device, self.skin = dtype, device, skin
         self.module: Any = None
+        self.turns = Turns()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "module": None, "turns": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, turns=Turns())  # a System in XML of before has none
 
     def __call__(self, state: Any) -> tuple[float, np.ndarray]:
         """Energy, kJ/mol, and forces [n, 3], kJ/mol/nm, for the positions and the box of the State."""
@@ -87,7 +70,7 @@ class Compute(Shared):
         if self.periodic:
             box = torch.from_numpy(_box(state))
         # Whatever the thread that OpenMM calls from was doing with gradients or precision.
-        with self.turn, exact_gradients(), plain_refusals():
+        with self.turns, exact_gradients(), plain_refusals():
             if self.module is None:
                 self.module = self._load()
             energy, forces = self.module(positions, box)
@@ -114,7 +97,7 @@ class TensorCompute(Compute):
         return energy, forces.to(positions.device)
 
 
-class NativeCompute(Shared):
+class NativeCompute:
     """The same in fused kernels, without torch's tensors on the way.
 
     Args:
@@ -122,20 +105,24 @@ class NativeCompute(Shared):
         particles, periodic, dtype, skin: as in `Compute`.
     """
 
-    made = ("native", "torch")
-
     def __init__(self, content: bytes, particles: Particles, periodic: bool, dtype: str | None, skin: float):
-        super().__init__()
         self.content, self.particles, self.periodic = content, particles, periodic
         self.dtype, self.skin = dtype, skin
         self.numbers = np.array(particles.numbers, dtype=np.int64)
         self.atoms = None if particles.atoms is None else np.array(particles.atoms, dtype=np.int64)
         self.native: Native | None = None
         self.torch: Compute | None = None
+        self.turns = Turns()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "native": None, "torch": None, "turns": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, turns=Turns())
 
     def __call__(self, state: Any) -> tuple[float, np.ndarray]:
         """Energy, kJ/mol, and forces [n, 3], kJ/mol/nm, for the positions and the box of the State."""
-        with self.turn:
+        with self.turns:
             if self.native is None and self.torch is None:
                 self.load()
         if self.native is None:
@@ -147,7 +134,7 @@ class NativeCompute(Shared):
         cell, pbc = NO_BOX, APERIODIC
         if self.periodic:
             cell, pbc = _box(state) * NM, PERIODIC
-        with self.turn:
+        with self.turns:
             found = self.native(self.numbers, positions, cell, pbc)
         forces = found.forces * (NM / KJ_PER_MOL)
         if self.atoms is not None:

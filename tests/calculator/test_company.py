@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import signal
 import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -73,6 +76,46 @@ def test_threads_share_a_calculator(tmp_path: Path, liquid: Atoms, model: str) -
     for thread in threads:
         thread.join()
     np.testing.assert_allclose(found, np.repeat(expected, 5).reshape(-1, 5), rtol=0, atol=1e-9)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")  # Python 3.12 warns of threads beside a fork
+def test_a_process_that_is_forked_while_a_thread_computes(file: Path, liquid: Atoms) -> None:
+    """As DataLoader's workers and multiprocessing do: the thread that computes is not in the child."""
+    atoms = attach(liquid, file)
+    expected = atoms.get_potential_energy()
+    begun, end = threading.Event(), threading.Event()
+    evaluate = atoms.calc.evaluate
+
+    def slow(*arguments: Any) -> Any:
+        begun.set()
+        end.wait(20)
+        return evaluate(*arguments)
+
+    moved = attach(liquid, file)
+    moved.calc = atoms.calc
+    moved.positions[0] += 0.3
+    atoms.calc.evaluate = slow
+    thread = threading.Thread(target=moved.get_potential_energy)
+    thread.start()
+    assert begun.wait(20)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            atoms.calc.evaluate = evaluate
+            status = 0 if atoms.get_potential_energy() == expected else 2
+        finally:
+            os._exit(status)
+    end.set()
+    thread.join()
+    deadline = time.monotonic() + 20
+    while (found := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if found[0] == 0:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert found == (child, 0)
 
 
 def test_copies_are_of_the_potential_that_was_loaded(
