@@ -307,8 +307,8 @@ def save_ensemble(path: Path | str, files: Sequence[Path | str | ModelFile]) -> 
     for model in models:
         if model.sha256 in first:
             raise MdpotError(
-                f"members must differ; {str(first[model.sha256])!r} and {str(model.path)!r} hold the same, so that they "
-                "would always agree and the spread say nothing."
+                f"members must differ; {str(first[model.sha256])!r} and {str(model.path)!r} hold the same, and would "
+                "always agree."
             )
         first[model.sha256] = model.path
     headers = [model.header for model in models]
