@@ -73,7 +73,7 @@ class TorchNeighborList(nn.Module):
             whenever the candidates were built.
 
         Raises:
-            RuntimeError: as `complete_cell` and `find_pairs`.
+            MdpotError: as `complete_cell` and `find_pairs`.
         """
         with torch.no_grad():
             positions = positions.detach()

@@ -125,7 +125,7 @@ def test_a_platform_that_is_not_there(model: str, skewed: str, tmp_path: Path) -
     if "CUDA" in names:
         pytest.skip("OpenMM has CUDA here")
     s = Settings(skewed, model, engine="openmm", backend="python", device="cuda")
-    with pytest.raises(MdpotError, match="platform CUDA cannot be used here: it is not installed"):
+    with pytest.raises(MdpotError, match=r"(platform CUDA|device 'cuda') cannot be used here: "):
         run_md(s, tmp_path / "out")
 
 
