@@ -306,10 +306,18 @@ def save_ensemble(path: Path | str, files: Sequence[Path | str | ModelFile]) -> 
 
     Raises:
         MdpotError: files that do not go together (other elements, dtype, kind or property), an ensemble or an exported
-            file among them, or a file that cannot be written.
+            file among them, the same file twice, or a file that cannot be written.
     """
     models = [open_model(file) for file in files]
     ensemble = build_ensemble([model.network() for model in models])
+    first: dict[str, Path] = {}
+    for model in models:
+        if model.sha256 in first:
+            raise MdpotError(
+                f"members must differ; {str(first[model.sha256])!r} and {str(model.path)!r} hold the same, and would "
+                "always agree."
+            )
+        first[model.sha256] = model.path
     headers = [model.header for model in models]
     distances: dict[str, float] = {}
     for header in headers:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mdpot.autograd import exact_gradients
+from mdpot.device import pick_device
 from mdpot.electrons import NOTHING_SAID, STATED
 from mdpot.errors import MdpotError
 from mdpot.heads import AnyPotential, PropertyModel
@@ -22,7 +23,6 @@ from mdpot.training.data.readers import NOTHING_ASKED
 from mdpot.training.data.reference import fit_reference
 from mdpot.training.data.sources import load_named
 from mdpot.training.data.store import INTERACTION, Batch, Store, batches
-from mdpot.training.device import pick_device
 from mdpot.training.engine import choose_engine, small_operations
 from mdpot.units import MEV
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from mdpot.device import check_device
 from mdpot.electrons import NOTHING_SAID, Electrons, of_multiplicity, or_else
 from mdpot.errors import MdpotError, unknown
 from mdpot.evaluator import Particles
@@ -19,6 +21,7 @@ from mdpot.exported import AOTI
 from mdpot.heads import AnyPotential
 from mdpot.modelfile import ModelFile, open_model
 from mdpot.modelformat import DTYPES
+from mdpot.neighbors import check_skin
 from mdpot.openmm.backends import choose_backend, crash_warning, import_openmm, import_openmmtorch, logger
 from mdpot.openmm.compute import Compute, Corrected, NativeCompute, TensorCompute
 
@@ -77,6 +80,8 @@ def create_force(
     import_openmm()
     if dtype is not None and dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
+    check_device(device)
+    skin = check_skin(skin)
     model = open_model(ckpt)
     _check_export(model, dtype)
     particles = _choose_atoms(topology_or_numbers, atoms, model.header["elements"])
@@ -235,9 +240,9 @@ def _choose_atoms(topology_or_numbers: Any, atoms: Sequence[int] | None, element
         listed = list(topology_or_numbers.atoms())
         numbers = [None if a.element is None else int(a.element.atomic_number) for a in listed]
     else:
-        listed, numbers = [], [int(z) for z in topology_or_numbers]
+        listed, numbers = [], _integers(topology_or_numbers, "topology_or_numbers", "a topology, or atomic numbers")
     n_particles = len(numbers)
-    chosen = list(range(n_particles)) if atoms is None else sorted(int(a) for a in atoms)
+    chosen = list(range(n_particles)) if atoms is None else sorted(_integers(atoms, "atoms", "indices of particles"))
     if not chosen:
         raise MdpotError("atoms: the potential needs at least one atom; got none.")
     if len(set(chosen)) != len(chosen):
@@ -255,6 +260,21 @@ def _choose_atoms(topology_or_numbers: Any, atoms: Sequence[int] | None, element
     found = [int(numbers[index]) for index in chosen]  # type: ignore[arg-type]
     require_elements(found, elements)
     return Particles(found, None if len(chosen) == n_particles else chosen, n_particles)
+
+
+def _integers(values: Any, name: str, what: str) -> list[int]:
+    """Numbers as such; no fractions, and no mask of booleans, whose two values are indices of other particles.
+
+    Raises:
+        MdpotError: there is something else.
+    """
+    try:
+        listed = list(values)
+        if any(isinstance(value, (bool, np.bool_)) for value in listed):
+            raise MdpotError(f"{name} must be {what}; got booleans. Of a mask take np.flatnonzero(mask).")
+        return [operator.index(value) for value in listed]
+    except TypeError:
+        raise MdpotError(f"{name} must be {what}; got {values!r}.") from None
 
 
 def _is_periodic(topology_or_numbers: Any, periodic: bool | None) -> bool:
