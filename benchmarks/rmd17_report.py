@@ -40,7 +40,8 @@ ABOUT = (
     '"After xTB" is `--preset xtb`: before the 950 frames it learns structures of GFN2-xTB\'s dynamics that begin at '
     "these, with GFN2-xTB's labels, and no DFT; for aspirin and ethanol trajectories that are twice as long as they "
     'are now, and coupled less to their bath. "After more xTB" is `--preset xtb-long`, which learns 12,000 to 16,000 '
-    'of these structures in 10,000 to 14,000 steps, where the former learns up to 4,000 in as many. "All ten together" is `mdpot train rmd17-all --preset xtb`, one network '
+    "of these structures in 10,000 to 14,000 steps, where the former learns up to 4,000 in as many. "
+    '"All ten together" is `mdpot train rmd17-all --preset xtb`, one network '
     "on the ten training splits, 9,500 frames, after 8,000 structures of xTB's dynamics of the ten; with order 2 it "
     'has two layers and sends l = 2. "After all ten" goes on from it with the 950 frames of one molecule '
     '(`--preset after`). Both have seen what the published networks have not. "xTB + network" is `--preset '

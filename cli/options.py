@@ -14,13 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mdpot.errors import MdpotError
-
 if TYPE_CHECKING:
     from mdpot.training.config import Recipe
     from mdpot.training.listener import Listener
 
-PATH = click.Path(path_type=Path)
+
+class NamedPath(click.Path):
+    """A path that is not empty: a variable that a shell does not know would stand for the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; see `click.ParamType.convert`."""
+        if value == "":
+            self.fail("the path is empty. Give its name, or . for the current folder.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = NamedPath(path_type=Path)
 SEED = click.IntRange(0, 2**32 - 1)
 THREADS = click.IntRange(1, max(64, 4 * (os.cpu_count() or 1)))
 """Many more than there are cores help nobody, and a million kill the process."""
@@ -270,13 +279,9 @@ def check_device(device: str | None) -> None:
     """
     if device is None:
         return
-    import torch
+    from mdpot import device as devices
 
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError, ImportError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise MdpotError(f"--device {device!r} cannot be used here: {reason}") from error
+    devices.check_device(device, "--device")
 
 
 def _set_threads(n_threads: int | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,22 +12,23 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
-from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mdpot.autograd import exact_gradients
 from mdpot.captured import FixedSlots, find_fixed_slots
-from mdpot.electrons import Electrons, or_else, stated_electrons
-from mdpot.errors import MdpotError, unknown
+from mdpot.device import check_device, pick_device
+from mdpot.electrons import NOTHING_SAID, Electrons, or_else, stated_electrons
+from mdpot.errors import MdpotError, name_elements, unknown
 from mdpot.evaluator import usual_outputs
-from mdpot.exported import TITLES, format_of
+from mdpot.exported import TITLES, format_of, plain_refusals
 from mdpot.forcefields import NOT_DESCRIBED, Structure, find_forcefield
 from mdpot.heads import AnyPotential, PotentialEnsemble
 from mdpot.heads.ensemble import SPREADS
 from mdpot.kernels import Kernel, Native, find_kernel, make_kernel
 from mdpot.modelfile import ModelFile, open_model
 from mdpot.modelformat import as_dtype
-from mdpot.neighbors import VerletList
+from mdpot.neighbors import VerletList, check_skin
+from mdpot.threads import Turns
 
 BACKENDS = ("auto", "native", "torch", "eager", "padded", "torchscript", "compile")
 ARGUMENTS = ("ckpt", "device", "dtype", "skin", "backend")
@@ -40,7 +42,8 @@ class MaskedGNNCalculator(Calculator):
     >>> atoms.calc = MaskedGNNCalculator("runs/water-rpbe-quick-seed0/potential.safetensors")
 
     Any cell and any mix of periodic directions, positions wrapped or not. A neighbor list with a skin is kept
-    between calls. Neither torch's default dtype nor its threads are touched; set those in the script.
+    between calls. Several structures and several threads may share a calculator; threads take turns. Copies and
+    pickles stand alone. Neither torch's default dtype nor its threads are touched; set those in the script.
 
     Properties: energy and free_energy (eV), energies (eV, per atom), forces (eV/Å), stress (Voigt order, eV/Å^3,
     positive under tension; only with three periodic directions). For an ensemble these are means, and its spread is
@@ -78,18 +81,20 @@ class MaskedGNNCalculator(Calculator):
     ) -> None:
         if strange := sorted(kwargs.keys() - ASE_ARGUMENTS):
             raise unknown("argument of MaskedGNNCalculator", strange[0], (*ARGUMENTS, *ASE_ARGUMENTS))
+        self._turns = Turns()
         super().__init__(**kwargs)
         if backend not in BACKENDS:
             raise unknown("backend", backend, BACKENDS)
-        self.backend, self.skin = backend, float(skin)
+        self.backend, self.skin = backend, check_skin(skin)
         self.dtype = None if dtype is None else as_dtype(dtype)
+        check_device(device)
         model = open_model(ckpt).require("potential")
-        self.device = torch.device(device or model.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = pick_device(device or model.device)
         self.path, self.metadata = model.path, model.header
         self._kept: Atoms | None = None
         self._baseline = None if model.baseline is None else find_forcefield(model.baseline)
         self._electrons = model.electrons
-        self._stated: Electrons | None = None
+        self._stated = NOTHING_SAID
         self.evaluate = self._load(model)
         if model.kind == "ensemble" and not model.exported:
             self.implemented_properties = [*self.implemented_properties, *SPREADS]
@@ -98,6 +103,21 @@ class MaskedGNNCalculator(Calculator):
         for caution in model.cautions:
             warnings.warn(f"{self.path}: {caution}", stacklevel=2)
 
+    def __copy__(self) -> MaskedGNNCalculator:
+        # A shallow copy would share the neighbor list and the structure that the results are told to belong to.
+        return copy.deepcopy(self)
+
+    def set(self, **kwargs: Any) -> dict[str, Any]:
+        """Refuses: what a calculator was made with stays."""
+        if kwargs:
+            raise MdpotError(f"set: {', '.join(kwargs)} cannot be changed later; make another MaskedGNNCalculator.")
+        return {}
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """One of the properties, computed where it is not known yet; see ASE's `Calculator`."""
+        with self._turns:  # what is kept between calls belongs to one structure at a time
+            return super().get_property(name, atoms, allow_calculation)
+
     def calculate(
         self,
         atoms: Atoms | None = None,
@@ -105,10 +125,14 @@ class MaskedGNNCalculator(Calculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         """Computes energy, energies and forces, and the stress where asked; see `ase.calculators.calculator`."""
+        if atoms is None and self.atoms is None:
+            raise MdpotError("atoms: there are none yet; give them, or atoms.calc = calculator and ask the atoms.")
         if atoms is not None:
             self._remember(atoms)
             self._stated = self._states(atoms)
         atoms = cast(Atoms, self.atoms)
+        if len(atoms) == 0:
+            raise MdpotError("atoms: the structure holds none.")
         wants_stress = "stress" in properties
         if wants_stress and not self.metadata["conservative"]:
             raise PropertyNotImplementedError(
@@ -154,9 +178,9 @@ class MaskedGNNCalculator(Calculator):
             return list(all_changes)
         return self._differs(old, atoms, ("positions", "numbers", "cell", "pbc"))
 
-    def _states(self, atoms: Atoms) -> Electrons | None:
+    def _states(self, atoms: Atoms) -> Electrons:
         """What the atoms say of their electrons, which matters to a force field alone."""
-        return None if self._baseline is None else stated_electrons(atoms)
+        return NOTHING_SAID if self._baseline is None else stated_electrons(atoms)
 
     @staticmethod
     def _differs(old: Atoms, atoms: Atoms, names: Sequence[str]) -> list[str]:
@@ -210,10 +234,9 @@ class MaskedGNNCalculator(Calculator):
     def _check_elements(self, numbers: np.ndarray) -> None:
         strange = sorted(set(numbers.tolist()) - set(self.metadata["elements"]))
         if strange:
-            name = [chemical_symbols[z] for z in strange]
-            known = [chemical_symbols[z] for z in self.metadata["elements"]]
             raise MdpotError(
-                f"atoms hold {', '.join(name)}, which {self.path} was not trained for; it knows {', '.join(known)}."
+                f"atoms hold {name_elements(strange)}, which {self.path} was not trained for; it knows "
+                f"{name_elements(self.metadata['elements'])}."
             )
 
 
@@ -275,7 +298,7 @@ class _Loaded:
         edge_index, shifts = self.neighbors.update(atoms.numbers, atoms.positions, cell, atoms.pbc)
         # Positions stay in float64: a float32 network takes the edge vectors of them, exact far from the origin.
         float64 = {"dtype": torch.float64, "device": self.device}
-        with exact_gradients():
+        with exact_gradients(), plain_refusals():
             out = self._forward(
                 torch.as_tensor(atoms.numbers, dtype=torch.int64, device=self.device),
                 torch.tensor(atoms.positions, **float64),
@@ -307,7 +330,7 @@ class _Exported:
         return _Exported, (self.model, self.device)
 
     def __call__(self, atoms: Atoms, wants_stress: bool) -> dict[str, np.ndarray]:
-        with exact_gradients():
+        with exact_gradients(), plain_refusals():
             out = self.module.evaluate(
                 torch.as_tensor(atoms.numbers, dtype=torch.int64),
                 torch.tensor(atoms.positions),

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mdpot.errors import MdpotError
 from mdpot.heads import AnyPotential
 from mdpot.torch_neighbors import TorchNeighborList
 from mdpot.units import KJ_PER_MOL, NM
@@ -74,13 +75,12 @@ class Evaluator(nn.Module):
             [n_atoms, 3] float64 eV/Å, "stress" [1, 3, 3] float64 eV/Å^3 (positive under tension), …
 
         Raises:
-            RuntimeError: an element was not trained, shapes do not fit, positions are not finite, or a periodic
-                direction has no cell vector.
-            MdpotError: as `Potential.forward`.
+            MdpotError: an element was not trained, shapes do not fit, positions are not finite, a periodic direction
+                has no cell vector, or as `Potential.forward`.
         """
         device = self.lookup.device
         if positions.dim() != 2 or positions.shape[1] != 3 or positions.shape[0] != numbers.shape[0]:
-            raise RuntimeError(
+            raise MdpotError(
                 "positions: must be [n_atoms, 3] with n_atoms = "
                 + str(numbers.shape[0])
                 + " as in numbers; got "
@@ -100,14 +100,14 @@ class Evaluator(nn.Module):
         return self.potential(numbers, positions, cell.unsqueeze(0), system, edge_index, shifts, None, outputs)
 
     def require_trained(self, numbers: Tensor) -> None:
-        """Raises RuntimeError where `numbers` [n_atoms] holds an element that was not trained."""
+        """Raises MdpotError where `numbers` [n_atoms] holds an element that was not trained."""
         lookup = self.lookup
         known = (numbers >= 0) & (numbers < lookup.shape[0])
         known = known & (lookup.index_select(0, torch.where(known, numbers, torch.zeros_like(numbers))) >= 0)
         if not bool(known.all()):
             wrong: list[int] = torch.unique(numbers[~known]).tolist()
             elements: list[int] = (lookup >= 0).nonzero().squeeze(1).tolist()
-            raise RuntimeError(
+            raise MdpotError(
                 "numbers: this potential was trained for the elements with atomic numbers "
                 + str(elements)
                 + "; it knows nothing of "
@@ -181,13 +181,13 @@ class ForOpenMM(nn.Module):
             zero on particles that are not among the atoms.
         """
         if self.numbers.shape[0] == 0:
-            raise RuntimeError("this file does not say which atoms it is for: call set_atoms(numbers) first.")
+            raise MdpotError("this file does not say which atoms it is for: call set_atoms(numbers) first.")
         device = self.numbers.device
         with torch.no_grad():
             x = positions.to(device=device, dtype=torch.float64) * self.length
         if self.n_particles > 0:
             if x.shape[0] != self.n_particles:
-                raise RuntimeError(
+                raise MdpotError(
                     "positions: the atoms were set for a system of "
                     + str(self.n_particles)
                     + " particles; got "
@@ -225,7 +225,7 @@ class ForOpenMM(nn.Module):
             n_particles: number of particles, where `atoms` is given.
 
         Raises:
-            RuntimeError: an element that was not trained, or indices that do not fit.
+            MdpotError: an element that was not trained, or indices that do not fit.
         """
         self.evaluator.require_trained(numbers.to(self.numbers.device))
         if atoms is None:
@@ -233,9 +233,9 @@ class ForOpenMM(nn.Module):
             self.atoms = torch.zeros(0, dtype=torch.int64, device=self.numbers.device)
         else:
             if atoms.shape[0] != numbers.shape[0] or torch.unique(atoms).shape[0] != atoms.shape[0]:
-                raise RuntimeError("atoms: must be one different index for each of numbers.")
+                raise MdpotError("atoms: must be one different index for each of numbers.")
             if int(atoms.min().item()) < 0 or int(atoms.max().item()) >= n_particles:
-                raise RuntimeError("atoms: indices must be from 0 to below n_particles.")
+                raise MdpotError("atoms: indices must be from 0 to below n_particles.")
             self.n_particles = n_particles
             self.atoms = atoms.to(device=self.numbers.device, dtype=torch.int64)
         self.numbers = numbers.to(device=self.numbers.device, dtype=torch.int64)

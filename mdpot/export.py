@@ -17,7 +17,7 @@ import torch
 from ase import Atoms
 
 import mdpot
-from mdpot.errors import MdpotError, unknown
+from mdpot.errors import MdpotError, name_elements, unknown
 from mdpot.evaluator import Evaluator, ForASE, ForOpenMM, Particles
 from mdpot.export_check import ExportReport, compare
 from mdpot.exported import EXPORT_VERSION, EXTRA_FILE, TORCHSCRIPT, load_module
@@ -166,10 +166,8 @@ def load_exported(
 
 def require_elements(numbers: Sequence[int], elements: Sequence[int]) -> None:
     """Raises MdpotError where `numbers` holds an element that is not among `elements`."""
-    from ase.data import chemical_symbols
-
     wrong = sorted({int(z) for z in numbers} - set(elements))
     if wrong:
-        names = [chemical_symbols[z] if 0 <= z < len(chemical_symbols) else str(z) for z in wrong]
-        known = [chemical_symbols[z] for z in elements]
-        raise MdpotError(f"this potential was trained for {', '.join(known)}; it knows nothing of {', '.join(names)}.")
+        raise MdpotError(
+            f"this potential was trained for {name_elements(elements)}; it knows nothing of {name_elements(wrong)}."
+        )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -86,6 +89,22 @@ def load_module(content: bytes, name: str, device: torch.device | str | None = N
             return torch.jit.load(io.BytesIO(unsealed(content, name)), map_location=device or "cpu")
     except (RuntimeError, ValueError) as error:
         raise MdpotError(f"{name!r} is not a TorchScript file, or is damaged: {_first_line(error)}") from None
+
+
+@contextmanager
+def plain_refusals() -> Iterator[None]:
+    """Turns what a scripted module raises into a MdpotError: its sentence, without the traceback of TorchScript."""
+    try:
+        yield
+    except torch.jit.Error as error:
+        raise MdpotError(without_traceback(str(error))) from error
+
+
+def without_traceback(text: str) -> str:
+    """The sentence of an error in one line, of one that TorchScript put its traceback before."""
+    if "Traceback of TorchScript" in text:
+        text = re.split(r"^[\w.]*Error: ", text, flags=re.MULTILINE)[-1]
+    return " ".join(text.split())
 
 
 def _first_line(error: Exception) -> str:

@@ -58,6 +58,21 @@ def atomic(path: Path | str) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def appending(path: Path | str) -> Iterator[None]:
+    """Says which file could not be written while the block appends to it: a full disk, a limit on its size.
+
+    Raises:
+        MdpotError: it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if (reason := _why_unwritten(error, (Path(path),))) is None:
+            raise
+        raise MdpotError(f"cannot write {str(path)!r}: {reason}.") from error
+
+
 def require_regular(path: Path | str) -> None:
     """Refuses to put a file in the place of what is none: a folder, a device, a pipe.
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from mdpot.electrons import Electrons, check_electrons
+from mdpot.electrons import NOTHING_SAID, Electrons
 from mdpot.errors import MdpotError, unknown
 from mdpot.molecules import find_molecules, is_bond
 from mdpot.neighbors import neighbor_list
@@ -30,7 +30,7 @@ class AnyStructure(Protocol):
         positions: [n_atoms, 3], Å.
         cell: [3, 3], Å, lattice vectors as rows.
         pbc: [3] bool.
-        electrons: what is said of them; None where nothing is.
+        electrons: what is said of them.
     """
 
     @property
@@ -42,7 +42,7 @@ class AnyStructure(Protocol):
     @property
     def pbc(self) -> np.ndarray: ...
     @property
-    def electrons(self) -> Electrons | None: ...
+    def electrons(self) -> Electrons: ...
     def __len__(self) -> int: ...
 
 
@@ -54,10 +54,10 @@ class Structure:
     positions: np.ndarray
     cell: np.ndarray
     pbc: np.ndarray
-    electrons: Electrons | None = None
+    electrons: Electrons = NOTHING_SAID
 
     @classmethod
-    def of(cls, atoms: Atoms, electrons: Electrons | None) -> Structure:
+    def of(cls, atoms: Atoms, electrons: Electrons = NOTHING_SAID) -> Structure:
         """ASE's `Atoms`, whose electrons are said beside."""
         return cls(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, electrons)
 
@@ -108,7 +108,7 @@ class SPCFw:
 
     def label(self, frame: AnyStructure) -> Labels:
         """Energy and forces of a frame of whole H2O molecules, in any order and any cell."""
-        if not set(np.unique(frame.numbers).tolist()) <= {1, 8} or (frame.electrons or Electrons()).charge:
+        if not set(np.unique(frame.numbers).tolist()) <= {1, 8} or frame.electrons.charge:
             return None
         (i, j), shifts = neighbor_list(frame.positions, frame.cell, frame.pbc, self.cutoff)
         offsets = shifts @ np.where(frame.pbc[:, None], frame.cell, 0.0)
@@ -179,7 +179,7 @@ def gfn2_xtb(frame: AnyStructure) -> Labels:
     """GFN2-xTB by tblite, at the Γ point: in cells of a few Å not converged, yet a smooth potential.
 
     Raises:
-        MdpotError: tblite is not installed, or the electrons of the structure are not known (see `check_electrons`).
+        MdpotError: tblite is not installed, or the electrons of the structure are not known (see `Electrons.settled`).
     """
     try:
         from tblite.exceptions import TBLiteRuntimeError
@@ -189,10 +189,10 @@ def gfn2_xtb(frame: AnyStructure) -> Labels:
     if frame.pbc.any() and not frame.pbc.all():
         return None
     lattice = frame.cell / BOHR if frame.pbc.all() else None
-    electrons = check_electrons(frame.electrons, frame.numbers)
-    state = {"charge": electrons.charge, "uhf": electrons.unpaired}
+    charge, unpaired = frame.electrons.settled(frame.numbers)
     try:
-        calculator = Calculator("GFN2-xTB", frame.numbers, frame.positions / BOHR, lattice=lattice, **state)
+        positions = frame.positions / BOHR
+        calculator = Calculator("GFN2-xTB", frame.numbers, positions, charge=charge, uhf=unpaired, lattice=lattice)
         calculator.set("verbosity", 0)
         result = calculator.singlepoint()
     except TBLiteRuntimeError:

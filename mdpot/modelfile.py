@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from mdpot.autograd import exact_gradients
-from mdpot.electrons import Electrons
+from mdpot.electrons import STATED, Electrons
 from mdpot.errors import MdpotError
 from mdpot.exported import AOTI, format_of, is_exported, load_module, read_exported
 from mdpot.files import write_bytes
@@ -95,10 +95,10 @@ class ModelFile:
         return self.header.get("baseline")
 
     @property
-    def electrons(self) -> Electrons | str | None:
+    def electrons(self) -> Electrons | str:
         """What the baseline takes for the electrons of structures that do not state theirs; `STATED`: they have to."""
-        found = self.header.get("electrons")
-        return Electrons(**found) if isinstance(found, Mapping) else found
+        found = self.header.get("electrons") or {}
+        return Electrons(**found) if isinstance(found, Mapping) else STATED
 
     @property
     def sha256(self) -> str:
@@ -306,10 +306,18 @@ def save_ensemble(path: Path | str, files: Sequence[Path | str | ModelFile]) -> 
 
     Raises:
         MdpotError: files that do not go together (other elements, dtype, kind or property), an ensemble or an exported
-            file among them, or a file that cannot be written.
+            file among them, the same file twice, or a file that cannot be written.
     """
     models = [open_model(file) for file in files]
     ensemble = build_ensemble([model.network() for model in models])
+    first: dict[str, Path] = {}
+    for model in models:
+        if model.sha256 in first:
+            raise MdpotError(
+                f"members must differ; {str(first[model.sha256])!r} and {str(model.path)!r} hold the same, and would "
+                "always agree."
+            )
+        first[model.sha256] = model.path
     headers = [model.header for model in models]
     distances: dict[str, float] = {}
     for header in headers:

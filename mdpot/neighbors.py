@@ -51,6 +51,23 @@ def translations(shifts: np.ndarray, cell: np.ndarray) -> np.ndarray:
     return x * cell[0] + y * cell[1] + z * cell[2]
 
 
+def check_skin(skin: float) -> float:
+    """The skin of a neighbor list, Å, as a number.
+
+    Raises:
+        MdpotError: it is none, negative or not finite.
+    """
+    try:
+        value = float(skin)
+    except (TypeError, ValueError):
+        raise MdpotError(f"skin must be a number, Å; got {skin!r}.") from None
+    if value < 0:
+        raise MdpotError(f"skin must not be negative; got {value} Å.")
+    if not np.isfinite(value):
+        raise MdpotError(f"skin must be finite; got {value} Å.")
+    return value
+
+
 class VerletList:
     """A neighbor list with a skin: it is searched again only when an atom may have crossed the skin.
 
@@ -67,9 +84,7 @@ class VerletList:
     def __init__(self, cutoff: float, skin: float = 0.5) -> None:
         if cutoff <= 0:
             raise MdpotError(f"cutoff must be positive; got {cutoff} Å.")
-        if skin < 0:
-            raise MdpotError(f"skin must not be negative; got {skin} Å.")
-        self.cutoff, self.skin = float(cutoff), float(skin)
+        self.cutoff, self.skin = float(cutoff), check_skin(skin)
         self.n_builds = 0
         self._key: tuple[bytes, bytes] | None = None  # species and periodicity at the last build
         self._inverse: np.ndarray | None = None  # of the cell at the last build
@@ -102,6 +117,7 @@ class VerletList:
             i and j [n] int64 and shifts [n, 3] int32, in the order of `neighbor_list`.
         """
         if self._stale(numbers, positions, cell, pbc):
+            self._key = None  # whatever interrupts this: the list is made again
             self._edges, self._shifts = neighbor_list(positions, cell, pbc, self.cutoff + self.skin)
             self._key = (np.asarray(numbers).tobytes(), np.asarray(pbc).tobytes())
             self._built_at, self._built_in = np.array(positions), np.array(cell)

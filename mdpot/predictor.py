@@ -10,9 +10,9 @@ from typing import overload
 import numpy as np
 import torch
 from ase import Atoms
-from ase.data import chemical_symbols
 
-from mdpot.errors import MdpotError
+from mdpot.device import check_device, pick_device
+from mdpot.errors import MdpotError, name_elements
 from mdpot.graph import Graph
 from mdpot.modelfile import ModelFile, open_model
 
@@ -64,7 +64,8 @@ class PropertyPredictor:
         model = open_model(file)
         self.path, self.header, self.batch_atoms = model.path, model.header, batch_atoms
         self.name, self.unit = str(self.header.get("property")), str(self.header.get("unit"))
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        check_device(device)
+        self.device = pick_device(device)
         self.model = model.property(self.device)
 
     @overload
@@ -108,8 +109,7 @@ class PropertyPredictor:
             raise MdpotError(f"structure {index} has no atoms.")
         strange = sorted(set(atoms.numbers.tolist()) - set(self.model.elements))
         if strange:
-            names = ", ".join(chemical_symbols[z] for z in strange)
-            known = ", ".join(chemical_symbols[z] for z in self.model.elements)
             raise MdpotError(
-                f"structure {index} holds {names}, which {self.path} was not trained for; it knows {known}."
+                f"structure {index} holds {name_elements(strange)}, which {self.path} was not trained for; it knows "
+                f"{name_elements(self.model.elements)}."
             )

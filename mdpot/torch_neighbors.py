@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mdpot.errors import MdpotError
+from mdpot.neighbors import check_skin
 from mdpot.torch_pairs import complete_cell, find_pairs, squared_length_
 
 
@@ -27,7 +28,7 @@ class TorchNeighborList(nn.Module):
         skin: Å; 0 builds anew whenever a position changes. It costs distances every call and saves builds.
 
     Raises:
-        MdpotError: the cutoff is not positive or the skin is negative.
+        MdpotError: the cutoff is not positive, or the skin negative or not finite.
     """
 
     cutoff: float
@@ -46,10 +47,8 @@ class TorchNeighborList(nn.Module):
         super().__init__()
         if not cutoff > 0:
             raise MdpotError(f"cutoff: must be positive (Å), got {cutoff}.")
-        if not skin >= 0:
-            raise MdpotError(f"skin: must not be negative (Å), got {skin}.")
         self.cutoff = float(cutoff)
-        self.skin = float(skin)
+        self.skin = check_skin(skin)
         self.builds = 0  # how often the candidates were built
         self.allowed = -1.0  # Å an atom may move from its anchor before a second look is due
         self.register_buffer("anchor", torch.zeros(0, 3), persistent=False)
@@ -74,7 +73,7 @@ class TorchNeighborList(nn.Module):
             whenever the candidates were built.
 
         Raises:
-            RuntimeError: as `complete_cell` and `find_pairs`.
+            MdpotError: as `complete_cell` and `find_pairs`.
         """
         with torch.no_grad():
             positions = positions.detach()

@@ -9,6 +9,8 @@ the padding then holds several images. Empty space between distant atoms is cut 
 import torch
 from torch import Tensor
 
+from mdpot.errors import MdpotError
+
 FARTHEST = 1e9  # Å: float64 resolves 1e-7 Å there
 FLATTEST = 1e-6  # volume of a cell, in parts of that of a rectangular cell of the same lengths
 MOST_CANDIDATES = 2e9  # pairs of atoms and images to be looked at in one search
@@ -34,7 +36,7 @@ def require_manageable(
         most_per_atom: for each atom.
 
     Raises:
-        RuntimeError: there would be more, were the atoms spread evenly.
+        MdpotError: there would be more, were the atoms spread evenly.
     """
     candidates = float(n_atoms)
     images = 1.0
@@ -46,7 +48,7 @@ def require_manageable(
             candidates = candidates * (2.0 / ratio + 1.0)
             images = images * (2.0 / ratio + 1.0)
     if candidates > most_per_atom or candidates * n_atoms > most:
-        raise RuntimeError(
+        raise MdpotError(
             "neighbors: the cell is too small or too flat for its atoms: within "
             + str(radius)
             + " Å there would be about "
@@ -72,7 +74,7 @@ def complete_cell(cell: Tensor, pbc: Tensor, flattest: float = FLATTEST, longest
         [3, 3] float64 on the CPU, Å.
 
     Raises:
-        RuntimeError: a periodic direction has no cell vector, or the periodic vectors are linearly dependent or
+        MdpotError: a periodic direction has no cell vector, or the periodic vectors are linearly dependent or
             almost so, not finite, or too long.
     """
     rows = cell.detach().to(device=torch.device("cpu"), dtype=torch.float64).clone()
@@ -100,7 +102,7 @@ def complete_cell(cell: Tensor, pbc: Tensor, flattest: float = FLATTEST, longest
     size = float(rows.square().sum(1).sqrt().prod().item())
     if not (volume > flattest * size and float(rows.abs().max().item()) <= longest):
         vectors: list[list[float]] = cell.detach().to(torch.float64).tolist()
-        raise RuntimeError(
+        raise MdpotError(
             "cell: periodic directions need linearly independent, non-zero, finite cell vectors; got "
             + str(vectors)
             + " with pbc "
@@ -246,11 +248,11 @@ def find_pairs(
         j = edge_index[1] is positions[j] - positions[i] + shifts @ cell. Sorted by i, then j, then shift.
 
     Raises:
-        RuntimeError: a position is not finite or too far out, or there are too many pairs.
+        MdpotError: a position is not finite or too far out, or there are too many pairs.
     """
     n_atoms = positions.shape[0]
     if not float(positions.abs().max().item()) <= farthest:
-        raise RuntimeError(
+        raise MdpotError(
             "positions: every coordinate must be a finite number, and not beyond "
             + str(farthest)
             + " Å; some are not. The system has blown up, or its atoms were never wrapped into the cell."

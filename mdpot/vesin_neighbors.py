@@ -38,10 +38,7 @@ def vesin_neighbor_list(
     if not pbc.any():
         cutoff = min(float(cutoff), float(np.linalg.norm(extents)) + 1.0)
     heights = np.where(pbc, 1.0 / np.linalg.norm(inverse, axis=0), extents)
-    try:
-        require_manageable(len(positions), heights.tolist(), pbc.tolist(), float(cutoff))
-    except RuntimeError as error:
-        raise MdpotError(str(error)) from None
+    require_manageable(len(positions), heights.tolist(), pbc.tolist(), float(cutoff))
     lengths = heights + np.where(pbc, 0.0, 1.01 * cutoff)
     if np.maximum(lengths // cutoff, 1.0).prod() > min(MANY_CELLS + 20 * len(positions), MOST_CELLS):
         # Many more cells than atoms: vesin would walk through all of them, or die.

@@ -208,7 +208,7 @@ def test_finetuning_takes_what_its_recipe_has_for_the_network_of_the_file(calls:
 
 
 def test_finetuning_from_an_ensemble_names_what_to_do(calls: list, tmp_path: Path) -> None:
-    save_ensemble(tmp_path / "two.safetensors", ["rmd17-ethanol", "rmd17-ethanol"])
+    save_ensemble(tmp_path / "two.safetensors", ["rmd17-ethanol", "rmd17-aspirin"])
     result = run("finetune", "custom", "--from", str(tmp_path / "two.safetensors"))
     assert result.exit_code == 2
     assert "holds an ensemble" in result.stderr

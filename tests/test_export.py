@@ -13,10 +13,11 @@ import torch
 from ase import Atoms, units
 from ase.build import molecule
 
-from mdpot import export
+from mdpot import MaskedGNNCalculator, export
 from mdpot.errors import MdpotError
 from mdpot.export import export_torchscript, load_exported
 from mdpot.export_check import example_structures
+from mdpot.exported import without_traceback
 from mdpot.graph import Graph
 from mdpot.heads import Potential, build_potential
 from mdpot.modelfile import open_model, save_potential
@@ -274,6 +275,35 @@ def test_errors_of_the_file(tmp_path):
         module(positions[1:])
     with torch.no_grad(), pytest.raises(Exception, match=r"outside of torch\.no_grad"):
         module.evaluate(numbers, positions, cell, pbc)
+
+
+@pytest.mark.parametrize(
+    ("atoms", "message"),
+    [
+        (Atoms("O", pbc=True), "cell: periodic directions need linearly independent"),
+        (Atoms("O", positions=[[np.nan, 0, 0]]), "positions: every coordinate must be a finite number"),
+        (Atoms("O", cell=[0.01] * 3, pbc=True), "neighbors: the cell is too small or too flat"),
+    ],
+)
+def test_what_a_file_refuses_is_one_sentence(tmp_path, atoms, message):
+    """In ASE and in OpenMM, without the traceback of TorchScript."""
+    export_torchscript(make(), tmp_path / "m.pt", check=False)
+    atoms = atoms.copy()
+    atoms.calc = MaskedGNNCalculator(tmp_path / "m.pt", device="cpu")
+    with pytest.raises(MdpotError, match=rf"\A{message}") as caught:
+        atoms.get_forces()
+    assert "\n" not in str(caught.value)
+
+
+def test_an_error_loses_the_traceback_of_torchscript():
+    text = (
+        "The following operation failed in the TorchScript interpreter.\n"
+        'Traceback of TorchScript, serialized code (most recent call last):\n  File "code/a.py", line 1, in forward\n'
+        "    _0 = one(two)\n         ~~~ <--- HERE\n"
+        "builtins.RuntimeError: positions: must be finite,\nand are not.\n"
+    )
+    assert without_traceback(text) == "positions: must be finite, and are not."
+    assert without_traceback("ValueError: of\nyours") == "ValueError: of yours"
 
 
 def test_globals_of_torch_stay_as_they_are(tmp_path):

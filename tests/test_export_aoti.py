@@ -165,7 +165,7 @@ def test_what_a_package_does_not_give(folder: Path) -> None:
     inputs = Graph.from_atoms(structures()[1], 3.4, torch.float64).inputs()
     with pytest.raises(MdpotError, match=r"a compiled file gives energy, .*; got 'vector'"):
         potential(*inputs, outputs=["vector"])
-    with pytest.raises(RuntimeError, match=r"it knows nothing of \[6\]"):
+    with pytest.raises(MdpotError, match=r"it knows nothing of \[6\]"):
         MaskedGNNCalculator(folder / "m.pt2").evaluate.module.evaluate(*arguments(Atoms("C")))  # type: ignore[union-attr]
 
 

@@ -147,6 +147,9 @@ def test_the_commands_that_join_and_describe(properties: Path, tmp_path: Path) -
     done = CliRunner().invoke(main, ["ensemble", *files, "-o", str(tmp_path / "joined.safetensors")])
     assert (done.exit_code, done.output.strip().endswith("an ensemble of 2")) == (0, True)
     assert open_model(tmp_path / "joined.safetensors").sha256 == open_model(properties).sha256
+    done = CliRunner().invoke(main, ["ensemble", files[0], files[0], "-o", str(tmp_path / "same.safetensors")])
+    assert done.exit_code == 2
+    assert "members must differ" in done.stderr
     done = CliRunner().invoke(main, ["ensemble", files[0], "-o", str(tmp_path / "one.safetensors")])
     assert done.exit_code == 2
     assert "two or more; got 1" in done.output

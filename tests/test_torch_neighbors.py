@@ -289,5 +289,5 @@ def test_errors(build):
             build(3.0)(*tensors(positions, bad, pbc))
     with pytest.raises(MdpotError, match="cutoff: must be positive"):
         TorchNeighborList(0.0)
-    with pytest.raises(MdpotError, match="skin: must not be negative"):
+    with pytest.raises(MdpotError, match="skin must not be negative"):
         TorchNeighborList(3.0, -0.1)

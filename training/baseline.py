@@ -7,11 +7,11 @@ J. Chem. Theory Comput. 11, 2087, 2015). The force field runs with the network t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 
-from mdpot.electrons import STATED, Electrons, or_else
+from mdpot.electrons import NOTHING_SAID, STATED, Electrons
 from mdpot.errors import MdpotError
 from mdpot.forcefields import find_forcefield
 from mdpot.training.data.cache import Arrays, cached
@@ -31,7 +31,7 @@ def less_baseline(
     indices: Iterable[int],
     name: str,
     tell: Tell = lambda done, n: None,
-    otherwise: Electrons | str | None = None,
+    otherwise: Electrons = NOTHING_SAID,
 ) -> Dataset:
     """A data set in which some frames have their energies and forces less those of a force field, and no stress.
 
@@ -40,7 +40,7 @@ def less_baseline(
         indices: of the frames.
         name: in `mdpot.forcefields.FORCE_FIELDS`.
         tell: called with the number of frames that the force field has labelled, and of all.
-        otherwise: the electrons of frames that do not state theirs; see `mdpot.electrons.or_else`.
+        otherwise: what holds for the electrons of frames that do not state it.
 
     Raises:
         MdpotError: a frame that it does not describe or whose electrons are not known, or a package that is not
@@ -49,7 +49,7 @@ def less_baseline(
     frames, chosen = list(dataset.frames), sorted(set(indices))
     for start in range(0, len(chosen), CHUNK):
         part = chosen[start : start + CHUNK]
-        known = [replace(frames[n], electrons=or_else(frames[n].electrons, otherwise)) for n in part]
+        known = [replace(frames[n], electrons=frames[n].electrons.or_else(otherwise)) for n in part]
         for index, frame in zip(part, _less(known, name, dataset.origin), strict=True):
             frames[index] = frame
         tell(min(start + CHUNK, len(chosen)), len(chosen))
@@ -67,12 +67,16 @@ def less_baseline(
 
 
 def electrons_of_all(frames: Sequence[Frame]) -> dict[str, int | None] | str | None:
-    """What the header of a correction says of the electrons: those that its frames state, as a table; `STATED` where
-    they state different ones, so that a structure has to state its own; None where they state nothing."""
-    found = {frame.electrons or Electrons() for frame in frames}
-    if len(found) > 1:
-        return STATED
-    return asdict(found.pop()) if any(frame.electrons is not None for frame in frames) else None
+    """What the header of a correction says of the electrons: what holds for all its frames, as a table; `STATED` where
+    they differ, so that a structure has to state its charge; None where they state nothing."""
+    if all(frame.electrons == NOTHING_SAID for frame in frames):
+        return None
+    found = set()
+    for frame in frames:
+        charge, unpaired = frame.electrons.settled(frame.numbers)
+        # As few unpaired electrons as there can be is what is taken where nothing is said.
+        found.add((charge, None if unpaired in (0, 1) else unpaired))
+    return STATED if len(found) > 1 else dict(zip(("charge", "unpaired"), found.pop(), strict=True))
 
 
 def _less(frames: Sequence[Frame], name: str, origin: str) -> list[Frame]:
@@ -85,7 +89,8 @@ def _less(frames: Sequence[Frame], name: str, origin: str) -> list[Frame]:
         forces = [none if found is None else found[1] for found, none in zip(labels, nothing, strict=True)]
         return {"energies": np.round(energies, DIGITS), "forces": np.round(np.concatenate(forces), DIGITS)}
 
-    arrays = cached("baseline", [fingerprint(frames), name], (forcefield.label,), compute)
+    said = [repr(frame.electrons) for frame in frames if frame.electrons != NOTHING_SAID]
+    arrays = cached("baseline", [fingerprint(frames), name, *said], (forcefield.label,), compute)
     parts = np.split(arrays["forces"], np.cumsum([len(frame) for frame in frames])[:-1])
     return [
         _difference(frame, float(e), f, name, origin)

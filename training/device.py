@@ -6,16 +6,12 @@ import math
 
 import torch
 
+from mdpot.device import pick_device
 from mdpot.kernels import NoKernel, library
 from mdpot.training.schema import Recipe
 
 SMALL = 400
 """Atoms in a batch up to which the kernels, on one core even, are faster than torch on a large GPU; measured at 200."""
-
-
-def pick_device(name: str | None) -> torch.device:
-    """The device of that name; without a name a CUDA GPU where there is one, else the CPU."""
-    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def choose_device(name: str | None, recipe: Recipe, alone: bool = True) -> torch.device:

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from mdpot.autograd import exact_gradients
+from mdpot.device import pick_device
+from mdpot.electrons import NOTHING_SAID, STATED
 from mdpot.errors import MdpotError
 from mdpot.heads import AnyPotential, PropertyModel
 from mdpot.modelfile import open_model
@@ -21,7 +23,6 @@ from mdpot.training.data.readers import NOTHING_ASKED
 from mdpot.training.data.reference import fit_reference
 from mdpot.training.data.sources import load_named
 from mdpot.training.data.store import INTERACTION, Batch, Store, batches
-from mdpot.training.device import pick_device
 from mdpot.training.engine import choose_engine, small_operations
 from mdpot.units import MEV
 
@@ -177,7 +178,9 @@ def run_evaluate(
     if model.baseline is not None:
         for part in (dataset, *dataset.tests.values()):
             _check_elements(potential, part)
-        dataset = less_baseline(dataset, range(len(dataset)), model.baseline, otherwise=model.electrons)
+        # Training takes frames that state nothing for neutral ones.
+        as_trained = NOTHING_SAID if model.electrons == STATED else model.electrons
+        dataset = less_baseline(dataset, range(len(dataset)), model.baseline, otherwise=as_trained)
     sets = {name: dataset, **dataset.tests}
     tables = {name: _evaluate_set(potential, metadata, part) for name, part in sets.items()}
     result: dict[str, Any] = {"file": str(file), "data": dataset.origin, "labels": dataset.labels, **tables}

@@ -13,6 +13,7 @@ from ase import Atoms, units
 from ase.calculators.calculator import Calculator, all_changes
 from ase.md.langevin import Langevin
 
+from mdpot.electrons import NOTHING_SAID
 from mdpot.errors import MdpotError
 from mdpot.forcefields import find_forcefield
 from mdpot.stopping import Stopped, StopSignal
@@ -131,6 +132,12 @@ class _ForceField(Calculator):
         self.results = {"energy": float(labels[0]), "forces": np.asarray(labels[1])}
 
 
+def _told(starts: Sequence[Frame]) -> str:
+    """What a force field is told of the starts, as a digest."""
+    said = [repr(start.electrons) for start in starts]
+    return fingerprint(starts) + ("".join(said) if any(start.electrons != NOTHING_SAID for start in starts) else "")
+
+
 def _keep(file: Path, starts: Sequence[Frame], found: Sequence[Frame], trajectories: int) -> None:
     """Writes what `_kept` reads."""
     arrays = {
@@ -139,7 +146,7 @@ def _keep(file: Path, starts: Sequence[Frame], found: Sequence[Frame], trajector
         "forces": np.concatenate([np.zeros((0, 3)), *(np.asarray(frame.forces) for frame in found)]),
         "energies": np.array([frame.energy for frame in found], dtype=np.float64),
         "trajectories": np.array(trajectories),
-        "of": np.array(fingerprint(starts)),
+        "of": np.array(_told(starts)),
     }
     keep_arrays(file, arrays)
 
@@ -151,7 +158,7 @@ def _kept(file: Path, starts: Sequence[Frame]) -> tuple[list[Frame], int]:
         MdpotError: it was changed since, or is of other structures.
     """
     with kept_arrays(file, "to begin the dynamics anew") as kept:
-        if str(kept["of"]) != fingerprint(starts):
+        if str(kept["of"]) != _told(starts):
             raise ValueError("it is of other structures")
         places, energies, trajectories = kept["starts"], kept["energies"], int(kept["trajectories"])
         cuts = np.cumsum([len(starts[place]) for place in places])[:-1]

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from mdpot.autograd import exact_gradients
+from mdpot.device import pick_device
 from mdpot.errors import MdpotError
 from mdpot.heads import Potential, PropertyModel
 from mdpot.modelfile import save_potential
 from mdpot.training import folder as files
 from mdpot.training.data.frames import Dataset
-from mdpot.training.device import choose_device, pick_device
+from mdpot.training.device import choose_device
 from mdpot.training.evaluate import run_evaluate
 from mdpot.training.listener import Listener, labelling
 from mdpot.training.networks import measured_hyperparameters, new_potential, new_property, with_normalization_of

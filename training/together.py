@@ -25,9 +25,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed import Store, TCPStore  # type: ignore[reportPrivateImportUsage]
 
+from mdpot.device import pick_device
 from mdpot.errors import MdpotError
 from mdpot.stopping import Stopped, StopSignal
-from mdpot.training.device import pick_device
 from mdpot.training.process import ALONE, Process, ProcessLost
 from mdpot.training.state import Progress
 from mdpot.training.trainer import Diverged, Report, fit

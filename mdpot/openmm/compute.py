@@ -13,12 +13,15 @@ import numpy as np
 import torch
 
 from mdpot.autograd import exact_gradients
+from mdpot.device import pick_device
 from mdpot.electrons import Electrons
 from mdpot.errors import MdpotError
 from mdpot.evaluator import Evaluator, ForOpenMM, Particles
+from mdpot.exported import plain_refusals
 from mdpot.forcefields import NOT_DESCRIBED, Structure, find_forcefield
 from mdpot.kernels import Native, find_kernel, make_kernel
 from mdpot.modelfile import read_model
+from mdpot.threads import Turns
 from mdpot.units import KJ_PER_MOL, NM
 
 MODEL = Path("model of an OpenMM force")  # how errors call it
@@ -26,7 +29,7 @@ NO_BOX, PERIODIC, APERIODIC = np.zeros((3, 3)), np.ones(3, dtype=bool), np.zeros
 
 
 class Compute:
-    """Energy and forces of an OpenMM State.
+    """Energy and forces of an OpenMM State. Contexts of one System, in threads of their own perhaps, take turns.
 
     Args:
         content: bytes of a model file, or of a file exported for OpenMM.
@@ -49,9 +52,13 @@ class Compute:
         self.content, self.particles, self.periodic = content, particles, periodic
         self.dtype, self.device, self.skin = dtype, device, skin
         self.module: Any = None
+        self.turns = Turns()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "module": None}
+        return {**self.__dict__, "module": None, "turns": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, turns=Turns())  # a System in XML of before has none
 
     def __call__(self, state: Any) -> tuple[float, np.ndarray]:
         """Energy, kJ/mol, and forces [n, 3], kJ/mol/nm, for the positions and the box of the State."""
@@ -61,19 +68,19 @@ class Compute:
 
     def evaluate(self, state: Any, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Energy [], kJ/mol, and forces [n, 3], kJ/mol/nm, at positions [n, 3], nm, in the State's box."""
-        if self.module is None:
-            self.module = self._load()
         box = None
         if self.periodic:
             box = torch.from_numpy(_box(state))
         # Whatever the thread that OpenMM calls from was doing with gradients or precision.
-        with exact_gradients():
+        with self.turns, exact_gradients(), plain_refusals():
+            if self.module is None:
+                self.module = self._load()
             energy, forces = self.module(positions, box)
         return energy.detach(), forces.detach()
 
     def _load(self) -> Any:
         model = read_model(self.content, MODEL)
-        device = torch.device(self.device or model.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = pick_device(self.device or model.device)
         if model.exported:
             module: Any = model.module(device)
         else:
@@ -109,14 +116,19 @@ class NativeCompute:
         self.atoms = None if particles.atoms is None else np.array(particles.atoms, dtype=np.int64)
         self.native: Native | None = None
         self.torch: Compute | None = None
+        self.turns = Turns()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "native": None, "torch": None}
+        return {**self.__dict__, "native": None, "torch": None, "turns": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, turns=Turns())
 
     def __call__(self, state: Any) -> tuple[float, np.ndarray]:
         """Energy, kJ/mol, and forces [n, 3], kJ/mol/nm, for the positions and the box of the State."""
-        if self.native is None and self.torch is None:
-            self.load()
+        with self.turns:
+            if self.native is None and self.torch is None:
+                self.load()
         if self.native is None:
             assert self.torch is not None
             return self.torch(state)
@@ -126,7 +138,8 @@ class NativeCompute:
         cell, pbc = NO_BOX, APERIODIC
         if self.periodic:
             cell, pbc = _box(state) * NM, PERIODIC
-        found = self.native(self.numbers, positions, cell, pbc)
+        with self.turns:
+            found = self.native(self.numbers, positions, cell, pbc)
         forces = found.forces * (NM / KJ_PER_MOL)
         if self.atoms is not None:
             everywhere = np.zeros((self.particles.count, 3))
@@ -162,7 +175,7 @@ class Corrected:
         network: what computes the correction.
         baseline: name of the force field.
         particles, periodic: as in `Compute`; the force field sees the same atoms.
-        electrons: of these atoms; None for a neutral closed shell.
+        electrons: of these atoms.
     """
 
     def __init__(
@@ -171,7 +184,7 @@ class Corrected:
         baseline: str,
         particles: Particles,
         periodic: bool,
-        electrons: Electrons | None,
+        electrons: Electrons,
     ):
         self.network, self.baseline, self.periodic, self.electrons = network, baseline, periodic, electrons
         self.particles, self.numbers = particles, np.array(particles.numbers, dtype=np.int64)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from mdpot.electrons import Electrons, or_else
+from mdpot.device import check_device
+from mdpot.electrons import NOTHING_SAID, Electrons, of_multiplicity, or_else
 from mdpot.errors import MdpotError, unknown
 from mdpot.evaluator import Particles
 from mdpot.export import SKIN, require_elements, save_module, write_torchscript
@@ -18,6 +21,7 @@ from mdpot.exported import AOTI
 from mdpot.heads import AnyPotential
 from mdpot.modelfile import ModelFile, open_model
 from mdpot.modelformat import DTYPES
+from mdpot.neighbors import check_skin
 from mdpot.openmm.backends import choose_backend, crash_warning, import_openmm, import_openmmtorch, logger
 from mdpot.openmm.compute import Compute, Corrected, NativeCompute, TensorCompute
 
@@ -76,10 +80,12 @@ def create_force(
     import_openmm()
     if dtype is not None and dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
+    check_device(device)
+    skin = check_skin(skin)
     model = open_model(ckpt)
     _check_export(model, dtype)
-    electrons = _electrons(model, charge, multiplicity)
     particles = _choose_atoms(topology_or_numbers, atoms, model.header["elements"])
+    electrons = _electrons(model, charge, multiplicity, particles.numbers)
     if model.exported and model.header["export"]["numbers"] not in (None, particles.numbers):
         raise MdpotError(f"{str(model.path)!r} was exported for other atoms than the topology's, or in another order.")
     for caution in model.cautions:
@@ -173,23 +179,24 @@ def bonds_without_strength(bonds: Iterable[tuple[int, int]]) -> openmm.HarmonicB
     return force
 
 
-def _electrons(model: ModelFile, charge: int | None, multiplicity: int | None) -> Electrons | None:
-    """What the baseline of a potential is told of the electrons; None where it has none, or for a neutral closed shell.
+def _electrons(model: ModelFile, charge: int | None, multiplicity: int | None, numbers: Sequence[int]) -> Electrons:
+    """What the baseline of a potential is told of the electrons of the atoms.
 
     Raises:
-        MdpotError: charge or multiplicity of a potential without baseline; or they have to be said, and are not.
+        MdpotError: charge or multiplicity of a potential without baseline; they have to be said, and are not; or they
+            are impossible.
     """
-    said = None
-    if charge is not None or multiplicity is not None:
-        if model.baseline is None:
+    if model.baseline is None:
+        if charge is not None or multiplicity is not None:
             raise MdpotError(
                 f"charge and multiplicity are for potentials that correct a force field; {str(model.path)!r} is a "
                 "network alone, and sees neither."
             )
-        if multiplicity is not None and multiplicity < 1:
-            raise MdpotError(f"multiplicity: must be at least 1; got {multiplicity}.")
-        said = Electrons(charge or 0, None if multiplicity is None else multiplicity - 1)
-    return or_else(said, model.electrons)
+        return NOTHING_SAID
+    found = or_else(of_multiplicity(charge, multiplicity), model.electrons)
+    if found != NOTHING_SAID:
+        found.settled(np.array(numbers))
+    return found
 
 
 def _check_export(model: ModelFile, dtype: str | None) -> None:
@@ -233,9 +240,9 @@ def _choose_atoms(topology_or_numbers: Any, atoms: Sequence[int] | None, element
         listed = list(topology_or_numbers.atoms())
         numbers = [None if a.element is None else int(a.element.atomic_number) for a in listed]
     else:
-        listed, numbers = [], [int(z) for z in topology_or_numbers]
+        listed, numbers = [], _integers(topology_or_numbers, "topology_or_numbers", "a topology, or atomic numbers")
     n_particles = len(numbers)
-    chosen = list(range(n_particles)) if atoms is None else sorted(int(a) for a in atoms)
+    chosen = list(range(n_particles)) if atoms is None else sorted(_integers(atoms, "atoms", "indices of particles"))
     if not chosen:
         raise MdpotError("atoms: the potential needs at least one atom; got none.")
     if len(set(chosen)) != len(chosen):
@@ -253,6 +260,21 @@ def _choose_atoms(topology_or_numbers: Any, atoms: Sequence[int] | None, element
     found = [int(numbers[index]) for index in chosen]  # type: ignore[arg-type]
     require_elements(found, elements)
     return Particles(found, None if len(chosen) == n_particles else chosen, n_particles)
+
+
+def _integers(values: Any, name: str, what: str) -> list[int]:
+    """Numbers as such; no fractions, and no mask of booleans, whose two values are indices of other particles.
+
+    Raises:
+        MdpotError: there is something else.
+    """
+    try:
+        listed = list(values)
+        if any(isinstance(value, (bool, np.bool_)) for value in listed):
+            raise MdpotError(f"{name} must be {what}; got booleans. Of a mask take np.flatnonzero(mask).")
+        return [operator.index(value) for value in listed]
+    except TypeError:
+        raise MdpotError(f"{name} must be {what}; got {values!r}.") from None
 
 
 def _is_periodic(topology_or_numbers: Any, periodic: bool | None) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 from scipy.spatial.transform import Rotation
 
-from mdpot.electrons import as_options, stated_electrons
+from mdpot.electrons import stated_electrons
 from mdpot.errors import MdpotError
 from mdpot.neighbors import neighbor_list, pair_vectors
 from mdpot.simulate.engine import U_PER_A3
@@ -30,13 +31,15 @@ def read_start(start: str, rng: np.random.Generator) -> Atoms:
         rng: places and turns the molecules of a fresh box.
 
     Raises:
-        MdpotError: no such file, not a structure, fixed atoms in it, or a malformed count of waters.
+        MdpotError: no such file, not a structure, constraints in it, or a malformed count of waters.
     """
     if start.startswith("water:"):
         if not re.fullmatch(r"water:[1-9]\d*", start):
             raise MdpotError(f"START {start!r} must be water:N with a positive count N, e.g. water:64.")
         return water_box(int(start.removeprefix("water:")), rng)
     path = Path(start)
+    if path.is_dir():
+        raise MdpotError(f"START {start!r} is a folder. Give a structure file in it, or water:N for a fresh box.")
     if not path.is_file():
         raise MdpotError(
             f"START {start!r} is not there. Give a structure file that ASE reads, or water:N for a fresh box."
@@ -48,9 +51,18 @@ def read_start(start: str, rng: np.random.Generator) -> Atoms:
     if len(atoms) == 0:
         raise MdpotError(f"START {start!r} holds no atoms.")
     if atoms.constraints:
-        raise MdpotError(f"START {start!r} holds fixed atoms, which mdpot md does not support. Remove them.")
+        kinds = ", ".join(sorted({type(constraint).__name__ for constraint in atoms.constraints}))
+        raise MdpotError(
+            f"START {start!r} holds constraints ({kinds}), which mdpot md does not support: it moves all atoms. Take "
+            "the constraints out of the file, or run ASE's dynamics with MaskedGNNCalculator, which keeps them."
+        )
+    if atoms.has("momenta") and atoms.get_momenta().any():
+        warnings.warn(
+            f"START {start!r} holds velocities, which are not used: new ones are drawn at the temperature of the run.",
+            stacklevel=2,
+        )
     clean = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, masses=atoms.get_masses())
-    clean.info.update(as_options(stated_electrons(atoms)))
+    clean.info.update(stated_electrons(atoms).info)
     if np.linalg.det(clean.cell.array) < 0:
         clean.set_cell(-clean.cell.array)  # the same lattice, right-handed
     return clean

@@ -11,7 +11,7 @@ import numpy as np
 from ase.io import write as write_atoms
 
 from mdpot.errors import MdpotError
-from mdpot.files import atomic
+from mdpot.files import appending, atomic
 from mdpot.simulate.engine import Engine, State
 from mdpot.simulate.log import Log, Row
 from mdpot.simulate.restart import Restart, file_sizes, save_restart
@@ -81,8 +81,10 @@ class Driver:
         """
         s = self.settings
         with ExitStack() as files, self._stop:
+            files.enter_context(appending(self.out / LOG))
             self.log = Log(self.out / LOG)
             files.callback(self.log.close)
+            files.enter_context(appending(self.out / trajectory_name(s)))
             self.trajectory = TRAJECTORIES[s.trajectory](self.out / trajectory_name(s), self.atoms, s.dt, s.every)
             files.callback(self.trajectory.close)
             try:
@@ -124,7 +126,7 @@ class Driver:
             if self.engine.is_finite() and not isinstance(error, MdpotError):
                 raise
             # Calculators and OpenMM refuse bad positions before the watch sees them, in words of their own.
-            reason = str(error) if self.engine.is_finite() else "the positions are not a number"
+            reason = str(error).rstrip(".") if self.engine.is_finite() else "the positions are not a number"
             self._leave(LAST_GOOD, state)
             when = f"step {state.step} ({state.time / 1000:.3f} ps)"
             raise Strike(f"stopped within {n_steps} steps of {when}: {reason}") from error
@@ -147,8 +149,10 @@ class Driver:
     def _record(self, state: State, ns_per_day: float | None) -> None:
         """Log, frame, restart file: in this order, for the restart file says how long the others are."""
         row = Row.of(state, self.atoms.get_masses(), ns_per_day)
-        self.log.write(row)
-        self.trajectory.write(state)
+        with appending(self.out / LOG):
+            self.log.write(row)
+        with appending(self.trajectory.path):
+            self.trajectory.write(state)
         restart = Restart(
             arrays=self.engine.snapshot(),
             numbers=self.atoms.numbers,

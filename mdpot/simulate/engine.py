@@ -166,8 +166,8 @@ def repartition(atoms: Atoms, hydrogen_mass: float) -> np.ndarray:
     Equilibrium averages do not change, and the fastest vibrations slow down.
 
     Raises:
-        MdpotError: a hydrogen has no heavy atom within 1.4 Å, or a heavy atom is left lighter than its
-            hydrogens.
+        MdpotError: a hydrogen is heavier already, or has no heavy atom within 1.4 Å, or a heavy atom is left lighter
+            than its hydrogens.
     """
     masses = atoms.get_masses()
     pairs, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, 1.4)
@@ -175,6 +175,11 @@ def repartition(atoms: Atoms, hydrogen_mass: float) -> np.ndarray:
     i, j = pairs
     heavy = atoms.numbers[j] > 1
     for hydrogen in np.flatnonzero(atoms.numbers == 1):
+        if masses[hydrogen] > hydrogen_mass:
+            raise MdpotError(
+                f"hydrogen mass must not be below what hydrogens have; atom {hydrogen} has {masses[hydrogen]:g} u, got "
+                f"{hydrogen_mass:g} u."
+            )
         bonds = np.flatnonzero((i == hydrogen) & heavy)
         if len(bonds) == 0:
             raise MdpotError(f"hydrogen mass: atom {hydrogen} is a hydrogen without a heavy atom within 1.4 Å.")

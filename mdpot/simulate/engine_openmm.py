@@ -13,6 +13,7 @@ from ase.data import covalent_radii
 
 from mdpot import molecules
 from mdpot.errors import MdpotError
+from mdpot.exported import without_traceback
 from mdpot.molecules import is_bond
 from mdpot.neighbors import neighbor_list, pair_vectors
 from mdpot.simulate.barostat import Barostat, Structure
@@ -113,7 +114,7 @@ def one_line() -> Iterator[None]:
     try:
         yield
     except OpenMMException as error:
-        raise MdpotError(" ".join(str(error).split()) or "the forces failed.") from error
+        raise MdpotError(without_traceback(str(error)) or "the forces failed.") from error
 
 
 class OpenMMEngine:
@@ -230,7 +231,8 @@ class OpenMMEngine:
             self._context.setVelocities(arrays["raw_velocities"])
 
     def _get(self, **what: bool) -> Any:
-        return self._context.getState(**what)
+        with one_line():
+            return self._context.getState(**what)
 
     def _half_kick(self, raw: Any) -> np.ndarray:
         """What the forces do to the velocities in half a step, [n_atoms, 3], Å/fs."""
@@ -251,7 +253,7 @@ class OpenMMEngine:
             try:
                 return openmm.Context(system, self._make_integrator(), platform, wanted)
             except openmm.OpenMMException as error:
-                reason = " ".join(str(error).split())
+                reason = without_traceback(str(error))
         raise MdpotError(f"OpenMM's platform {name or 'of any name'} cannot be used here: {reason}.")
 
     def _make_integrator(self) -> Any:

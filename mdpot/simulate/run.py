@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import chemical_symbols
 from ase.io import write as write_atoms
 
 from mdpot import __version__
-from mdpot.electrons import as_options, stated_electrons
-from mdpot.errors import MdpotError
+from mdpot.electrons import of_multiplicity, stated_electrons
+from mdpot.errors import MdpotError, name_elements
 from mdpot.files import atomic, locked, write_text
 from mdpot.modelfile import ModelFile, open_model
 from mdpot.simulate.box import read_start
@@ -176,15 +175,16 @@ def _with_electrons(settings: Settings, atoms: Atoms, forces: Forces) -> Setting
                 f"{' and '.join(settings.electrons)}: for a potential that corrects a force field; {settings.model!r} "
                 "does not, and sees neither."
             )
+        atoms.info.clear()
         return settings
-    if not settings.electrons:
-        settings = replace(settings, **as_options(stated_electrons(atoms)))
-    atoms.info.update(settings.electrons)
+    said = of_multiplicity(settings.charge, settings.multiplicity).or_else(stated_electrons(atoms))
+    settings = replace(settings, **said.options(atoms.numbers))
+    atoms.info = settings.electrons
     return settings
 
 
 def check_structure(atoms: Atoms, settings: Settings, facts: ModelFacts) -> None:
-    """Checks that a structure goes with the model and the ensemble.
+    """Checks that a structure can be moved, and that it goes with the model and the ensemble.
 
     Raises:
         MdpotError: it does not.
@@ -192,9 +192,22 @@ def check_structure(atoms: Atoms, settings: Settings, facts: ModelFacts) -> None
     if facts.elements is not None:
         strangers = sorted(set(atoms.numbers.tolist()) - set(facts.elements))
         if strangers:
-            names = ", ".join(chemical_symbols[z] for z in strangers)
-            known = ", ".join(chemical_symbols[z] for z in facts.elements)
-            raise MdpotError(f"START holds {names}, but the model knows only {known}. Train one that knows both.")
+            raise MdpotError(
+                f"START holds {name_elements(strangers)}, but the model knows only {name_elements(facts.elements)}. "
+                "Train one that knows both."
+            )
+    masses = atoms.get_masses()
+    if not (np.isfinite(masses) & (masses > 0)).all():
+        wrong = int(np.argmin(np.isfinite(masses) & (masses > 0)))
+        raise MdpotError(
+            f"START gives atom {wrong} ({atoms.symbols[wrong]}) a mass of {masses[wrong]:g} u; it must be positive."
+        )
+    periodic = atoms.cell.array[atoms.pbc]
+    if not np.isfinite(periodic).all() or np.linalg.matrix_rank(periodic) < len(periodic):
+        raise MdpotError(
+            f"START is periodic, pbc = {atoms.pbc.tolist()}, but its cell {atoms.cell.array.tolist()} has no lattice "
+            "vectors for that. Give it a cell, or make it aperiodic."
+        )
     if settings.ensemble != "npt":
         return
     if not atoms.pbc.all() or np.linalg.det(atoms.cell.array) == 0:

@@ -11,7 +11,6 @@ import numpy as np
 from ase import Atoms
 from ase.cell import Cell
 
-from mdpot.electrons import as_options, stated_electrons
 from mdpot.errors import MdpotError
 from mdpot.simulate.engine import State
 from mdpot.units import NM
@@ -133,7 +132,7 @@ def to_atoms(atoms: Atoms, state: State) -> Atoms:
         "time_ps": round(state.time / 1000, 9),
         "temperature_K": state.temperature,
         "potential_eV": state.potential,
-        **as_options(stated_electrons(atoms)),
+        **{name: atoms.info[name] for name in ("charge", "multiplicity") if name in atoms.info},
     }
     return frame
 

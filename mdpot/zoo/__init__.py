@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def find_model(name: Path | str) -> Path:
     Raises:
         MdpotError: none of these.
     """
+    if not isinstance(name, (str, os.PathLike)):
+        raise MdpotError(f"model must be a path, or a name of the zoo; got {name!r}.")
     path = Path(name)
     if path.is_dir():
         pretrained = path / "pretrained.safetensors"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -200,6 +201,22 @@ def test_structures_that_make_no_sense(file: Path, liquid: Atoms) -> None:
         atoms.get_forces()
 
 
+@pytest.mark.parametrize("backend", ["auto", "torch", "padded"])
+def test_no_atoms(tmp_path: Path, backend: str) -> None:
+    file = save(tmp_path / "potential.safetensors", "tide")
+    for atoms in (Atoms(), Atoms(cell=[5, 5, 5], pbc=True)):
+        with pytest.raises(MdpotError, match="atoms: the structure holds none"):
+            attach(atoms, file, backend=backend).get_forces()
+    with pytest.raises(MdpotError, match="atoms: there are none yet"):
+        attach(Atoms(), file).calc.get_potential_energy()
+
+
+@pytest.mark.parametrize("number", [-1, 119, 200])
+def test_what_is_no_atomic_number(file: Path, number: int) -> None:
+    with pytest.raises(MdpotError, match=f"atoms hold {number}, which .* it knows H, C, O"):
+        attach(Atoms([number]), file).get_potential_energy()
+
+
 def test_settings_that_make_no_sense(file: Path, tmp_path: Path) -> None:
     with pytest.raises(MdpotError, match=r"unknown backend 'torchscrip'\. Did you mean 'torchscript'"):
         MaskedGNNCalculator(file, backend="torchscrip")
@@ -207,6 +224,20 @@ def test_settings_that_make_no_sense(file: Path, tmp_path: Path) -> None:
         MaskedGNNCalculator(file, dtype="float46")
     with pytest.raises(MdpotError, match="skin must not be negative"):
         MaskedGNNCalculator(file, skin=-1.0)
+    with pytest.raises(MdpotError, match="skin must be finite; got nan"):
+        MaskedGNNCalculator(file, skin=float("nan"))
+    with pytest.raises(MdpotError, match="skin must be a number, Å; got None"):
+        MaskedGNNCalculator(file, skin=cast(Any, None))
+    with pytest.raises(MdpotError, match="unknown backend None"):
+        MaskedGNNCalculator(file, backend=cast(Any, None))
+    with pytest.raises(MdpotError, match="device 'meta' cannot be used here"):
+        MaskedGNNCalculator(file, device="meta")
+    with pytest.raises(MdpotError, match="device 'gpu9' cannot be used here"):
+        MaskedGNNCalculator(file, device="gpu9")
+    with pytest.raises(MdpotError, match="model must be a path, or a name of the zoo; got None"):
+        MaskedGNNCalculator(cast(Any, None))
+    with pytest.raises(MdpotError, match="set: dtype cannot be changed later"):
+        MaskedGNNCalculator(file).set(dtype="float64")
     with pytest.raises(MdpotError, match=r"unknown argument of \w+ 'default_dtype'\. Did you mean 'dtype'"):
         MaskedGNNCalculator(file, default_dtype="float64")
     assert MaskedGNNCalculator(file, label="water").label == "water"

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import signal
+import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -27,7 +31,7 @@ from .conftest import CUTOFF, attach, results, save
 
 
 @pytest.mark.parametrize("backend", ["eager", "padded", "torchscript"])
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda calc: pickle.loads(pickle.dumps(calc))])
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda calc: pickle.loads(pickle.dumps(calc))])
 def test_copies_give_the_same_and_stand_alone(tmp_path: Path, liquid: Atoms, backend: str, duplicate) -> None:
     file = save(tmp_path / "potential.safetensors")
     atoms = attach(liquid, file, backend=backend, dtype="float64")
@@ -39,6 +43,79 @@ def test_copies_give_the_same_and_stand_alone(tmp_path: Path, liquid: Atoms, bac
     np.testing.assert_array_equal(results(atoms), expected)
     twin.positions[0] -= 0.3
     np.testing.assert_allclose(results(twin), expected, rtol=0, atol=1e-12)
+
+
+def test_a_copy_does_not_give_its_results_for_those_of_another_structure(file: Path, liquid: Atoms) -> None:
+    """Energies of two structures by a calculator and its shallow copy, as for the images of a band."""
+    moved = liquid.copy()
+    moved.positions[0] += 0.3
+    here, there = (attach(atoms, file).get_potential_energy() for atoms in (liquid, moved))
+    calculator = attach(liquid, file).calc
+    assert calculator.get_potential_energy(liquid) == here
+    assert copy.copy(calculator).get_potential_energy(moved) == there
+    assert calculator.get_potential_energy(moved) == there
+    assert calculator.get_potential_energy(liquid) == here
+
+
+@pytest.mark.parametrize("model", ["egnn", "tide"])
+def test_threads_share_a_calculator(tmp_path: Path, liquid: Atoms, model: str) -> None:
+    structures = [liquid.copy() for _ in range(4)]
+    for seed, atoms in enumerate(structures):
+        atoms.rattle(0.05 * seed, seed=seed)
+    file = save(tmp_path / "potential.safetensors", model)
+    expected = [attach(atoms, file).get_potential_energy() for atoms in structures]
+    calculator = attach(liquid, file).calc
+    found: list[list[float]] = [[] for _ in structures]
+
+    def work(k: int) -> None:
+        found[k] = [calculator.get_potential_energy(structures[k]) for _ in range(5)]
+
+    threads = [threading.Thread(target=work, args=[k]) for k in range(len(structures))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    np.testing.assert_allclose(found, np.repeat(expected, 5).reshape(-1, 5), rtol=0, atol=1e-9)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")  # Python 3.12 warns of threads beside a fork
+def test_a_process_that_is_forked_while_a_thread_computes(file: Path, liquid: Atoms) -> None:
+    """As DataLoader's workers and multiprocessing do: the thread that computes is not in the child."""
+    atoms = attach(liquid, file)
+    expected = atoms.get_potential_energy()
+    begun, end = threading.Event(), threading.Event()
+    evaluate = atoms.calc.evaluate
+
+    def slow(*arguments: Any) -> Any:
+        begun.set()
+        end.wait(20)
+        return evaluate(*arguments)
+
+    moved = attach(liquid, file)
+    moved.calc = atoms.calc
+    moved.positions[0] += 0.3
+    atoms.calc.evaluate = slow
+    thread = threading.Thread(target=moved.get_potential_energy)
+    thread.start()
+    assert begun.wait(20)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            atoms.calc.evaluate = evaluate
+            status = 0 if atoms.get_potential_energy() == expected else 2
+        finally:
+            os._exit(status)
+    end.set()
+    thread.join()
+    deadline = time.monotonic() + 20
+    while (found := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if found[0] == 0:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert found == (child, 0)
 
 
 def test_copies_are_of_the_potential_that_was_loaded(

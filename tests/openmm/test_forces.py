@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+import sys
+import threading
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("openmm")
 
@@ -17,6 +20,7 @@ from mdpot.calculator import MaskedGNNCalculator
 from mdpot.errors import MdpotError
 from mdpot.export import export_torchscript
 from mdpot.heads import build_potential
+from mdpot.kernels import NoKernel, make_kernel
 from mdpot.modelfile import save_potential
 from mdpot.openmm import create_force, create_system
 from mdpot.openmm.backends import crash_warning
@@ -252,6 +256,46 @@ def test_copies_of_a_system_work_alone(backend):
     agree(results(make_context(twin, atoms.positions)), reference(potential, atoms), 1e-7, 2e-5)
 
 
+@pytest.mark.parametrize("backend", ["native", "python"])
+def test_contexts_in_threads(backend):
+    """Replicas of one System, each in its thread; with switches after every bytecode, almost, all of them meet."""
+    atoms = water_box(4, np.random.default_rng(0))
+    torch.manual_seed(0)
+    potential = build_potential("tide", {}, [1, 8], [-13.6, -2041.3], 1.0).eval()
+    if backend == "native":
+        try:
+            make_kernel(potential)
+        except NoKernel as error:
+            pytest.skip(str(error))
+    system = quick_system(topology_of(atoms), potential, backend)
+
+    def replicas() -> list[openmm.Context]:
+        contexts = [make_context(system, atoms.positions + k) for k in range(3)]
+        for k, context in enumerate(contexts):
+            context.setVelocitiesToTemperature(500 + 500 * k, k + 1)
+        return contexts
+
+    def end(context: openmm.Context) -> np.ndarray:
+        return context.getState(positions=True).getPositions(asNumpy=True)._value
+
+    alone, together = replicas(), replicas()
+    n_steps = 200 if backend == "native" else 20
+    for context in alone:
+        context.getIntegrator().step(n_steps)
+    threads = [threading.Thread(target=context.getIntegrator().step, args=[n_steps]) for context in together]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    for first, second in zip(alone, together, strict=True):
+        np.testing.assert_allclose(end(second), end(first), rtol=0, atol=1e-9)
+
+
 def test_broken_positions_are_an_error(backend):
     atoms = make_atoms("triclinic")
     context = make_context(quick_system(topology_of(atoms), make_potential(), backend), atoms.positions)
@@ -285,6 +329,18 @@ def test_errors():
         create_force(potential, topology, "pyton")
     with pytest.raises(MdpotError, match="unknown dtype 'half'"):
         create_force(potential, topology, dtype="half")
+    with pytest.raises(MdpotError, match=r"device 'gpu9' cannot be used here"):
+        create_force(potential, topology, device="gpu9")
+    with pytest.raises(MdpotError, match="skin must be finite"):
+        create_force(potential, topology, skin=float("nan"))
+    with pytest.raises(MdpotError, match=r"atoms must be indices .* got booleans\. Of a mask take np\.flatnonzero"):
+        create_force(potential, topology, atoms=[True, False])
+    with pytest.raises(MdpotError, match=r"atoms must be indices of particles; got \[0\.5\]"):
+        create_force(potential, topology, atoms=cast(Any, [0.5]))
+    with pytest.raises(MdpotError, match=r"must be a topology, or atomic numbers; got \['O', 'H'\]"):
+        create_force(potential, cast(Any, ["O", "H"]), periodic=False)
+    with pytest.raises(MdpotError, match="model must be a path, or a name of the zoo; got <Topology"):
+        create_force(cast(Any, topology), topology)
     next(iter(topology.atoms())).element = None
     with pytest.raises(MdpotError, match=r"atom 0 \(X of ATM 1\) has no element"):
         create_force(potential, topology)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from ase.constraints import FixAtoms
+from ase.constraints import FixAtoms, FixBondLengths
 from ase.io import write
 from ase.neighborlist import neighbor_list
 
@@ -84,8 +84,22 @@ def test_read_start_refuses_what_is_no_structure(tmp_path: Path) -> None:
         read_start(str(tmp_path / "text.xyz"), np.random.default_rng(0))
 
 
-def test_read_start_refuses_fixed_atoms(tmp_path: Path) -> None:
-    atoms = Atoms("H2", [[0, 0, 0], [0, 0, 0.74]], constraint=FixAtoms([0]))
+@pytest.mark.parametrize("constraint", [FixAtoms([0]), FixBondLengths([[0, 1]])])
+def test_read_start_refuses_constraints(tmp_path: Path, constraint: FixAtoms | FixBondLengths) -> None:
+    atoms = Atoms("H2", [[0, 0, 0], [0, 0, 0.74]], constraint=constraint)
     write(tmp_path / "fixed.traj", atoms)
-    with pytest.raises(MdpotError, match="fixed atoms"):
+    with pytest.raises(MdpotError, match=rf"holds constraints \({type(constraint).__name__}\)"):
         read_start(str(tmp_path / "fixed.traj"), np.random.default_rng(0))
+
+
+def test_read_start_refuses_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(MdpotError, match="is a folder"):
+        read_start(str(tmp_path), np.random.default_rng(0))
+
+
+def test_read_start_says_that_velocities_are_drawn_anew(tmp_path: Path) -> None:
+    atoms = Atoms("H2", [[0, 0, 0], [0, 0, 0.74]], momenta=[[0, 0, 1], [0, 0, -1]])
+    write(tmp_path / "moving.extxyz", atoms)
+    with pytest.warns(UserWarning, match="holds velocities, which are not used"):
+        found = read_start(str(tmp_path / "moving.extxyz"), np.random.default_rng(0))
+    assert not found.has("momenta")

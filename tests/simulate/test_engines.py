@@ -234,6 +234,10 @@ def test_repartition_keeps_the_mass() -> None:
         repartition(Atoms("H"), 3.0)
     with pytest.raises(MdpotError, match="leaves a heavy atom"):
         repartition(atoms, 9.0)
+    heavy = Atoms("OH2", atoms.positions[:3], masses=[15.999, 1.008, 2.014])
+    assert repartition(heavy, 3.0).tolist() == pytest.approx([15.999 - 1.992 - 0.986, 3.0, 3.0])
+    with pytest.raises(MdpotError, match=r"must not be below what hydrogens have; atom 2 has 2\.014 u, got 1\.5 u"):
+        repartition(heavy, 1.5)
 
 
 def test_openmm_frame_is_the_same_lattice() -> None:

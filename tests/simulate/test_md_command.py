@@ -96,6 +96,7 @@ def test_ctrl_c_says_how_to_go_on(model: Path, tmp_path: Path, monkeypatch: pyte
     [
         (["--model", "MODEL", "--out", "OUT"], "START is missing"),
         (["water:2", "--out", "OUT"], "--model is missing"),
+        (["water:2", "--model", "MODEL", "--out", ""], "Invalid value for '--out': the path is empty"),
         (["water:2", "--model", "gone", "--out", "OUT"], "'gone' is not there"),
         (["gone.xyz", "--model", "MODEL", "--out", "OUT"], "'gone.xyz' is not there"),
         (["water:2", "--model", "MODEL", "--out", "OUT", "--engine", "lammps"], "'lammps' is not one of"),

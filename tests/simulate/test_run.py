@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.io import iread, write
+from ase.io import iread, read, write
 
 from mdpot.errors import MdpotError
 from mdpot.simulate import Limits, Settings, read_trajectory, resume_md, run_md
 from mdpot.simulate.engines import ModelFacts
 from mdpot.simulate.log import Row, read_log
 from mdpot.simulate.run import check_structure
+from mdpot.simulate.trajectory import TRAJECTORIES
 
 Make = Callable[..., Any]
 
@@ -374,6 +376,56 @@ def test_structure_and_model_must_fit(argon: Atoms) -> None:
     check_structure(argon, s, ModelFacts(elements=[18]))
     with pytest.raises(MdpotError, match="predicts forces directly"):
         check_structure(argon, s, ModelFacts(elements=[18], conservative=False))
+
+
+@pytest.mark.parametrize("mass", [0.0, -1.0, np.nan, np.inf])
+def test_masses_must_be_positive(argon: Atoms, mass: float) -> None:
+    masses = argon.get_masses()
+    masses[2] = mass
+    argon.set_array("masses", masses, float, ())
+    with pytest.raises(MdpotError, match=rf"atom 2 \(Ar\) a mass of {mass:g} u; it must be positive"):
+        check_structure(argon, Settings("x", "y"), ModelFacts())
+
+
+@pytest.mark.parametrize("cell", [np.zeros(3), [9, 0, 9], [[9, 0, 0], [9, 0, 0], [0, 0, 9]], [9, np.nan, 9]])
+@pytest.mark.parametrize("engine", ["ase", "openmm"])
+def test_a_periodic_structure_has_a_cell(argon: Atoms, engine: str, cell: Any, tmp_path: Path) -> None:
+    argon.set_cell(cell)
+    check_structure(argon, Settings("x", "y", engine=engine), ModelFacts())
+    argon.pbc = True
+    with pytest.raises(MdpotError, match=r"START is periodic, .* has no lattice vectors for that"):
+        check_structure(argon, Settings("x", "y", engine=engine), ModelFacts())
+    argon.pbc = [True, False, False]
+    if np.any(argon.cell.array[0]):
+        check_structure(argon, Settings("x", "y", engine=engine), ModelFacts())
+
+
+@pytest.mark.parametrize(("trajectory", "name"), [("xyz", "trajectory.xyz"), ("dcd", "trajectory.dcd")])
+def test_a_full_disk_names_the_file_and_loses_nothing(
+    trajectory: str, name: str, gas_file: str, constant: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if trajectory == "dcd":
+        pytest.importorskip("openmm")
+    out = tmp_path / "out"
+    s = Settings(gas_file, "-", steps=50, every=10, trajectory=trajectory)
+    kind, frames = TRAJECTORIES[trajectory], [0]
+    write_frame = kind.write
+
+    def full(self: Any, state: Any) -> None:
+        frames[0] += 1
+        if frames[0] == 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_frame(self, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "write", full)
+        with pytest.raises(MdpotError, match=rf"cannot write '.*{name}': No space left on device"):
+            run_md(s, out, forces=constant())
+    resume_md(out, forces=constant())
+    assert read_log(out / "log.csv")["step"].tolist() == [0, 10, 20, 30, 40, 50]
+    start = read(out / "start.xyz")
+    assert isinstance(start, Atoms)
+    assert len(list(read_trajectory(out / name, start))) == 6
 
 
 def test_forces_must_fit_the_engine(gas_file: str, constant: Make, tmp_path: Path) -> None:

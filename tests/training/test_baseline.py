@@ -44,9 +44,10 @@ def wells(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def charged(structure):
-    """As `label`, and 1 eV for each charge."""
+    """As `label`, and 1 eV for each charge, 100 eV for each unpaired electron."""
     energy, forces = label(structure) or (0.0, 0.0)
-    return energy + (structure.electrons or Electrons()).charge, forces
+    charge, unpaired = structure.electrons.settled(structure.numbers)
+    return energy + charge + 100 * (unpaired or 0), forces
 
 
 @pytest.fixture
@@ -234,14 +235,15 @@ def test_openmm_is_told_the_charge(trained: Path, tmp_path: Path) -> None:
 
     neutral = energy(trained)
     assert energy(trained, charge=-1) == pytest.approx(neutral - 1, abs=1e-6)
-    file = with_electrons(trained, {"charge": 2, "unpaired": 1}, tmp_path / "ion.safetensors")
-    assert energy(file) == pytest.approx(neutral + 2, abs=1e-6)
-    assert energy(file, charge=0, multiplicity=1) == pytest.approx(neutral, abs=1e-6)
+    file = with_electrons(trained, {"charge": 2, "unpaired": 2}, tmp_path / "ion.safetensors")
+    assert energy(file) == pytest.approx(neutral + 202, abs=1e-6)
+    assert energy(file, multiplicity=1) == pytest.approx(neutral + 2, abs=1e-6)
+    assert energy(file, charge=0) == pytest.approx(neutral + 200, abs=1e-6)
+    with pytest.raises(MdpotError, match="18 electrons, of which -1 cannot be unpaired"):
+        energy(file, multiplicity=0)
     file = with_electrons(trained, "stated", tmp_path / "both.safetensors")
     with pytest.raises(MdpotError, match="several charges"):
         energy(file)
-    with pytest.raises(MdpotError, match="multiplicity: must be at least 1; got 0"):
-        energy(file, multiplicity=0)
     with pytest.raises(MdpotError, match="a network alone, and sees neither"):
         energy(Path("water-rpbe-small"), charge=1)
 
@@ -255,17 +257,24 @@ def with_electrons(trained: Path, electrons, file: Path) -> Path:
 @pytest.mark.usefixtures("by_charge")
 @pytest.mark.parametrize("engine", ["ase", "openmm"])
 @pytest.mark.parametrize(
-    ("stated", "options", "expected"), [(3, (), 3), (None, ("--charge", "2"), 2), (3, ("--charge", "1"), 1)]
+    ("stated", "options", "expected"),
+    [
+        ({"charge": 3}, (), {"charge": 3}),
+        ({}, ("--charge", "2"), {"charge": 2}),
+        ({"charge": 3}, ("--charge", "1"), {"charge": 1}),
+        ({"multiplicity": 3}, ("--charge", "2"), {"charge": 2, "multiplicity": 3}),
+        ({"charge": 2}, ("--multiplicity", "1"), {"charge": 2, "multiplicity": 1}),
+        ({"total_charge": 1, "spin": 1}, (), {"charge": 1, "multiplicity": 2}),
+    ],
 )
 def test_dynamics(engine: str, stated, options, expected, trained: Path, tmp_path: Path) -> None:
     """Both engines run both together, with the charge that the structure or the command states, also when resumed."""
     if engine == "openmm":
         pytest.importorskip("openmm")
     energies = []
-    for charge in (None, stated):
+    for info in ({}, stated):
         atoms = atoms_of()
-        if charge is not None:
-            atoms.info["charge"] = charge
+        atoms.info.update(info)
         write(tmp_path / "start.extxyz", atoms)
         words = ["md", tmp_path / "start.extxyz", "--model", trained, "--out", tmp_path / f"md{len(energies)}"]
         words += ["--engine", engine, "--steps", "4", "--every", "2", "--dt", "0.1"]
@@ -274,8 +283,10 @@ def test_dynamics(engine: str, stated, options, expected, trained: Path, tmp_pat
         rows = (Path(words[5]) / "log.csv").read_text().splitlines()
         assert len(rows) == 6
         energies.append([float(row.split(",")[3]) for row in rows[1:]])
-    np.testing.assert_allclose(np.subtract(*energies), -expected, atol=1e-4)
-    assert {atoms.info.get("charge") for atoms in read(tmp_path / "md1" / "trajectory.xyz", ":")} == {expected}
+    more = expected["charge"] + 100 * (expected.get("multiplicity", 1) - 1)
+    np.testing.assert_allclose(np.subtract(*energies), -more, atol=1e-3)
+    for atoms in read(tmp_path / "md1" / "trajectory.xyz", ":"):
+        assert {key: atoms.info[key] for key in expected} == expected
 
 
 def run(words) -> int:
@@ -350,7 +361,7 @@ def test_the_force_fields_take_atoms_of_ase() -> None:
     from mdpot.forcefields import SPCFw, Structure
 
     atoms = atoms_of(pbc=True)
-    one = SPCFw().label(Structure.of(atoms, None))
+    one = SPCFw().label(Structure.of(atoms))
     other = SPCFw().label(Frame(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc))
     assert one is not None
     assert other is not None
@@ -391,6 +402,8 @@ def test_a_calculator_takes_the_charge_of_the_atoms_or_that_of_the_training(trai
         ((None, None), ("data.charge=-1",), {"charge": -1, "unpaired": None}),
         ((1, 1), (), {"charge": 1, "unpaired": None}),
         ((0, None), ("data.charge=1",), "stated"),
+        ((2, None), (), "stated"),
+        ((0, None), (), {"charge": 0, "unpaired": None}),
     ],
 )
 def test_a_run_learns_what_is_beyond_the_force_field_of_the_ion(
@@ -405,11 +418,13 @@ def test_a_run_learns_what_is_beyond_the_force_field_of_the_ion(
     recipe = tiny_recipe(*BASELINE, "data.source=custom", *keys)
     run_train(recipe, data=file, out=tmp_path / "run", **CPU)
     assert open_model(tmp_path / "run").header["electrons"] == header
+    # Frames are taken as they were in the training.
+    scored = run_evaluate(tmp_path / "run", file)[file.name]
     # Errors are the same whether the frames state the charge or the potential does.
     if header not in (None, "stated"):
         for atoms in frames:
             atoms.info.pop("charge", None)
             assert "total_charge" not in atoms.info
         write(bare := tmp_path / "bare.extxyz", frames)
-        one, other = (run_evaluate(tmp_path / "run", data) for data in (file, bare))
-        assert one[file.name]["energy_mae"] == pytest.approx(other[bare.name]["energy_mae"], abs=1e-6)
+        same = run_evaluate(tmp_path / "run", bare)[bare.name]
+        assert scored["energy_mae"] == pytest.approx(same["energy_mae"], abs=1e-6)

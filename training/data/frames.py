@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from ase.data import chemical_symbols
 
-from mdpot.electrons import Electrons
+from mdpot.electrons import NOTHING_SAID, Electrons
 from mdpot.errors import MdpotError
 from mdpot.training.data.targets import TARGETS
 
@@ -36,7 +36,7 @@ class Frame:
         index: its place in its file or folder, from 0; messages name it by that.
         properties: further labels, a number each, by name, in the units of the data; no name of another label.
         file: of a folder, the file it is from, and its place there where that has several.
-        electrons: charge and spin, which force fields need to know; None where they are not stated.
+        electrons: what is stated of charge and spin, which force fields need to know.
     """
 
     numbers: np.ndarray
@@ -50,7 +50,7 @@ class Frame:
     index: int = 0
     properties: dict[str, float] = field(default_factory=dict)
     file: str = ""
-    electrons: Electrons | None = None
+    electrons: Electrons = NOTHING_SAID
 
     @property
     def place(self) -> str:
@@ -111,7 +111,7 @@ class Dataset:
 
 
 def fingerprint(frames: Sequence[Frame]) -> str:
-    """The sha256, as 64 hexadecimal digits, of all that the frames hold, in their order."""
+    """The sha256, as 64 hexadecimal digits, of all that the frames hold for a network, in their order."""
     digest = hashlib.sha256()
     for frame in frames:
         digest.update(np.ascontiguousarray(frame.numbers, np.int64).tobytes())
@@ -120,8 +120,6 @@ def fingerprint(frames: Sequence[Frame]) -> str:
             digest.update(b"-" if absent else np.ascontiguousarray(array, np.float64).tobytes())
         for name, value in sorted(frame.properties.items()):
             digest.update(name.encode() + np.float64(value).tobytes())
-        if frame.electrons not in (None, Electrons(), Electrons(0, 0)):
-            digest.update(repr(frame.electrons).encode())
         digest.update(np.ascontiguousarray(frame.pbc, bool).tobytes() + frame.group.encode() + b"\n")
     return digest.hexdigest()
 

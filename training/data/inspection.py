@@ -180,7 +180,7 @@ def _summary(
 
 def _charges(frames: Sequence[Frame]) -> dict[str, int]:
     """How many frames state which charge; empty where none does."""
-    stated = [None if frame.electrons is None else frame.electrons.charge for frame in frames]
+    stated = [frame.electrons.charge for frame in frames]
     names = ["not stated" if charge is None else f"{charge:+d}" if charge else "0" for charge in stated]
     return {name: names.count(name) for name in sorted(set(names))} if any(c is not None for c in stated) else {}
 

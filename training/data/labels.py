@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from mdpot.electrons import Electrons
+from mdpot.electrons import Electrons, of_multiplicity
 from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame
 
@@ -71,11 +71,9 @@ class Asked:
         """Whether anything is said that only a file of the user's own can need."""
         return bool(self.keys) or any(said is not None for said in (self.units, self.charge, self.multiplicity))
 
-    def electrons(self, frame: Frame) -> Electrons | None:
+    def electrons(self, frame: Frame) -> Electrons:
         """Those of a frame: what it states itself goes before what is said of all."""
-        if frame.electrons is not None or (self.charge is None and self.multiplicity is None):
-            return frame.electrons
-        return Electrons(self.charge or 0, None if self.multiplicity is None else self.multiplicity - 1)
+        return frame.electrons.or_else(of_multiplicity(self.charge, self.multiplicity))
 
     @property
     def keys(self) -> dict[str, str]:

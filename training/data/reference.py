@@ -100,8 +100,9 @@ def _spread(shares: np.ndarray, energies: np.ndarray) -> float:
     Of each composition the median counts, and no difference for more than a wild one: a single wild frame may have a
     composition of its own.
     """
-    _, which = np.unique(shares.round(9), axis=0, return_inverse=True)
-    medians = np.array([np.median(energies[which == n]) for n in range(which.max() + 1)])
+    _, which, counts = np.unique(shares.round(9), axis=0, return_inverse=True, return_counts=True)
+    ordered = energies[np.argsort(which.ravel(), kind="stable")]
+    medians = np.array([np.median(part) for part in np.split(ordered, np.cumsum(counts)[:-1])])
     off = np.abs(medians - np.median(medians))
     return float(np.mean(np.minimum(off, max(WILD * _typical(off), WILD_ENERGY)) ** 2))
 

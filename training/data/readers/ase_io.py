@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from mdpot.electrons import CHARGE_KEYS, MULTIPLICITY_KEYS, stated_electrons
+from mdpot.electrons import CHARGE_KEYS, MULTIPLICITY_KEYS, SPIN_KEYS, stated_electrons
 from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Asked, Keys, Values, choose_keys, collect, family_of, looks_like_label
@@ -27,7 +27,7 @@ WEIGHT_KEYS = {
     "stress": ("config_weight", "config_stress_weight", "config_virials_weight"),
 }
 #: States of a structure, or methods, that networks do not see.
-STATE_KEYS = (*CHARGE_KEYS, *MULTIPLICITY_KEYS, "head")
+STATE_KEYS = (*CHARGE_KEYS, *MULTIPLICITY_KEYS, *SPIN_KEYS, "head")
 
 
 def parse_ase(path: Path, asked: Asked, want_labels: bool = True) -> Raw:

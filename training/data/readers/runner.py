@@ -135,7 +135,7 @@ def _frame(path: Path, lines: Sequence[str], begin: int, end: int, index: int) -
         forces=forces,
         group=name,
         index=index,
-        electrons=Electrons(charge) if charge else None,  # zero is what programs write that know none
+        electrons=Electrons(charge or None),  # zero is what programs write that know none
     )
 
 
