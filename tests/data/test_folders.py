@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import shutil
+import sqlite3
 from itertools import pairwise
 from pathlib import Path
 
@@ -146,14 +147,29 @@ def test_both_outputs_of_vasp_are_one_calculation(tmp_path: Path) -> None:
     put(tmp_path / "1" / "OUTCAR", outcar(frames[:1]))
     put(tmp_path / "2" / "OUTCAR", outcar(frames[1:2]))
     put(tmp_path / "3" / "vasprun.xml", "<?xml version='1.0'?>\n<modeling>\n<gener")  # broken; the other is taken
-    (tmp_path / "3" / "OUTCAR.gz").write_bytes(gzip.compress(outcar(frames[2:3]).encode()))
+    (tmp_path / "3" / "OUTCAR.gz").write_bytes(gzip.compress(outcar(frames[2:3], done=False).encode()))
     put(tmp_path / "4" / "vasprun.xml", vasprun(frames[3:]))
     shutil.copy(tmp_path / "4" / "vasprun.xml", tmp_path / "4" / "vasprun.xml.bak")
     reading = read_file(tmp_path, need=NEED)
     assert energies(reading) == of(frames)
     assert "2 vasprun.xml, 2 OUTCAR: 1/vasprun.xml to 4/vasprun.xml; not read: 2 OUTCAR of the same" in reading.files
-    (note,) = reading.notes
+    note, ending = reading.notes
     assert note.startswith("1 files cannot be read and are left out: 3/vasprun.xml (cannot be read (ParseError")
+    assert ending.startswith("1 of 4 calculations did not come to their end: 3/OUTCAR.gz.")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_of_both_outputs_the_complete_one_is_taken(tmp_path: Path, packed: bool) -> None:
+    frames = coppers(3)
+    put(tmp_path / "1" / "vasprun.xml", vasprun(frames[:1], done=False))
+    put(tmp_path / "1" / "OUTCAR", outcar(frames))
+    if packed:
+        (tmp_path / "1" / "OUTCAR.gz").write_bytes(gzip.compress((tmp_path / "1" / "OUTCAR").read_bytes()))
+        (tmp_path / "1" / "OUTCAR").unlink()
+    reading = read_file(tmp_path, need=NEED)
+    assert energies(reading) == of(frames)
+    assert "not read: 1 vasprun.xml of the same calculations" in reading.files
+    assert reading.notes == []
 
 
 def test_runs_of_several_frames_stay_together(tmp_path: Path) -> None:
@@ -335,6 +351,69 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     os.symlink(tmp_path / "data", tmp_path / "data" / "b" / "loop")
     os.symlink(tmp_path / "elsewhere" / "OUTCAR", tmp_path / "data" / "b" / "OUTCAR.old")
     assert energies(read_file(tmp_path / "data")) == of(frames)
+
+
+def test_patterns_follow_links_and_pass_over_what_is_hidden(tmp_path: Path) -> None:
+    frames = coppers(4)
+    for n, name in enumerate(["c0", "c1", ".trash", "deep/c2/.old"]):
+        put(tmp_path / "data" / name / "OUTCAR", outcar(frames[n : n + 1]))
+    put(tmp_path / "elsewhere" / "c3" / "OUTCAR", outcar(frames[2:3]))
+    os.symlink(tmp_path / "elsewhere", tmp_path / "data" / "link")
+    os.symlink(tmp_path / "data", tmp_path / "data" / "c1" / "loop")
+    os.symlink(tmp_path / "data" / "c0", tmp_path / "data" / "deep" / "b")
+    for pattern, n in {
+        "**/OUTCAR": 3,
+        "**": 3,
+        "*": 3,
+        "*/OUTCAR": 2,
+        "*/*/OUTCAR": 2,
+        "link/*/OUTCAR": 1,
+        "l*/**/OUTCAR": 1,
+        "**/c[13]/OUT*": 2,
+        "*/b/*": 1,
+        "d*/**": 1,
+    }.items():
+        assert len(read_file(tmp_path / "data" / pattern, need=NEED).frames) == n, pattern
+    with pytest.raises(MdpotError, match="nothing fits this pattern, or no such file"):
+        read_file(tmp_path / "data" / "nothing[1].xyz")
+
+
+def test_other_files_beside_outputs_are_of_no_kind(tmp_path: Path) -> None:
+    """Archives, tables and databases of anything, which look like frames by their names or first words."""
+    frames = coppers(2)
+    for n, atoms in enumerate(frames):
+        put(tmp_path / f"c{n}" / "OUTCAR", outcar([atoms]))
+    np.savez(tmp_path / "loss.npz", epoch=np.arange(3), loss=np.ones(3))
+    np.savez(tmp_path / "z.npz", z=np.arange(3))
+    put(tmp_path / "dump.sql", "BEGIN TRANSACTION;\nCREATE TABLE a (b);\n")
+    put(tmp_path / "notes.txt", "\n" * 5000 + "Begin here\n")
+    put(tmp_path / "table.json", '{"0": {"a": 1}, "1": {"a": 2}}')
+    database = sqlite3.connect(tmp_path / "jobs.db")
+    database.execute("CREATE TABLE jobs (name)")
+    database.commit()
+    database.close()
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "density.h5", "w") as file:
+        file["grid/density"] = np.ones((2, 2))
+    reading = read_file(tmp_path, need=NEED)
+    assert energies(reading) == of(frames)
+    assert reading.files == "2 OUTCAR: c0/OUTCAR to c1/OUTCAR; not read: 7 other files"
+    write(tmp_path / "real.db", frames)
+    with pytest.raises(MdpotError, match=r"2 of VASP .*, 1 of ASE database"):
+        read_file(tmp_path)
+
+
+def test_the_advice_is_of_the_largest_family(tmp_path: Path) -> None:
+    frames = coppers(4)
+    write(tmp_path / "a.traj", frames[:1])
+    for n, atoms in enumerate(frames):
+        put(tmp_path / f"c{n}" / "OUTCAR", outcar([atoms]))
+    with pytest.raises(MdpotError, match=r'e\.g\. ".*/\*\*/OUTCAR"'):
+        read_file(tmp_path)
+    for n, atoms in enumerate(frames * 2):
+        write(tmp_path / f"{n}.extxyz", atoms)
+    with pytest.raises(MdpotError, match=r'e\.g\. ".*/\*\*/\*\.extxyz"'):
+        read_file(tmp_path)
 
 
 def test_several_kinds_are_refused_and_a_pattern_says_which(tmp_path: Path) -> None:

@@ -10,29 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from mdpot.errors import MdpotError
-from mdpot.packed import unpacked_name
-from mdpot.structures import read_bytes
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Asked, Keys
 from mdpot.training.data.readers.ase_io import label_outputs
 from mdpot.training.data.readers.outputs import Outputs, read_outputs
-from mdpot.training.data.readers.search import OUTCAR, VASPRUN, Found, Output, choose, reason_of, search
+from mdpot.training.data.readers.search import Found, Output, came_to_its_end, choose, reason_of, search
 from mdpot.training.data.readers.settings import settings_notes
 from mdpot.training.data.reading import LABELS, Raw
 from mdpot.training.data.units import QUANTITIES, Units
 
 #: Files and folders named in a note.
 NAMED = 5
-#: Bytes that tell whether a calculation came to its end.
-END = 20_000
-#: What an output has in its last lines where the calculation came to its end.
-_LAST_WORDS = {
-    VASPRUN: b"</modeling>",
-    OUTCAR: b"General timing and accounting",
-    "ORCA": b"ORCA TERMINATED NORMALLY",
-    "Gaussian": b"Normal termination",
-    "Quantum ESPRESSO": b"JOB DONE.",
-}
 #: Names of the parts of data that are split already.
 _PART = re.compile(r"(?<![a-z])(train|val|test)(?:ing|id|idation)?(?![a-z])", re.I)
 #: Those that `label_outputs` does not read.
@@ -204,7 +192,7 @@ def _notes(outputs: Sequence[Output], raw: Raw, found: Found, want_labels: bool)
     alone = [f"{name} ({reason})" for name, reason in found.refused.items() if os.path.dirname(name) not in read]
     if alone:
         yield f"{len(alone)} files are of formats that are not read: {listed(alone)}"
-    broken = [output.name for output in outputs if not _came_to_its_end(output)]
+    broken = [output.name for output in outputs if not came_to_its_end(output)]
     if broken:
         yield (
             f"{len(broken)} of {len(outputs)} calculations did not come to their end: {listed(broken)}. What they "
@@ -228,18 +216,6 @@ def listed(names: Sequence[str]) -> str:
     """The first names of many, and how many there are besides."""
     more = len(names) - NAMED
     return ", ".join(names[:NAMED]) + (f", and {more:,} more" if more > 0 else "")
-
-
-def _came_to_its_end(output: Output) -> bool:
-    """Whether the last words of an output are there, or its program has none."""
-    words = _LAST_WORDS.get(output.kind)
-    if words is None:
-        return True
-    if unpacked_name(output.path) != output.path.name:
-        return words in read_bytes(output.path)[-END:]
-    with output.path.open("rb") as file:
-        file.seek(max(0, output.path.stat().st_size - END))
-        return words in file.read()
 
 
 def _gathered(said: Mapping[str, Sequence[str]]) -> list[str]:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from importlib import import_module
 from pathlib import Path
 
 from mdpot.errors import MdpotError
 from mdpot.packed import head, unpacked_name
+from mdpot.structures import read_bytes
+from mdpot.training.data.readers.arrays import NAMES, as_text
 from mdpot.training.data.readers.cp2k import is_cp2k, is_forces
 from mdpot.training.data.readers.foreign import refuse_foreign
 from mdpot.training.data.readers.ml_ab import is_ml_ab
@@ -27,6 +33,16 @@ VASPRUN, OUTCAR, _XYZ, _BARE = "vasprun.xml", "OUTCAR", "XYZ", "XYZ without labe
 #: has several; of these, the first that can be read is taken.
 FAMILIES = {VASPRUN: "VASP", OUTCAR: "VASP"}
 _RANKS = {VASPRUN: 0, OUTCAR: 1}
+#: Bytes that tell whether a calculation came to its end.
+END = 20_000
+#: What an output has in its last lines where the calculation came to its end.
+_LAST_WORDS = {
+    VASPRUN: b"</modeling>",
+    OUTCAR: b"General timing and accounting",
+    "ORCA": b"ORCA TERMINATED NORMALLY",
+    "Gaussian": b"Normal termination",
+    "Quantum ESPRESSO": b"JOB DONE.",
+}
 #: What stands in the first lines of a file, and what it then is; ASE tells these in the same way.
 _MARKS = {
     b"* O   R   C   A *": "ORCA",
@@ -43,8 +59,17 @@ _MARKS = {
     b"ITEM: TIMESTEP": "LAMMPS dump",
 }
 #: Of files whose content does not tell, the end of the name, and what they are.
-_ENDINGS = {".castep": "CASTEP", ".xsf": "XSF", ".npz": "npz"}
+_ENDINGS = {".castep": "CASTEP", ".xsf": "XSF"}
 _DATABASE = re.compile(rb'SQLite format 3\0|\s*\{\s*"\d+"\s*:')
+#: The table of structures in ASE's databases, and what each has in those in json.
+_OF_ASE = re.compile(rb'CREATE TABLE systems|"ctime"\s*:')
+#: The first lines of RuNNer's; SQL begins alike.
+_RUNNER = re.compile(
+    rb"(?:\xef\xbb\xbf)?{0}begin\b.*\n{0}(?:comment|lattice|atom|energy|charge|end)\b".replace(
+        b"{0}", rb"(?:[ \t]*(?:#.*)?\r?\n)*[ \t]*"
+    ),
+    re.I,
+)
 _PATTERN = re.compile(r"[*?\[]")
 
 
@@ -96,10 +121,9 @@ def is_folder(path: Path) -> bool:
 def search(path: Path) -> Found:
     """The outputs in a folder, or of a pattern."""
     root = path if path.is_dir() else next(parent for parent in path.parents if parent.is_dir())
-    places = [path] if root == path else list(root.glob(str(path.relative_to(root))))
     found, seen = Found(), set()
     folders: dict[str, bool] = {}
-    for n, file in enumerate(_files(places, folders, found.failed, root)):
+    for n, file in enumerate(_files(root, path.relative_to(root).parts, folders, found.failed)):
         if n >= MOST_FILES:
             raise MdpotError(f"{path}: more than {MOST_FILES:,} files. Give the folder of the calculations alone.")
         name, real = _below(file, root), os.path.realpath(file)
@@ -131,25 +155,57 @@ def search(path: Path) -> Found:
     return found
 
 
-def _files(places: Iterable[Path], folders: dict[str, bool], failed: dict[str, str], root: Path) -> Iterator[Path]:
-    """All files, and those of the folders below, each folder once; what cannot be opened is entered in `failed`."""
-    seen: set[str] = set()
-    waiting = sorted(places, key=lambda place: natural(_below(place, root)), reverse=True)
+def _files(root: Path, pattern: Sequence[str], folders: dict[str, bool], failed: dict[str, str]) -> Iterator[Path]:
+    """All files that fit a pattern, and those in folders that do, each folder once. Links are followed, and hidden
+    files and folders passed over, whatever Python's own `glob` does.
+
+    Args:
+        root: the folder to look in.
+        pattern: the parts of the names below it, of which `**` is any number; none for all files.
+        folders: is given the names of the folders whose files are all taken.
+        failed: is given what cannot be opened, and why.
+    """
+    seen: set[tuple[str, frozenset[int]]] = set()
+    waiting = [(root, _places({0}, pattern))]
     while waiting:
-        place = waiting.pop()
-        if place.name.startswith(".") and place != root:
+        path, places = waiting.pop()
+        fits = len(pattern) in places
+        if not places or (path.name.startswith(".") and path != root):
             continue
         try:
-            if place.is_file():
-                yield place
-            elif place.is_dir() and (real := os.path.realpath(place)) not in seen:
-                seen.add(real)
-                folders[_below(place, root)] = False
-                waiting += sorted(place.iterdir(), key=lambda inner: natural(inner.name), reverse=True)
-            elif place.is_symlink() and not place.exists():
-                failed[_below(place, root)] = "a link to what is not there."
+            if path.is_dir():
+                if (known := (os.path.realpath(path), places)) not in seen:
+                    seen.add(known)
+                    if fits:
+                        folders[_below(path, root)] = False
+                    inner = sorted(path.iterdir(), key=lambda inner: natural(inner.name), reverse=True)
+                    waiting += [(file, _places(places, pattern, file.name)) for file in inner]
+            elif fits and path.is_file():
+                yield path
+            elif fits and path.is_symlink() and not path.exists():
+                failed[_below(path, root)] = "a link to what is not there."
         except OSError as error:
-            failed[_below(place, root)] = reason_of(place, error)
+            failed[_below(path, root)] = reason_of(path, error)
+
+
+def _places(places: Iterable[int], pattern: Sequence[str], name: str | None = None) -> frozenset[int]:
+    """Where in a pattern one may be in a folder: the next part that a name in it has to fit.
+
+    Args:
+        places: in the folder around it; `len(pattern)` where that fits, and so all in it.
+        pattern: its parts.
+        name: of the folder; None at the root.
+    """
+    found: set[int] = set()
+    for place in places:
+        if name is None or place == len(pattern) or pattern[place] == "**":
+            found.add(place)
+        elif fnmatchcase(name, pattern[place]):
+            found.add(place + 1)
+    for place, part in enumerate(pattern):
+        if place in found and part == "**":  # it may be nothing
+            found.add(place + 1)
+    return frozenset({len(pattern)} if len(pattern) in found else found)
 
 
 def _below(path: Path, root: Path) -> str:
@@ -173,16 +229,17 @@ def _kind(path: Path) -> str | None:
         OSError: it cannot be opened.
     """
     name, start = unpacked_name(path), head(path, START)
-    words = start.removeprefix(b"\xef\xbb\xbf").split(None, 1)
     kind = None
-    if name == "input.data" or (words and words[0].lower() == b"begin"):
+    if name == "input.data" or _RUNNER.match(start):
         kind = "RuNNer"
     elif is_ml_ab(start.removeprefix(b"\xef\xbb\xbf")):
         kind = "ML_AB"
     elif is_mtp(start):
         kind = "MTP"
     elif start.startswith(b"\x89HDF") and name.lower().endswith((".h5", ".hdf5")) and name != "vaspout.h5":
-        kind = "HDF5"
+        kind = "HDF5" if _has_positions(path) else None
+    elif name.endswith(".npz"):
+        kind = "npz" if _has_arrays(path) else None
     elif "OUTCAR" in name and (b"vasp." in start[:500] or name == "OUTCAR"):
         kind = OUTCAR
     elif re.search(r"vasp.*\.xml$", name) and (b"<modeling>" in start[:500] or name == "vasprun.xml"):
@@ -191,7 +248,7 @@ def _kind(path: Path) -> str | None:
         kind = None if is_forces(path) else "CP2K"
     elif name.lower().endswith("xyz"):
         kind = _BARE if is_xyz(start) and _is_bare(start) else _XYZ
-    elif name.endswith((".db", ".json")) and _DATABASE.match(start):
+    elif name.endswith((".db", ".json")) and _DATABASE.match(start) and _OF_ASE.search(start):
         kind = "ASE database"
     else:
         kind = next((what for mark, what in _MARKS.items() if mark in start), None)
@@ -199,6 +256,27 @@ def _kind(path: Path) -> str | None:
     if kind is None and start:
         refuse_foreign(path, start[:4096])
     return kind
+
+
+def _has_arrays(path: Path) -> bool:
+    """Whether an archive has positions and atomic numbers by name, or is damaged, of which its reader tells."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.removesuffix(".npy") for name in archive.namelist()}
+    except (OSError, zipfile.BadZipFile):
+        return True
+    return all(_is_named(what, names) for what in ("positions", "numbers"))
+
+
+def _has_positions(path: Path) -> bool:
+    """Whether a data set in an HDF5 file is called positions, or nothing tells."""
+    with suppress(ImportError, OSError, RuntimeError), import_module("h5py").File(path, "r") as file:
+        return bool(file.visit(lambda name: _is_named("positions", [as_text(name).rpartition("/")[2]]) or None))
+    return True
+
+
+def _is_named(what: str, names: Iterable[str]) -> bool:
+    return any(name in NAMES[what] or (len(name) > 1 and name.lower() in NAMES[what]) for name in names)
 
 
 def _is_bare(start: bytes) -> bool:
@@ -231,27 +309,42 @@ def choose(path: Path, found: Found) -> tuple[list[list[Output]], Counter[str]]:
     if len(families) > 1:
         examples = {output.family: output.name for output in reversed(found.outputs)}
         there = ", ".join(f"{n:,} of {family} ({examples[family]})" for family, n in families.items())
-        first = found.outputs[0]
+        pattern = (path if path.is_dir() else path.parent) / "**" / _name_of_most(found.outputs, families)
         raise MdpotError(
             f"{path}: outputs of several kinds are in it, whose energies need not go together: {there}. Say which, "
-            f'e.g. "{(path if path.is_dir() else path.parent) / "**" / first.path.name}" in quotation marks, or give '
+            f'e.g. "{pattern}" in quotation marks, or give '
             "the folder of one kind."
         )
     calculations: dict[tuple[str, str], list[Output]] = {}
     for output in found.outputs:
         calculations.setdefault(output.calculation, []).append(output)
-    chosen = [
-        sorted(files, key=lambda o: (_RANKS.get(o.kind, 0), o.path.name != unpacked_name(o.path)))
-        for files in calculations.values()
-    ]
+    chosen = [_ranked(files) for files in calculations.values()]
     others.update(f"{output.kind} of the same calculations" for files in chosen for output in files[1:])
     return chosen, +others
+
+
+def _name_of_most(outputs: Sequence[Output], families: Counter[str]) -> str:
+    """The name, or how the names end, of the outputs of the largest family."""
+    (family, _), *_ = families.most_common()
+    names = Counter(output.path.name for output in outputs if output.family == family)
+    (name, n), *_ = names.most_common()
+    return name if n > 1 or len(names) == 1 else f"*{Path(name).suffix}"
+
+
+def _ranked(files: Sequence[Output]) -> list[Output]:
+    """The outputs of one calculation, the one to be taken first: those that came to their end are before others."""
+    ranked = sorted(files, key=lambda o: (_RANKS.get(o.kind, 0), o.path.name != unpacked_name(o.path)))
+    for n, output in enumerate(ranked if len(ranked) > 1 else []):
+        with suppress(MdpotError, OSError):  # of a damaged one, its reader says so
+            if came_to_its_end(output):
+                return [output, *ranked[:n], *ranked[n + 1 :]]
+    return ranked
 
 
 def _nothing(path: Path, found: Found) -> str:
     """Why a folder has nothing to read."""
     if not path.exists() and not (found.n_others or found.refused or found.failed):
-        return f"{path}: nothing fits this pattern, or it is empty. Name files or folders, as in runs/*/OUTCAR."
+        return f"{path}: nothing fits this pattern, or no such file. Name files or folders, as in runs/*/OUTCAR."
     there = f"{found.n_others + len(found.refused):,} other files are there" if found.n_others else "it is empty"
     reasons = [f"{name}: {reason}" for name, reason in (found.refused | found.failed).items()][:1]
     said = f" {reasons[0]}" if reasons else f" ({there})"
@@ -259,6 +352,18 @@ def _nothing(path: Path, found: Found) -> str:
         f"{path}: no output of a calculation and no file of frames is in this folder or below it{said}. Give the "
         "folder that has them, or a file."
     )
+
+
+def came_to_its_end(output: Output) -> bool:
+    """Whether the last words of an output are there, or its program has none."""
+    words = _LAST_WORDS.get(output.kind)
+    if words is None:
+        return True
+    if unpacked_name(output.path) != output.path.name:
+        return words in read_bytes(output.path)[-END:]
+    with output.path.open("rb") as file:
+        file.seek(max(0, output.path.stat().st_size - END))
+        return words in file.read()
 
 
 def reason_of(path: Path, error: Exception) -> str:
