@@ -14,6 +14,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.units import Bohr, Hartree, kcal, mol
 
+from mdpot.electrons import Electrons
 from mdpot.errors import MdpotError
 from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import read_file
@@ -149,6 +150,36 @@ def test_qm7x(tmp_path: Path) -> None:
         np.testing.assert_array_equal(frame.forces, forces[n])  # type: ignore[arg-type]
         np.testing.assert_array_equal(frame.positions, positions[n])
         assert frame.group.startswith("methane#")
+
+
+def test_charges_of_structures_and_of_atoms(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    positions, energies, forces = numbers_of(3, 3)
+    with h5py.File(path, "w") as file:
+        for name, charge in {"all": 1, "each": [[0], [1], [-1]]}.items():
+            for key, value in {
+                "atNUM": [8, 1, 1],
+                "positions": positions,
+                "energy": energies,
+                "forces": forces,
+            }.items():
+                put(file, f"{name}/{key}", np.array(value))
+            put(file, f"{name}/charges", np.full((3, 3), 0.4))
+            put(file, f"{name}/total_charge", np.array(charge, float))
+        for key, value in {"atNUM": [8, 1, 1], "positions": positions[0], "forces": forces[0]}.items():
+            put(file, f"one/a/{key}", np.array(value))
+        put(file, "one/a/energy", energies[0])
+        put(file, "one/a/charge", [0.4, 0.3, 0.3])
+        put(file, "one/a/Q", 2)
+        put(file, "one/a/multiplicity", [3])
+    frames = read_file(path, need=NEED).frames
+    assert [frame.electrons.charge for frame in frames] == [1, 1, 1, 0, 1, -1, 2]
+    assert frames[-1].electrons == Electrons(2, 2)
+    assert all(frame.numbers.tolist() == [8, 1, 1] for frame in frames)
+    with h5py.File(path, "a") as file:
+        file["all/total_charge"][()] = 0.5
+    with pytest.raises(MdpotError, match=r"a\.h5/all: total_charge must be whole numbers, .*; got 0\.5"):
+        read_file(path)
 
 
 @pytest.mark.parametrize("name", ["frame_{}", "frame_{}/scf", "run/frame_{}/scf_{}"])

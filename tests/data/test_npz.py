@@ -12,6 +12,7 @@ from ase import Atoms, units
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
+from mdpot.electrons import NOTHING_SAID, Electrons
 from mdpot.errors import MdpotError
 from mdpot.training.data.inspection import inspect_file
 from mdpot.training.data.labels import Asked
@@ -143,6 +144,39 @@ def archive(n: int) -> dict[str, np.ndarray]:
 
 CELL = np.array([[9.0, 0.0, 0.0], [1.0, 8.0, 0.0], [0.5, -2.0, 7.0]])
 EDGES = np.array([9.0, 8.0, 7.0])
+
+
+@pytest.mark.parametrize("name", ["charge", "total_charge", "Q"])
+@pytest.mark.parametrize("spin", ["multiplicity", "spin_multiplicity"])
+def test_charges_of_structures(tmp_path: Path, name: str, spin: str) -> None:
+    """One for each, of any type, or one for all; those of atoms are left alone."""
+    charges = np.array([0, 1, -1, 2])
+    for values in (charges, charges[:, None].astype(float), charges.astype(np.float32)):
+        frames = read_saved(tmp_path, **archive(4), **{name: values}).frames
+        assert [frame.electrons for frame in frames] == [Electrons(charge) for charge in charges]
+    for one in (np.array(-1), np.array([-1.0])):
+        frames = read_saved(tmp_path, **archive(4), **{name: one, spin: np.array([1, 3, 1, 3])}).frames
+        assert [frame.electrons for frame in frames] == [Electrons(-1, n) for n in (0, 2, 0, 2)]
+    frames = read_saved(tmp_path, **archive(2), **{name: np.array([np.nan, 1]), spin: np.array([2, np.nan])}).frames
+    assert [frame.electrons for frame in frames] == [Electrons(None, 1), Electrons(1)]
+    for partial in (np.full((4, 3), 0.1), np.full((4, 3, 1), 0.1), np.full(3, 0.1)):
+        reading = read_saved(tmp_path, **archive(4), **{name: partial})
+        assert reading.frames[0].electrons == NOTHING_SAID
+        assert reading.notes == [f"the archive has arrays that are not read: {name}."]
+    with pytest.raises(MdpotError, match=rf"{name} must be whole numbers, .*; got 0\.5\. Mend it, or save"):
+        read_saved(tmp_path, **archive(2), **{name: np.array([0, 0.5])})
+    with pytest.raises(MdpotError, match=rf"{spin} must be whole numbers from 1 on, .*; got 0\."):
+        read_saved(tmp_path, **archive(2), **{spin: np.array([0, 1])})
+
+
+def test_partial_charges_are_no_elements(tmp_path: Path) -> None:
+    arrays = archive(4)
+    del arrays["numbers"]
+    assert len(read_saved(tmp_path, **arrays, charges=np.array([8, 1, 1])).frames) == 4  # as of QM9
+    with pytest.raises(MdpotError, match="an archive of frames holds atomic numbers"):
+        read_saved(tmp_path, **arrays, charges=np.zeros((4, 3)))
+    reading = read_saved(tmp_path, **arrays, atNUM=np.array([8, 1, 1]), charges=np.ones((4, 3)))
+    assert reading.frames[0].numbers.tolist() == [8, 1, 1]
 
 
 @pytest.mark.parametrize("name", ["box", "boxes", "cell", "cells", "lattice", "lattices", "Lattice"])
@@ -314,7 +348,7 @@ def test_arrays_that_are_not_read_are_named(tmp_path: Path) -> None:
         **{"F_max": 3.0, "energy_unit": "eV", "units": "eV", "Energies": np.ones(4), "dipoles": np.ones((4, 3))},
         **{"Q": np.zeros(4), "smiles": np.array(["O"] * 4), "charges": np.array([-0.8, 0.4, 0.4]), "charge": 0.0},
     )
-    unused = "Energies, dipoles, Q, smiles, charges, charge"
+    unused = "Energies, dipoles, Q, smiles, charges"  # charge is read
     assert reading.notes == [f"the archive has arrays that are not read: {unused}."]
     assert (reading.keys.energy, list(reading.ignored)) == ("energies", ["Energies"])
     found = inspect_file(tmp_path / "saved.npz", Asked(check=False))

@@ -10,6 +10,7 @@ import numpy as np
 from ase.data import atomic_numbers
 from ase.stress import voigt_6_to_full_3x3_stress
 
+from mdpot.electrons import EXACT, of_multiplicity
 from mdpot.errors import MdpotError, unknown
 from mdpot.structures import decode
 from mdpot.training.data.frames import Frame, require_elements
@@ -21,8 +22,8 @@ PADDING = (0, -1)
 #: are those of SPICE (conformations) and of QM7-X.
 NAMES = {
     "numbers": (
-        *("nuclear_charges", "z", "numbers", "atomic_numbers", "Z", "symbols", "elements", "species", "charges"),
-        "atNUM",
+        *("nuclear_charges", "z", "numbers", "atomic_numbers", "Z", "symbols", "elements", "species", "atNUM"),
+        "charges",
     ),
     "positions": ("coords", "R", "positions", "coordinates", "xyz", "coord", "pos", "conformations", "atXYZ"),
     "counts": ("N", "n_atoms", "num_atoms", "natoms"),
@@ -32,6 +33,8 @@ NAMES = {
     "pbc": ("pbc",),
     "stresses": ("stress", "stresses", "virial", "virials"),
     "source": ("source",),
+    "charge": ("charge", "total_charge", "Q"),
+    "multiplicity": ("multiplicity", "spin_multiplicity"),
 }
 # Under these names, numbers are as often types, from 0 on, as elements.
 _SYMBOLS = ("symbols", "elements", "species")
@@ -52,7 +55,8 @@ def choose_arrays(arrays: Mapping[str, Array]) -> dict[str, str]:
     names: dict[str, str] = {}
     for what, known in NAMES.items():
         found = (key for name in known for key in arrays if key == name or (len(name) > 1 and key.lower() == name))
-        shape = arrays[names["positions"]].shape[:1] if "positions" in names else ()
+        positions = arrays[names["positions"]].shape if "positions" in names else ()
+        shape = positions[:1] if len(positions) > 2 else (1,)
         if (name := next((key for key in found if _can_be(what, key, arrays[key], shape)), None)) is not None:
             names[what] = name
     return names
@@ -69,6 +73,10 @@ def _can_be(what: str, key: str, array: Array, shape: tuple[int, ...]) -> bool:
     """
     if what == "numbers" and key.lower() in _SYMBOLS:
         return array.dtype.kind in "US"
+    if what == "numbers" and key.lower() == "charges":
+        return array.dtype.kind in "iu"  # or those of the atoms in a molecule
+    if what in ("charge", "multiplicity"):
+        return array.dtype.kind in "iuf" and array.shape in ((), (1,), shape, (*shape, 1))  # or of each atom
     if what == "stresses":
         return len(array.shape) > 1  # or pressures
     if what == "counts":
@@ -76,7 +84,13 @@ def _can_be(what: str, key: str, array: Array, shape: tuple[int, ...]) -> bool:
     return what != "source" or len(array.shape) > 0
 
 
-def frames_of(path: Path, arrays: Mapping[str, np.ndarray], units: Units = ASE, is_virial: bool = False) -> list[Frame]:
+def frames_of(
+    path: Path,
+    arrays: Mapping[str, np.ndarray],
+    units: Units = ASE,
+    is_virial: bool = False,
+    names: Mapping[str, str] | None = None,
+) -> list[Frame]:
     """The frames of arrays, in the units of these.
 
     Args:
@@ -85,9 +99,10 @@ def frames_of(path: Path, arrays: Mapping[str, np.ndarray], units: Units = ASE, 
             or symbols, in the second form with `PADDING` or "" where a frame has fewer atoms; and, as they are there,
             counts [n_frames] of the atoms; energies, as many as frames; forces as positions; cells, see `_cells`; pbc,
             see `_periodic`; stresses [n_frames, 3, 3], [n_frames, 9] or, in Voigt's order, [n_frames, 6]; source
-            [n_frames], names of the groups.
+            [n_frames], names of the groups; charge and multiplicity, one for all frames or one for each.
         units: of the arrays, which the stress of a virial needs.
         is_virial: whether the stresses are virials.
+        names: what the file calls the arrays, for messages.
 
     Returns:
         The frames. Without pbc, those directions are periodic whose cell vector is not zero. Only frames that are
@@ -117,6 +132,11 @@ def frames_of(path: Path, arrays: Mapping[str, np.ndarray], units: Units = ASE, 
     sources = arrays.get("source")
     if sources is not None and np.shape(sources) != (n,):
         raise MdpotError(f"{path}: source must be {n} names; got the shape {list(np.shape(sources))}.")
+    names = names or {}
+    charges, multiplicities = (
+        _whole(path, names.get(what, what), arrays[what], n, least) if what in arrays else [None] * n
+        for what, least in (("charge", -np.inf), ("multiplicity", 1))
+    )
     flat = None if energies is None else energies.ravel()
     frames = [
         Frame(
@@ -129,6 +149,7 @@ def frames_of(path: Path, arrays: Mapping[str, np.ndarray], units: Units = ASE, 
             stress=None if stresses is None or not periodic[row].all() else stresses[row],
             group="" if sources is None else f"{there[row].sum()} atoms, {as_text(sources[row])}",
             index=row,
+            electrons=of_multiplicity(charges[row], multiplicities[row]),
         )
         for row in range(n)
     ]
@@ -136,6 +157,22 @@ def frames_of(path: Path, arrays: Mapping[str, np.ndarray], units: Units = ASE, 
         if is_virial and frame.stress is not None:
             frame.stress = units.stress_of_virial(frame.stress, frame.cell)
     return frames
+
+
+def _whole(path: Path, name: str, array: np.ndarray, n: int, least: float = -np.inf) -> list[int | None]:
+    """The whole numbers of n frames from one for all or one for each; None for NaN, which says nothing.
+
+    Raises:
+        MdpotError: others.
+    """
+    values = np.asarray(array, np.float64).ravel()
+    for value in values:
+        if not np.isnan(value) and not (np.isfinite(value) and abs(value - np.round(value)) < EXACT and value >= least):
+            raise MdpotError(
+                f"{path}: {name} must be whole numbers{f' from {least:g} on' * (least == 1)}, for they are taken for "
+                f"those of structures; got {value:g}. Mend it, or save what it is under another name."
+            )
+    return [None if np.isnan(value) else round(value) for value in np.broadcast_to(values, n)]
 
 
 def as_text(value: object) -> str:

@@ -276,7 +276,15 @@ def _unit(there: Any, quantity: str, where: str, asked: Asked) -> str:
 def _frames(path: Path, block: _Block, keys: Keys, units: Units) -> list[Frame]:
     """The structures of a group."""
     single = block.is_single
-    whole = ("numbers", "positions", "cells", "pbc", *(() if single else ("counts", "source")))
+    whole = (
+        "numbers",
+        "positions",
+        "cells",
+        "pbc",
+        "charge",
+        "multiplicity",
+        *(() if single else ("counts", "source")),
+    )
     arrays = {what: np.asarray(block.sets[block.names[what]][()]) for what in whole if what in block.names}
     kinds = {kind: what for what, kind in _TABLE.items()}
     for kind, label in _taken(block, keys).items():
@@ -286,7 +294,7 @@ def _frames(path: Path, block: _Block, keys: Keys, units: Units) -> list[Frame]:
             if what in arrays:
                 arrays[what] = arrays[what][None]
     place = path / block.name if block.name else path
-    frames = frames_of(place, arrays, units, keys.stress_is_virial)
+    frames = frames_of(place, arrays, units, keys.stress_is_virial, block.names)
     mixed = arrays["numbers"].ndim == 2 and len(np.unique(np.sort(arrays["numbers"], axis=1), axis=0)) > 1
     mixed = mixed or (single and (not block.molecule or block.molecule != block.name.rpartition("/")[0]))
     for frame in frames:

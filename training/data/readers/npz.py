@@ -53,7 +53,8 @@ def parse_npz(path: Path, units: str | None = None) -> Raw:
     base = system or (MD17_UNITS if like_md17 and stated.keys().isdisjoint({"energy", "length"}) else ASE)
     in_units = parse_units(units, units_of(stated, base))
     keys = Keys(names.get("energies"), names.get("forces"), names.get("stresses"))
-    frames = frames_of(path, {what: arrays[name] for what, name in names.items()}, in_units, keys.stress_is_virial)
+    given = {what: arrays[name] for what, name in names.items()}
+    frames = frames_of(path, given, in_units, keys.stress_is_virial, names)
     unused = [
         key
         for key, array in arrays.items()
