@@ -20,6 +20,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from ase.units import Bohr, Hartree, kcal, mol
 
+from mdpot.electrons import NOTHING_SAID, Electrons
 from mdpot.errors import MdpotError
 from mdpot.training.data.inspection import inspect_file
 from mdpot.training.data.labels import Asked
@@ -355,6 +356,57 @@ def gaussian(orientations: list[str]) -> str:
     for n, (z, row) in enumerate(zip(atoms.numbers, forces, strict=True)):
         text += f" {n + 1} {z} " + " ".join(f"{x:.9f}" for x in row) + "\n"
     return text + ruler
+
+
+def test_the_electrons_of_gaussian(tmp_path: Path) -> None:
+    """Those of each job, and of the whole where the layers of ONIOM or fragments have their own."""
+    first, archive = (
+        gaussian(["Input"]),
+        " 1\\1\\GINC-NODE\\SP\\RHF\\STO-3G\\H2O1\\USER\n Normal termination of Gaussian 16\n",
+    )
+    said = " Charge =  1 Multiplicity = 2 for low   level calculation on real  system.\n Charge = -2 Multiplicity = 3\n"
+    whole = first.replace("g16\n", f"g16\n{said}")
+    anion = first.replace("g16\n", "g16\n Charge = -1 Multiplicity = 2\n")
+    (tmp_path / "a.log").write_text(whole + archive + first + archive + anion + archive)
+    frames = read_file(tmp_path / "a.log").frames
+    assert [frame.electrons for frame in frames] == [Electrons(1, 1), Electrons(1, 1), Electrons(-1, 1)]
+    (tmp_path / "a.log").write_text(first)
+    assert read_file(tmp_path / "a.log").frames[0].electrons == NOTHING_SAID
+
+
+ORCA = """
+                                 *****************
+                                 * O   R   C   A *
+                                 *****************
+Number of atoms                             ...      3
+---------------------------------
+CARTESIAN COORDINATES (ANGSTROEM)
+---------------------------------
+  O      0.000000    0.000000    0.119262
+  H      0.000000    0.763239   -0.477047
+  H      0.000000   -0.763239   -0.477047
+
+ Total Charge           Charge          ....   {charge}
+ Multiplicity           Mult            ....    {multiplicity}
+ Number of Electrons    NEL             ....    9
+FINAL SINGLE POINT ENERGY       -75.900000000000
+------------------
+CARTESIAN GRADIENT
+------------------
+
+   1   O   :   -0.000000000    0.000000000    0.020000000
+   2   H   :   -0.000000000   -0.010000000   -0.010000000
+   3   H   :   -0.000000000    0.010000000   -0.010000000
+                             ****ORCA TERMINATED NORMALLY****
+"""
+
+
+def test_the_electrons_of_orca(tmp_path: Path) -> None:
+    one = ORCA.format(charge=1, multiplicity=2)
+    (tmp_path / "a.out").write_text(one + one)
+    assert [frame.electrons for frame in read_file(tmp_path / "a.out").frames] == 2 * [Electrons(1, 1)]
+    (tmp_path / "a.out").write_text(one + ORCA.format(charge=-1, multiplicity=2))
+    assert read_file(tmp_path / "a.out").frames[0].electrons == Electrons(None, 1)
 
 
 @pytest.mark.parametrize("orientations", [["Input"], ["Input", "Standard"]])

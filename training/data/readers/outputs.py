@@ -44,6 +44,11 @@ _STEP = "FREE ENERGIE OF THE ION-ELECTRON SYSTEM"
 _POTENTIALS, _COUNTS = re.compile(r"^ POTCAR: +(.*\S)", re.M), re.compile(r"^ +ions per type = +(.*\S)", re.M)
 _ITERATION = re.compile(r"Iteration\s+\d+\(\s*(\d+)\)")
 _REACHED = "aborting loop because EDIFF is reached"
+_GAUSSIAN = re.compile(r"^ *Charge = *(-?\d+) +Multiplicity = *(\d+)", re.M)
+_ELECTRONS_OF_ORCA = {
+    "charge": re.compile(r"^ *Total Charge +Charge +\.{2,} *(-?\d+)", re.M),
+    "multiplicity": re.compile(r"^ *Multiplicity +Mult +\.{2,} *(\d+)", re.M),
+}
 _ARCHIVE = re.compile(r"^ 1\\1\\GINC", re.M)
 _FREE_ENERGY = re.compile(r'<i name="e_fr_energy">\s*(\S+)\s*</i>')
 
@@ -76,6 +81,7 @@ def read_outputs(path: Path) -> Outputs:
     - Qbox and DL_POLY are in their own units, which ASE does not turn into its own.
     - A LAMMPS dump states its units after `dump_modify ID units yes`.
     - Steps of VASP whose electrons did not converge have no labels.
+    - Outputs of Gaussian and ORCA have the charge and the multiplicity.
     - Outputs of Gaussian have all of their jobs, and their forces belong to positions in the input orientation.
     - Outputs of FHI-aims that broke off have the steps before.
     - Outputs of GPAW have the free energy, whose derivative the forces are.
@@ -292,9 +298,13 @@ def _gaussian(path: Path, found: Outputs) -> None:
     """Gaussian turns a molecule to its standard orientation, and prints the forces in that of the input. ASE's reader
     stops where a job ends; others may follow."""
     text = decode(read_bytes(path))
-    for job in _ARCHIVE.split(text)[1:]:
+    first, *others = _ARCHIVE.split(text)
+    said = _add_electrons(found.structures, first, {})
+    for job in others:
         if "orientation:" in job and "SCF Done:" in job:
-            found.structures += _all(io.StringIO(job), "gaussian-out")
+            structures = _all(io.StringIO(job), "gaussian-out")
+            said = _add_electrons(structures, job, said)
+            found.structures += structures
     orientation, energy = "", False
     for line in text.split("\n"):
         words = line.split()
@@ -309,6 +319,25 @@ def _gaussian(path: Path, found: Outputs) -> None:
                 f"{path}: its forces are in the input orientation, but its positions are printed in the standard "
                 "orientation alone, so that they do not belong together. Run Gaussian with nosymm, or with #P."
             )
+
+
+def _add_electrons(structures: Sequence[Atoms], job: str, before: dict[str, int]) -> dict[str, int]:
+    """Gives the structures of a job of Gaussian its charge and multiplicity, or those of the job before. Where there
+    are several, as of ONIOM's layers or of fragments, the first are those of the whole."""
+    match = _GAUSSIAN.search(job)
+    said = before if match is None else {"charge": int(match[1]), "multiplicity": int(match[2])}
+    for atoms in structures:
+        atoms.info |= said
+    return said
+
+
+def _orca(path: Path, found: Outputs) -> None:
+    """Of a compound job with several charges or multiplicities, nothing says which are those of a structure."""
+    text = decode(read_bytes(path))
+    for key, pattern in _ELECTRONS_OF_ORCA.items():
+        if len(said := set(pattern.findall(text))) == 1:
+            for atoms in found.structures:
+                atoms.info[key] = int(next(iter(said)))
 
 
 def _twisted(structures: Sequence[Atoms]) -> bool:
@@ -338,5 +367,6 @@ _MENDERS: dict[str, Callable[[Path, Outputs], None]] = {
     "vasp-xml": _vasprun,
     "castep-castep": _castep,
     "gaussian-out": _gaussian,
+    "orca-output": _orca,
     "gpaw-out": _gpaw,
 }
