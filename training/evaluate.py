@@ -12,7 +12,7 @@ import torch
 
 from mdpot.autograd import exact_gradients
 from mdpot.device import pick_device
-from mdpot.electrons import NOTHING_SAID, STATED
+from mdpot.electrons import NOTHING_SAID, Electrons
 from mdpot.errors import MdpotError
 from mdpot.heads import AnyPotential, PropertyModel
 from mdpot.modelfile import open_model
@@ -179,7 +179,7 @@ def run_evaluate(
         for part in (dataset, *dataset.tests.values()):
             _check_elements(potential, part)
         # Training takes frames that state nothing for neutral ones.
-        as_trained = NOTHING_SAID if model.electrons == STATED else model.electrons
+        as_trained = model.electrons if isinstance(model.electrons, Electrons) else NOTHING_SAID
         dataset = less_baseline(dataset, range(len(dataset)), model.baseline, otherwise=as_trained)
     sets = {name: dataset, **dataset.tests}
     tables = {name: _evaluate_set(potential, metadata, part) for name, part in sets.items()}

@@ -103,7 +103,7 @@ class Settings:
                 raise MdpotError(f"{name} must be a text; got {getattr(self, name)!r}.")
 
     @property
-    def electrons(self) -> dict[str, int]:
+    def electrons(self) -> dict[str, Any]:
         """Charge and multiplicity, where they are given, by name."""
         both = {"charge": self.charge, "multiplicity": self.multiplicity}
         return {name: value for name, value in both.items() if value is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,9 +44,10 @@ def wells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FORCE_FIELDS, "spcfw", ForceField("wells", label))
 
 
-def charged(structure):
+def charged(structure: Any) -> tuple[float, Any]:
     """As `label`, and 1 eV for each charge, 100 eV for each unpaired electron."""
-    energy, forces = label(structure) or (0.0, 0.0)
+    found: Any = label(structure)
+    energy, forces = found
     charge, unpaired = structure.electrons.settled(structure.numbers)
     return energy + charge + 100 * (unpaired or 0), forces
 
@@ -187,7 +189,7 @@ def test_openmm_adds_both(backend: str, atoms: list[int] | None, periodic: bool,
         pytest.skip("no kernels here")
     structure = atoms_of(periodic)
     chosen = list(range(len(structure))) if atoms is None else sorted(atoms)
-    force = create_force(
+    force: Any = create_force(
         trained, structure.numbers.tolist(), backend, atoms=atoms, periodic=periodic, dtype="float64", device="cpu"
     )
     assert force.getName() == f"mdpot {'python' if backend == 'python' else force.backend} and spcfw"
@@ -285,7 +287,8 @@ def test_dynamics(engine: str, stated, options, expected, trained: Path, tmp_pat
         energies.append([float(row.split(",")[3]) for row in rows[1:]])
     more = expected["charge"] + 100 * (expected.get("multiplicity", 1) - 1)
     np.testing.assert_allclose(np.subtract(*energies), -more, atol=1e-3)
-    for atoms in read(tmp_path / "md1" / "trajectory.xyz", ":"):
+    trajectory: Any = read(tmp_path / "md1" / "trajectory.xyz", ":")
+    for atoms in trajectory:
         assert {key: atoms.info[key] for key in expected} == expected
 
 
@@ -409,7 +412,7 @@ def test_a_calculator_takes_the_charge_of_the_atoms_or_that_of_the_training(trai
 def test_a_run_learns_what_is_beyond_the_force_field_of_the_ion(
     charges, keys, header, tiny_recipe, small_file: Path, tmp_path: Path
 ) -> None:
-    frames = read(small_file, ":")
+    frames: Any = read(small_file, ":")
     for n, atoms in enumerate(frames):
         atoms.info.pop("total_charge", None)  # ASE reads the zero of the file
         if (charge := charges[n % 2]) is not None:

@@ -12,7 +12,7 @@ import pytest
 from ase import Atoms, units
 
 from mdpot import MdpotError
-from mdpot.forcefields import FORCE_FIELDS, ForceField, Structure
+from mdpot.forcefields import FORCE_FIELDS, AnyStructure, ForceField
 from mdpot.stopping import Stopped
 from mdpot.training import forcefield_dynamics
 from mdpot.training.config import load_recipe
@@ -27,7 +27,7 @@ STRETCHED = 5.0  # Å; wells are not described beyond
 SPRING = 2.0  # eV/Å²
 
 
-def well(frame: Structure):
+def well(frame: AnyStructure):
     """Every atom in a harmonic well at the origin."""
     if np.abs(frame.positions).max() > STRETCHED:
         return None
