@@ -71,6 +71,10 @@ LABEL_OPTIONS = {
         type=click.Choice(["on", "off"]),
         help="Whether labels that contradict physics are refused.  [default: on]",
     ),
+    "charge": click.option(
+        "--charge", type=int, metavar="E", help="Charge of all frames that do not state theirs; for GFN2-xTB."
+    ),
+    "multiplicity": click.option("--multiplicity", type=int, metavar="N", help="Likewise; 2 of a radical."),
 }
 """Options on the labels of a user's own file, by the key of `[data]` that they set."""
 

@@ -75,8 +75,8 @@ class Electrons:
         if self.charge is None and unpaired is None and n % 2:
             raise MdpotError(
                 f"{_formula(numbers)} has an odd number of electrons: it is an ion, a radical or a metal, and nothing "
-                'says which. State its charge, by atoms.info["charge"] = 1, charge=1 in a file, or, for all frames '
-                "that do not state theirs, --set data.charge=1. A radical or a metal has 0."
+                'says which. State its charge, by atoms.info["charge"] = 1, charge=1 in a file, or --charge 1 for all '
+                "frames that do not state theirs. A radical or a metal has 0."
             )
         return charge, unpaired
 

@@ -89,7 +89,7 @@ def test_what_is_said_in_two_places_is_put_together() -> None:
 
 def test_a_neutral_radical_has_to_be_stated() -> None:
     methyl = molecule("CH3").numbers
-    with pytest.raises(MdpotError, match=r"CH3 has an odd number of electrons.*data\.charge"):
+    with pytest.raises(MdpotError, match=r"CH3 has an odd number of electrons.*--charge 1"):
         NOTHING_SAID.settled(methyl)
     assert Electrons(0).settled(methyl) == (0, None)
     assert Electrons(None, 1).settled(methyl) == (0, 1)

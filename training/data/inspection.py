@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 
+from mdpot.electrons import NOTHING_SAID
 from mdpot.errors import MdpotError
 from mdpot.neighbors import neighbor_list, pair_vectors
 from mdpot.training.data.checks import LARGEST, validate_frames
@@ -80,6 +81,7 @@ def inspect_file(path: Path | str, asked: Asked) -> dict[str, Any]:
             "no energies: forces alone are trained on with --set finetune.energy_weight=0 "
             "--set finetune.second_energy_weight=none."
         )
+    warnings += _about_electrons(labeled, asked)
     warnings += [note for note in reading.notes if "isolated atoms" not in note]
     outliers = _outliers([frame for frame in labeled if _is_finite(frame)])
     files = {frame.index: f" ({frame.file})" for frame in labeled if frame.file}
@@ -176,6 +178,18 @@ def _summary(
         },
         "warnings": list(warnings),
     }
+
+
+def _about_electrons(frames: Sequence[Frame], asked: Asked) -> list[str]:
+    """What GFN2-xTB would refuse: of periodic frames, which may be metals, only what they state themselves."""
+    refused: list[str] = []
+    for frame in frames:
+        if not frame.pbc.any() or frame.electrons != NOTHING_SAID:
+            try:
+                asked.electrons(frame).settled(frame.numbers)
+            except MdpotError as error:
+                refused.append(str(error))
+    return [f"presets xtb and delta refuse {len(refused):,} frames. {refused[0]}"] if refused else []
 
 
 def _charges(frames: Sequence[Frame]) -> dict[str, int]:

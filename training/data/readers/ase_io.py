@@ -188,7 +188,7 @@ def _state_notes(structures: Sequence[Atoms]) -> Iterator[str]:
         if len(values := sorted(found)) > 1:
             yield (
                 f"{key} differs among the frames ({', '.join(values[:4])}{', …' if len(values) > 4 else ''}), and "
-                "networks do not know it: keep the frames of one, or their energies contradict each other."
+                "networks do not know it: frames of one molecule in several states contradict each other."
             )
 
 

@@ -100,7 +100,7 @@ class Found:
 
     Attributes:
         outputs: in natural order.
-        n_others: files that are no outputs.
+        n_others: files that are no outputs, and are read with none.
         empty: folders without an output beside some that have one.
         refused: files of a known format that is not read, and why.
         failed: what cannot be read, and why.
@@ -111,6 +111,11 @@ class Found:
     empty: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+
+
+def _belongs(file: Path) -> bool:
+    """Whether a file is read along with another one: CP2K's forces, cells and inputs, and MTP's names of the types."""
+    return is_forces(file) or file.name == "type_map.raw" or file.suffix in (".cell", ".inp", ".restart")
 
 
 def is_folder(path: Path) -> bool:
@@ -139,7 +144,7 @@ def search(path: Path) -> Found:
             found.failed[name] = reason_of(file, error)
             continue
         if kind is None:
-            found.n_others += 1
+            found.n_others += not _belongs(file)
         else:
             found.outputs.append(Output(file, name, kind))
     found.outputs.sort(key=lambda output: natural(output.name))
