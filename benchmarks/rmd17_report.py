@@ -77,11 +77,11 @@ def draw(path: Path, results: list[dict[str, Any]]) -> None:
 
     figure, (axis,) = new_figure(1)
     molecules = [m for m in MACE if any(r["molecule"] == m for r in results)]
-    for n, (kind, title) in enumerate(KINDS.items()):
-        best = best_of(results, kind)
+    shown = [kind for kind in KINDS if best_of(results, kind)]
+    for n, kind in enumerate(shown):
+        best, title = best_of(results, kind), KINDS[kind]
         here = [(k, best[m]["errors"]["test"]["force_mae"]) for k, m in enumerate(molecules) if m in best]
-        if here:
-            axis.plot(*zip(*here, strict=True), "o", color=f"C{n}", label=title)
+        axis.plot(*zip(*here, strict=True), "o", color=f"C{n}", label=title)
     for marker, title, errors in (("_", "MACE", MACE), ("x", "best published", BEST)):
         axis.plot(range(len(molecules)), [errors[m] for m in molecules], marker, color="k", label=title)
     axis.set_yscale("log")
