@@ -13,9 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk
-from ase.calculators.emt import EMT
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.io import write
 from click.testing import CliRunner
@@ -33,22 +30,10 @@ from mdpot.training.data.reading import Reading
 from mdpot.training.data.sources import load_dataset
 from mdpot.training.data.splits import split_by_group
 
+from .metals import coppers
+
 NEED = ("energy", "forces")
 KBAR = 0.1 / 160.21766208
-
-
-def coppers(n: int, seed: int = 0) -> list[Atoms]:
-    """Strained and shaken cells of copper, with EMT."""
-    rng, frames = np.random.default_rng(seed), []
-    for _ in range(n):
-        atoms = bulk("Cu", cubic=True)
-        atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.03 * rng.normal(size=(3, 3))), scale_atoms=True)
-        atoms.rattle(0.1, rng=rng)
-        atoms.calc = EMT()
-        results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(), "stress": atoms.get_stress()}
-        atoms.calc = SinglePointCalculator(atoms, **results)
-        frames.append(atoms)
-    return frames
 
 
 def rows(array: np.ndarray, form: str = "{:.8f}", end: str = "\n") -> str:

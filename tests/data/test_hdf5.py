@@ -9,9 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ase import Atoms
-from ase.build import bulk
-from ase.calculators.emt import EMT
 from ase.units import Bohr, Hartree, kcal, mol
 
 from mdpot.electrons import Electrons
@@ -19,6 +16,8 @@ from mdpot.errors import MdpotError
 from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import read_file
 from mdpot.training.data.reading import Reading
+
+from .metals import coppers
 
 h5py = pytest.importorskip("h5py")
 NEED = ("energy", "forces")
@@ -205,17 +204,6 @@ def test_a_group_for_each_frame_of_a_trajectory(tmp_path: Path, name: str, monke
         put(group, "energy", -1.0)
     last = next(frame for frame in read_file(path, need=NEED).frames if len(frame) == 2)
     assert last.group == "HO#0"
-
-
-def coppers(n: int) -> list[Atoms]:
-    rng, found = np.random.default_rng(0), []
-    for _ in range(n):
-        atoms = bulk("Cu", cubic=True)
-        atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.03 * rng.normal(size=(3, 3))), scale_atoms=True)
-        atoms.rattle(0.1, rng=rng)
-        atoms.calc = EMT()
-        found.append(atoms)
-    return found
 
 
 @pytest.mark.parametrize("stated", ["attributes", "set", "option"])

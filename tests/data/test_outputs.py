@@ -14,8 +14,7 @@ import ase.db
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk, molecule
-from ase.calculators.emt import EMT
+from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from ase.units import Bohr, Hartree, kcal, mol
@@ -28,21 +27,9 @@ from mdpot.training.data.readers import parse_file, read_file
 from mdpot.training.data.readers.outputs import _twisted
 from mdpot.training.data.reading import Reading
 
+from .metals import coppers
+
 NEED = ("energy", "forces")
-
-
-def coppers(n: int = 3) -> list[Atoms]:
-    """Strained and shaken cells of copper, with EMT."""
-    rng, frames = np.random.default_rng(0), []
-    for _ in range(n):
-        atoms = bulk("Cu", cubic=True)
-        atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.03 * rng.normal(size=(3, 3))), scale_atoms=True)
-        atoms.rattle(0.1, rng=rng)
-        atoms.calc = EMT()
-        results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(), "stress": atoms.get_stress()}
-        atoms.calc = SinglePointCalculator(atoms, **results)
-        frames.append(atoms)
-    return frames
 
 
 def bare(atoms: Atoms) -> Atoms:
