@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -121,10 +122,17 @@ def stated_electrons(atoms: Atoms) -> Electrons:
 def or_else(stated: Electrons, otherwise: Electrons | str) -> Electrons:
     """What a structure states of its electrons, and of what it does not, what the header of a potential says.
 
+    Another charge than that of the training is a warning.
+
     Raises:
         MdpotError: it has to state its charge, and does not.
     """
     if isinstance(otherwise, Electrons):
+        if None not in (stated.charge, otherwise.charge) and stated.charge != otherwise.charge:
+            warnings.warn(
+                f"the structure has a charge of {stated.charge}; the potential was trained at {otherwise.charge}.",
+                stacklevel=3,
+            )
         return stated.or_else(otherwise)
     if stated.charge is None:
         raise MdpotError(
