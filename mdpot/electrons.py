@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -106,17 +106,24 @@ def of_multiplicity(charge: int | None, multiplicity: int | None) -> Electrons:
     return Electrons(charge, None if multiplicity is None else multiplicity - 1)
 
 
-def stated_electrons(atoms: Atoms) -> Electrons:
-    """What a structure says of its electrons, in `info` or by the charges of its atoms."""
-    info = {str(key).lower(): value for key, value in atoms.info.items()}
+def electrons_in(info: Mapping[str, Any]) -> Electrons:
+    """What the values under the keys of this module say."""
+    info = {str(key).lower(): value for key, value in info.items()}
     (charge, no_charge), (multiplicity, no_multiplicity), (spin, no_spin) = (
         _whole(info, keys) for keys in (CHARGE_KEYS, MULTIPLICITY_KEYS, SPIN_KEYS)
     )
-    if charge is None and "initial_charges" in atoms.arrays:
-        total = float(np.sum(atoms.arrays["initial_charges"]))
-        charge = (round(total) or None) if abs(total - round(total)) < WHOLE else None  # zero is ASE's default
     unpaired = None if multiplicity is None else multiplicity - 1
     return Electrons(charge, unpaired, None if unpaired is not None else spin, no_charge or no_multiplicity or no_spin)
+
+
+def stated_electrons(atoms: Atoms) -> Electrons:
+    """What a structure says of its electrons, in `info` or by the charges of its atoms."""
+    found = electrons_in(atoms.info)
+    if found.charge is None and "initial_charges" in atoms.arrays:
+        total = float(np.sum(atoms.arrays["initial_charges"]))
+        if np.isfinite(total) and abs(total - round(total)) < WHOLE:
+            found = replace(found, charge=round(total) or None)  # zero is ASE's default
+    return found
 
 
 def or_else(stated: Electrons, otherwise: Electrons | str) -> Electrons:
@@ -155,7 +162,8 @@ def _whole(info: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[int | None, 
             return None, f"{key}={value}"
         if np.isnan(number):
             continue
-        return (round(number), "") if abs(number - round(number)) < EXACT else (None, f"{key}={value}")
+        whole = np.isfinite(number) and abs(number - round(number)) < EXACT
+        return (round(number), "") if whole else (None, f"{key}={np.asarray(value).item()}")
     return None, ""
 
 

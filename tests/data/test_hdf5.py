@@ -177,8 +177,11 @@ def test_charges_of_structures_and_of_atoms(tmp_path: Path) -> None:
     assert all(frame.numbers.tolist() == [8, 1, 1] for frame in frames)
     with h5py.File(path, "a") as file:
         file["all/total_charge"][()] = 0.5
-    with pytest.raises(MdpotError, match=r"a\.h5/all: total_charge must be whole numbers, .*; got 0\.5"):
-        read_file(path)
+    odd = next(frame for frame in read_file(path).frames if frame.electrons.unclear)
+    with pytest.raises(
+        MdpotError, match=r"charge=0\.5 is no whole number"
+    ):  # of a force field; a network does not mind
+        odd.electrons.settled(odd.numbers)
 
 
 @pytest.mark.parametrize("name", ["frame_{}", "frame_{}/scf", "run/frame_{}/scf_{}"])

@@ -10,7 +10,7 @@ import numpy as np
 from ase.data import atomic_numbers
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from mdpot.electrons import EXACT, of_multiplicity
+from mdpot.electrons import electrons_in
 from mdpot.errors import MdpotError, unknown
 from mdpot.structures import decode
 from mdpot.training.data.frames import Frame, require_elements
@@ -89,7 +89,6 @@ def frames_of(
     arrays: Mapping[str, np.ndarray],
     units: Units = ASE,
     is_virial: bool = False,
-    names: Mapping[str, str] | None = None,
 ) -> list[Frame]:
     """The frames of arrays, in the units of these.
 
@@ -102,7 +101,6 @@ def frames_of(
             [n_frames], names of the groups; charge and multiplicity, one for all frames or one for each.
         units: of the arrays, which the stress of a virial needs.
         is_virial: whether the stresses are virials.
-        names: what the file calls the arrays, for messages.
 
     Returns:
         The frames. Without pbc, those directions are periodic whose cell vector is not zero. Only frames that are
@@ -132,11 +130,7 @@ def frames_of(
     sources = arrays.get("source")
     if sources is not None and np.shape(sources) != (n,):
         raise MdpotError(f"{path}: source must be {n} names; got the shape {list(np.shape(sources))}.")
-    names = names or {}
-    charges, multiplicities = (
-        _whole(path, names.get(what, what), arrays[what], n, least) if what in arrays else [None] * n
-        for what, least in (("charge", -np.inf), ("multiplicity", 1))
-    )
+    states = {what: np.broadcast_to(np.ravel(arrays[what]), n) for what in ("charge", "multiplicity") if what in arrays}
     flat = None if energies is None else energies.ravel()
     frames = [
         Frame(
@@ -149,7 +143,7 @@ def frames_of(
             stress=None if stresses is None or not periodic[row].all() else stresses[row],
             group="" if sources is None else f"{there[row].sum()} atoms, {as_text(sources[row])}",
             index=row,
-            electrons=of_multiplicity(charges[row], multiplicities[row]),
+            electrons=electrons_in({what: values[row] for what, values in states.items()}),
         )
         for row in range(n)
     ]
@@ -157,22 +151,6 @@ def frames_of(
         if is_virial and frame.stress is not None:
             frame.stress = units.stress_of_virial(frame.stress, frame.cell)
     return frames
-
-
-def _whole(path: Path, name: str, array: np.ndarray, n: int, least: float = -np.inf) -> list[int | None]:
-    """The whole numbers of n frames from one for all or one for each; None for NaN, which says nothing.
-
-    Raises:
-        MdpotError: others.
-    """
-    values = np.asarray(array, np.float64).ravel()
-    for value in values:
-        if not np.isnan(value) and not (np.isfinite(value) and abs(value - np.round(value)) < EXACT and value >= least):
-            raise MdpotError(
-                f"{path}: {name} must be whole numbers{f' from {least:g} on' * (least == 1)}, for they are taken for "
-                f"those of structures; got {value:g}. Mend it, or save what it is under another name."
-            )
-    return [None if np.isnan(value) else round(value) for value in np.broadcast_to(values, n)]
 
 
 def as_text(value: object) -> str:

@@ -294,7 +294,7 @@ def _frames(path: Path, block: _Block, keys: Keys, units: Units) -> list[Frame]:
             if what in arrays:
                 arrays[what] = arrays[what][None]
     place = path / block.name if block.name else path
-    frames = frames_of(place, arrays, units, keys.stress_is_virial, block.names)
+    frames = frames_of(place, arrays, units, keys.stress_is_virial)
     mixed = arrays["numbers"].ndim == 2 and len(np.unique(np.sort(arrays["numbers"], axis=1), axis=0)) > 1
     mixed = mixed or (single and (not block.molecule or block.molecule != block.name.rpartition("/")[0]))
     for frame in frames:

@@ -54,7 +54,7 @@ def parse_npz(path: Path, units: str | None = None) -> Raw:
     in_units = parse_units(units, units_of(stated, base))
     keys = Keys(names.get("energies"), names.get("forces"), names.get("stresses"))
     given = {what: arrays[name] for what, name in names.items()}
-    frames = frames_of(path, given, in_units, keys.stress_is_virial, names)
+    frames = frames_of(path, given, in_units, keys.stress_is_virial)
     unused = [
         key
         for key, array in arrays.items()
