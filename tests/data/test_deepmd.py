@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk, molecule
-from ase.calculators.emt import EMT
+from ase.build import molecule
 from click.testing import CliRunner
 
 from mdpot.cli import main
@@ -17,20 +16,9 @@ from mdpot.errors import MdpotError
 from mdpot.training.data.readers import read_file
 from mdpot.training.data.sources import load_dataset
 
+from .metals import alloys
+
 Arrays = dict[str, np.ndarray]
-
-
-def alloys(n: int = 3, seed: int = 0) -> list[Atoms]:
-    """Strained and shaken cells of copper and gold, with EMT."""
-    rng, frames = np.random.default_rng(seed), []
-    for _ in range(n):
-        atoms = bulk("Cu", "fcc", a=3.8, cubic=True)
-        atoms.symbols[[1, 2]] = "Au"
-        atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.05 * rng.normal(size=(3, 3))), scale_atoms=True)
-        atoms.rattle(0.1, rng=rng)
-        atoms.calc = EMT()
-        frames.append(atoms)
-    return frames
 
 
 def arrays_of(frames: list[Atoms]) -> Arrays:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk, molecule
+from ase.build import molecule
 from ase.calculators.emt import EMT
 
 from mdpot.errors import MdpotError
@@ -15,21 +15,10 @@ from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import read_file
 from mdpot.training.data.sources import load_dataset
 
+from .metals import alloys
+
 NEED = ("energy", "forces")
 TYPES = ("Au", "Cu", "H")
-
-
-def alloys(n: int = 12) -> list[Atoms]:
-    """Strained and shaken cells of copper and gold, with EMT."""
-    rng, frames = np.random.default_rng(0), []
-    for k in range(n):
-        atoms = bulk("Cu", "fcc", a=3.8, cubic=True) * (1, 1, 1 + k % 2)
-        atoms.symbols[[1, 2]] = "Au"
-        atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.05 * rng.normal(size=(3, 3))), scale_atoms=True)
-        atoms.rattle(0.1, rng=rng)
-        atoms.calc = EMT()
-        frames.append(atoms)
-    return frames
 
 
 def row(values: np.ndarray | list[float]) -> str:
@@ -64,7 +53,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("direct", [False, True])
 def test_crystals(path: Path, direct: bool) -> None:
-    frames = alloys()
+    frames = alloys(12, sizes=(1, 2))
     path.write_text(cfg(frames, direct))
     reading = read_file(path, need=NEED)
     assert (str(reading.keys), reading.units.source, reading.notes) == ("energy, forces, virial", "of the format", [])
@@ -83,15 +72,15 @@ def test_crystals(path: Path, direct: bool) -> None:
 def test_molecules_and_crystals(path: Path) -> None:
     water = molecule("H2")
     water.calc = EMT()
-    path.write_text(cfg([*alloys(2), water]))
+    path.write_text(cfg([*alloys(2, sizes=(1, 2)), water]))
     frame = read_file(path, need=NEED).frames[2]
     assert (frame.numbers.tolist(), frame.pbc.any(), frame.cell.any(), frame.stress) == ([1, 1], False, False, None)
-    path.write_text(cfg(alloys(2), labels=False))
+    path.write_text(cfg(alloys(2, sizes=(1, 2)), labels=False))
     assert read_file(path, need=()).frames[1].forces is None
 
 
 def test_a_stress_of_unknown_sign_is_not_read(path: Path) -> None:
-    path.write_text(cfg(alloys(2)).replace("PlusStress:", "Stress:"))
+    path.write_text(cfg(alloys(2, sizes=(1, 2))).replace("PlusStress:", "Stress:"))
     reading = read_file(path, need=NEED)
     assert [frame.stress for frame in reading.frames] == [None, None]
     assert "2 configurations have a stress that is not called PlusStress" in reading.notes[0]
@@ -121,7 +110,7 @@ def test_damaged_files(path: Path, old: str, new: str, message: str) -> None:
 
 def test_a_folder_of_them(path: Path) -> None:
     for name in ("train.cfg", "valid.cfg"):
-        path.with_name(name).write_text(cfg(alloys(2)))
+        path.with_name(name).write_text(cfg(alloys(2, sizes=(1, 2))))
     reading = read_file(path.parent, need=NEED)
     assert reading.files == "2 MTP: train.cfg to valid.cfg"
     assert (len(reading.frames), reading.keys.stress) == (4, "virial")

@@ -78,7 +78,7 @@ def _together(
     """
     said = {
         output.name: part.notes if isinstance(part, Outputs) else part.keys.notes
-        for output, part in _pairs(outputs, parts)
+        for output, part in zip(outputs, parts, strict=True)
     }
     notes = _gathered(said) if len(parts) > 1 else list(next(iter(said.values())))
     if isinstance(parts[0], Outputs):
@@ -94,10 +94,6 @@ def _together(
         raw = _joined(path, outputs, raws, notes)
     _place(raw.frames, outputs, sizes)
     return raw
-
-
-def _pairs(outputs: Sequence[Output], parts: Sequence[Outputs | Raw]) -> Iterator[tuple[Output, Outputs | Raw]]:
-    return zip(outputs, parts, strict=True)
 
 
 def _require_same(path: Path, outputs: Sequence[Output], units: Sequence[tuple[Units, Mapping[str, str]]]) -> None:
