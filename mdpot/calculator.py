@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.outputs import Properties, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mdpot.autograd import exact_gradients
@@ -28,6 +29,7 @@ from mdpot.kernels import Kernel, Native, find_kernel, make_kernel
 from mdpot.modelfile import ModelFile, open_model
 from mdpot.modelformat import as_dtype
 from mdpot.neighbors import VerletList, check_skin
+from mdpot.structures import PLACEHOLDER, is_placeholder
 from mdpot.threads import Turns
 
 BACKENDS = ("auto", "native", "torch", "eager", "padded", "torchscript", "compile")
@@ -118,6 +120,10 @@ class MaskedGNNCalculator(Calculator):
         with self._turns:  # what is kept between calls belongs to one structure at a time
             return super().get_property(name, atoms, allow_calculation)
 
+    def export_properties(self) -> Properties:
+        """The results that ASE has names for, which `Atoms.get_properties` returns; not the spread of an ensemble."""
+        return Properties({name: value for name, value in self.results.items() if name in all_outputs})
+
     def calculate(
         self,
         atoms: Atoms | None = None,
@@ -200,6 +206,8 @@ class MaskedGNNCalculator(Calculator):
         kept = self._kept
         if kept is None or self._differs(kept, atoms, ("numbers", "pbc")):
             self._check_elements(atoms.numbers)
+            if atoms.pbc.any() and is_placeholder(atoms.cell.array):
+                raise MdpotError(f"atoms: the cell is {PLACEHOLDER}. Set atoms.pbc = False, or the true cell.")
             self._kept = kept = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         else:
             kept.arrays["positions"][:] = atoms.positions

@@ -22,6 +22,8 @@ from mdpot.errors import MdpotError
 from mdpot.packed import unpacked, unpacked_name
 from mdpot.xyz import NO_ELEMENTS, parse_xyz
 
+PLACEHOLDER = "a cube of 1 Å, with which PDB files say that they have no cell"
+_NO_CELL = ("proteindatabank", "gromacs")  # ASE's names of formats that always have a cell, which may be none
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -95,6 +97,11 @@ def read_structures(path: Path | str) -> list[Atoms]:
     return structures
 
 
+def is_placeholder(cell: np.ndarray) -> bool:
+    """Whether a cell [3, 3], Å, is `PLACEHOLDER`."""
+    return np.allclose(cell, np.eye(3), rtol=0, atol=1e-6)
+
+
 def _is_xyz(path: Path, data: bytes) -> bool:
     """Whether a file is XYZ, plain or extended: a count of atoms in its first line, and four columns in its third."""
     lines = decode(data[:100_000]).lstrip("\n").split("\n", 3)
@@ -124,6 +131,10 @@ def _read_other(path: Path, data: bytes) -> list[Atoms]:
     structures = found if isinstance(found, list) else [found]
     if kind == "lammps-data" and not structures[0].has("masses") and b"Atom Type Labels" not in data:
         raise MdpotError(f"{path}: atom types are numbers, not elements, and no masses say which; add them.")
+    for atoms in structures:
+        if kind in _NO_CELL and (not atoms.cell.array.any() or is_placeholder(atoms.cell.array)):
+            atoms.set_cell(None)
+            atoms.pbc = False
     return structures
 
 

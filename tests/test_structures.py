@@ -315,3 +315,23 @@ def test_the_data_file_of_lammps(tmp_path: Path) -> None:
     write(path, water, format="lammps-data")
     with pytest.raises(MdpotError, match="atom types are numbers, not elements, and no masses say which"):
         read_structures(path)
+
+
+@pytest.mark.parametrize(
+    ("cell", "periodic"),
+    [((1.0, 1.0, 1.0), False), ((0.0, 0.0, 0.0), False), ((9.0, 10.0, 11.0), True), ((1.0, 1.0, 4.0), True)],
+)
+@pytest.mark.parametrize("name", ["water.pdb", "water.gro"])
+def test_formats_that_always_have_a_cell(tmp_path: Path, name: str, cell: tuple, periodic: bool) -> None:
+    """PDB files say by a cube of 1 Å that there is none, others by zeros."""
+    water = Atoms("OH2", [[0, 0, 0.1], [0, 0.8, -0.5], [0, -0.8, -0.5]], cell=[9, 9, 9], pbc=True)
+    write(tmp_path / name, water)
+    text = (tmp_path / name).read_text()
+    form, unit = ("{:9.3f}", 1) if name.endswith("pdb") else ("{:10.5f}", 10)
+    old, new = ("".join(form.format(length / unit) for length in lengths) for lengths in ((9, 9, 9), cell))
+    assert text.count(old) == 1
+    (tmp_path / name).write_text(text.replace(old, new))
+    (atoms,) = read_structures(tmp_path / name)
+    assert atoms.get_chemical_formula() == "H2O"
+    assert atoms.pbc.all() == atoms.pbc.any() == periodic
+    np.testing.assert_allclose(atoms.cell.lengths(), cell if periodic else 0, atol=1e-6)

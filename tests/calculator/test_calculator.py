@@ -199,6 +199,12 @@ def test_structures_that_make_no_sense(file: Path, liquid: Atoms) -> None:
     atoms.cell[1, 1] = np.nan
     with pytest.raises(MdpotError, match="must be finite"):
         atoms.get_forces()
+    atoms = attach(liquid, file)
+    atoms.set_cell(np.eye(3))
+    with pytest.raises(MdpotError, match=r"the cell is a cube of 1 Å, with which PDB files .* atoms\.pbc = False"):
+        atoms.get_forces()
+    atoms.pbc = False
+    assert np.isfinite(atoms.get_forces()).all()
 
 
 @pytest.mark.parametrize("backend", ["auto", "torch", "padded"])

@@ -24,6 +24,7 @@ from ase.optimize import BFGS
 from ase.vibrations import Vibrations
 
 from mdpot import Graph, MaskedGNNCalculator, load_potential
+from mdpot.modelfile import save_ensemble
 
 from .conftest import CUTOFF, attach, results, save
 
@@ -211,6 +212,18 @@ def test_compile_agrees(file: Path, liquid: Atoms) -> None:
 
 
 # ---- ASE's tools -----------------------------------------------------------------------
+
+
+def test_properties_by_their_names(file: Path, tmp_path: Path, liquid: Atoms) -> None:
+    """Also of an ensemble, whose spread is nothing that ASE knows."""
+    other = save(tmp_path / "other.safetensors", seed=1)
+    save_ensemble(tmp_path / "ensemble.safetensors", [file, other])
+    for model in (file, tmp_path / "ensemble.safetensors"):
+        atoms = attach(liquid, model, dtype="float64")
+        found = atoms.get_properties(["energy", "forces", "stress"])
+        row = np.concatenate([[found["energy"]], np.ravel(found["forces"]), found["stress"]])
+        np.testing.assert_array_equal(row, results(atoms))
+    assert atoms.calc.get_property("energy_std", atoms) > 0
 
 
 def test_optimizer(file: Path, liquid: Atoms) -> None:
