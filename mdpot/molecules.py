@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from ase.data import atomic_numbers, covalent_radii
 from ase.formula import Formula
@@ -99,3 +101,31 @@ def _has_formula(numbers: np.ndarray, component: np.ndarray, n_components: int, 
     for atomic, n in wanted.items():
         matches &= np.bincount(component[numbers == atomic], minlength=n_components) == n
     return matches
+
+
+def heavier_hydrogens(masses: np.ndarray, parents: Mapping[int, int], hydrogen_mass: float) -> np.ndarray:
+    """Masses [n_atoms], u, in which hydrogens are heavier at the expense of the atom they are bonded to.
+
+    Equilibrium averages do not change, and the fastest vibrations slow down.
+
+    Args:
+        masses: [n_atoms], u, as they are.
+        parents: the heavy atom of each hydrogen.
+        hydrogen_mass: u.
+
+    Raises:
+        MdpotError: a hydrogen is heavier already, or a heavy atom is left lighter than its hydrogens.
+    """
+    masses = masses.copy()
+    for hydrogen, parent in parents.items():
+        if not masses[hydrogen] <= hydrogen_mass:
+            raise MdpotError(
+                f"hydrogen mass must not be below what hydrogens have; atom {hydrogen} has {masses[hydrogen]:g} u, got "
+                f"{hydrogen_mass:g} u."
+            )
+        masses[parent] -= hydrogen_mass - masses[hydrogen]
+        masses[hydrogen] = hydrogen_mass
+    lightest = masses[list(parents.values())].min(initial=np.inf)
+    if lightest < min(hydrogen_mass, 1.0):
+        raise MdpotError(f"hydrogen mass of {hydrogen_mass} u leaves a heavy atom with {lightest:.2f} u.")
+    return masses

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import tempfile
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +24,14 @@ from mdpot.modelformat import DTYPES
 from mdpot.neighbors import check_skin
 from mdpot.openmm.backends import choose_backend, crash_warning, import_openmm, import_openmmtorch, logger
 from mdpot.openmm.compute import Compute, Corrected, NativeCompute, TensorCompute
+from mdpot.openmm.topology import add_molecules, has_box, repartition
 
 if TYPE_CHECKING:
     import openmm
     import openmm.app
 
-BONDS = "mdpot bonds without strength"
-"""Name of the force by which a System of `create_system` knows its molecules."""
+# Of `create_force`, and of `create_system` as well.
+OPTIONS = ("atoms", "periodic", "dtype", "device", "skin", "force_group", "check", "charge", "multiplicity")
 
 
 def create_force(
@@ -125,12 +126,13 @@ def create_system(
     backend: str = "auto",
     *,
     remove_cm_motion: bool = True,
+    hydrogenMass: Any = None,
     **options: Any,
 ) -> openmm.System:
     """A System in which a potential does everything: masses and box from the topology, no constraints.
 
     OpenMM learns from the forces of a System which atoms are a molecule, and a barostat moves molecules as a whole.
-    So the bonds of the topology, where it has any, come along without strength (`BONDS`).
+    So the bonds of the topology, where it has any, come along without strength.
 
     What has no element in the topology, as the fourth site of TIP4P water, is left out by `atoms` and gets no mass.
     Where it goes is yours to say, by a virtual site; without one it stays where it is.
@@ -145,12 +147,16 @@ def create_system(
         ckpt: as in `create_force`.
         backend: as in `create_force`.
         remove_cm_motion: whether to add a CMMotionRemover.
+        hydrogenMass: in u, or with its unit: hydrogens get this mass at the expense of the heavy atoms that they are
+            bonded to in the topology, for longer time steps, as by OpenMM's `ForceField.createSystem`. None: theirs.
         options: atoms, periodic, dtype, device, skin, force_group, check, charge and multiplicity of `create_force`.
 
     Raises:
-        MdpotError: as `create_force`.
+        MdpotError: as `create_force`; an unknown option; or a `hydrogenMass` that cannot be given.
     """
     openmm = import_openmm()
+    if strange := sorted(options.keys() - set(OPTIONS)):
+        raise unknown("option of create_system", strange[0], (*OPTIONS, "remove_cm_motion", "hydrogenMass"))
     force = create_force(ckpt, topology, backend, **options)
     system = openmm.System()
     for atom in list(topology.atoms()):
@@ -159,24 +165,12 @@ def create_system(
     if box is not None:
         system.setDefaultPeriodicBoxVectors(*box)
     system.addForce(force)
-    if topology.getNumBonds():
-        system.addForce(bonds_without_strength((a.index, b.index) for a, b in topology.bonds()))
+    add_molecules(system, topology)
+    if hydrogenMass is not None:
+        repartition(system, topology, hydrogenMass)
     if remove_cm_motion:
         system.addForce(openmm.CMMotionRemover())
     return system
-
-
-def bonds_without_strength(bonds: Iterable[tuple[int, int]]) -> openmm.HarmonicBondForce:
-    """A force that is zero, from which OpenMM learns what is a molecule.
-
-    Args:
-        bonds: the two particles of each.
-    """
-    force = import_openmm().HarmonicBondForce()
-    force.setName(BONDS)
-    for i, j in bonds:
-        force.addBond(int(i), int(j), 0.0, 0.0)
-    return force
 
 
 def _electrons(model: ModelFile, charge: int | None, multiplicity: int | None, numbers: Sequence[int]) -> Electrons:
@@ -282,7 +276,7 @@ def _is_periodic(topology_or_numbers: Any, periodic: bool | None) -> bool:
         return bool(periodic)
     if not hasattr(topology_or_numbers, "getPeriodicBoxVectors"):
         raise MdpotError("periodic: say True or False where atoms are given by their numbers.")
-    return topology_or_numbers.getPeriodicBoxVectors() is not None
+    return has_box(topology_or_numbers)
 
 
 def _torch_force(model: ModelFile, particles: Particles, dtype: str, skin: float, check: bool) -> Any:

@@ -9,6 +9,7 @@ from openmmml.mlpotential import MLPotentialImpl
 
 from mdpot.errors import MdpotError, unknown
 from mdpot.openmm.forces import create_force
+from mdpot.openmm.topology import add_molecules, has_box, repartition
 
 if TYPE_CHECKING:
     import openmm
@@ -42,13 +43,25 @@ class MDPotImpl(MLPotentialImpl):
         forceGroup: int,
         **args: Any,
     ) -> None:
-        """Adds the force; called by openmm-ml."""
+        """Adds the force, and the molecules that it is for; called by openmm-ml.
+
+        createSystem takes `hydrogenMass`, as `mdpot.openmm.create_system` does.
+        """
+        hydrogen_mass = args.pop("hydrogenMass", None)
         options = {**self.options, **_known({k: v for k, v in args.items() if k not in FOREIGN})}
-        periodic = topology.getPeriodicBoxVectors() is not None or system.usesPeriodicBoundaryConditions()
+        periodic = has_box(topology) or system.usesPeriodicBoundaryConditions()
         chosen = None if atoms is None else list(atoms)
+        if hydrogen_mass is not None:
+            if chosen is not None:
+                raise MdpotError(
+                    "hydrogenMass: a mixed System has the masses of the one that it is made from. Give it to "
+                    "ForceField.createSystem."
+                )
+            repartition(system, topology, hydrogen_mass)
         system.addForce(
             create_force(self.model_path, topology, atoms=chosen, periodic=periodic, force_group=forceGroup, **options)
         )
+        add_molecules(system, topology, chosen)
 
     def getMLLongRange(self) -> bool:
         """False: atoms beyond the cutoff do not interact."""

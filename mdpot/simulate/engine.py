@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 
 from mdpot.errors import MdpotError
+from mdpot.molecules import heavier_hydrogens
 from mdpot.neighbors import neighbor_list, pair_vectors
 from mdpot.units import AMU_A2_PER_FS2, BOLTZMANN
 
@@ -161,31 +162,19 @@ def density(masses: np.ndarray, volume: float) -> float | None:
 
 
 def repartition(atoms: Atoms, hydrogen_mass: float) -> np.ndarray:
-    """Masses [n_atoms], u, in which hydrogens are heavier at the expense of the atom they are bonded to.
-
-    Equilibrium averages do not change, and the fastest vibrations slow down.
+    """Masses [n_atoms], u, in which hydrogens are heavier at the expense of the nearest heavy atom.
 
     Raises:
-        MdpotError: a hydrogen is heavier already, or has no heavy atom within 1.4 Å, or a heavy atom is left lighter
-            than its hydrogens.
+        MdpotError: a hydrogen has no heavy atom within 1.4 Å, or as `heavier_hydrogens`.
     """
-    masses = atoms.get_masses()
     pairs, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, 1.4)
     distances = np.linalg.norm(pair_vectors(atoms.positions, atoms.cell.array, pairs, shifts), axis=1)
     i, j = pairs
     heavy = atoms.numbers[j] > 1
+    parents: dict[int, int] = {}
     for hydrogen in np.flatnonzero(atoms.numbers == 1):
-        if masses[hydrogen] > hydrogen_mass:
-            raise MdpotError(
-                f"hydrogen mass must not be below what hydrogens have; atom {hydrogen} has {masses[hydrogen]:g} u, got "
-                f"{hydrogen_mass:g} u."
-            )
         bonds = np.flatnonzero((i == hydrogen) & heavy)
         if len(bonds) == 0:
             raise MdpotError(f"hydrogen mass: atom {hydrogen} is a hydrogen without a heavy atom within 1.4 Å.")
-        parent = j[bonds[np.argmin(distances[bonds])]]
-        masses[parent] -= hydrogen_mass - masses[hydrogen]
-        masses[hydrogen] = hydrogen_mass
-    if masses.min() < min(hydrogen_mass, 1.0):
-        raise MdpotError(f"hydrogen mass of {hydrogen_mass} u leaves a heavy atom with {masses.min():.2f} u.")
-    return masses
+        parents[int(hydrogen)] = int(j[bonds[np.argmin(distances[bonds])]])
+    return heavier_hydrogens(atoms.get_masses(), parents, hydrogen_mass)

@@ -13,7 +13,7 @@ pytest.importorskip("openmmml")
 import openmm
 from ase import Atoms
 from openmm import Vec3, app
-from openmm.unit import nanometers  # type: ignore[attr-defined]
+from openmm.unit import dalton, nanometers  # type: ignore[attr-defined]
 from openmmml import MLPotential
 
 from mdpot.errors import MdpotError
@@ -91,6 +91,33 @@ def test_mixed_system_is_the_sum_of_its_parts(model):
     for energy, forces in found[1:]:
         assert energy == pytest.approx(found[0][0], rel=1e-12)
         np.testing.assert_allclose(forces, found[0][1], atol=1e-8)
+
+
+@pytest.mark.parametrize("interpolate", [None, False, True])
+def test_molecules_stay_whole(model, interpolate):
+    """OpenMM wraps molecules into the box, and barostats move them, as a whole: also those of the potential."""
+    topology, atoms = waters()
+    potential = MLPotential("mdpot", modelPath=model)
+    if interpolate is None:
+        system = potential.createSystem(topology)
+    else:
+        system = potential.createMixedSystem(topology, mm_system(topology), range(6), interpolate=interpolate)
+    context = make_context(system, atoms.positions - atoms.positions[1] - 0.01)  # a hydrogen just outside of the box
+    molecules = [set(molecule) for molecule in context.getMolecules()]
+    assert all(any({3 * k, 3 * k + 1, 3 * k + 2} <= molecule for molecule in molecules) for k in range(8))
+    found = context.getState(getPositions=True, enforcePeriodicBox=True).getPositions(asNumpy=True)._value * 10
+    lengths = [np.linalg.norm(found[bond[0].index] - found[bond[1].index]) for bond in topology.bonds()]
+    np.testing.assert_allclose(lengths, 0.9686, atol=1e-3)
+
+
+def test_heavier_hydrogens(model):
+    topology, _ = waters(1)
+    potential = MLPotential("mdpot", modelPath=model)
+    system = potential.createSystem(topology, hydrogenMass=3 * dalton)
+    assert [system.getParticleMass(i)._value for i in (1, 2)] == [3, 3]
+    assert sum(system.getParticleMass(i)._value for i in range(3)) == pytest.approx(18.015, abs=1e-3)
+    with pytest.raises(MdpotError, match=r"hydrogenMass: a mixed System has the masses .* ForceField\.createSystem"):
+        potential.createMixedSystem(topology, mm_system(topology), range(3), hydrogenMass=3)
 
 
 def test_interpolation_between_force_field_and_potential(model):
