@@ -29,7 +29,7 @@ from mdpot.kernels import Kernel, Native, find_kernel, make_kernel
 from mdpot.modelfile import ModelFile, open_model
 from mdpot.modelformat import as_dtype
 from mdpot.neighbors import VerletList, check_skin
-from mdpot.structures import PLACEHOLDER, is_placeholder
+from mdpot.structures import refuse_placeholder
 from mdpot.threads import Turns
 
 BACKENDS = ("auto", "native", "torch", "eager", "padded", "torchscript", "compile")
@@ -206,8 +206,7 @@ class MaskedGNNCalculator(Calculator):
         kept = self._kept
         if kept is None or self._differs(kept, atoms, ("numbers", "pbc")):
             self._check_elements(atoms.numbers)
-            if atoms.pbc.any() and is_placeholder(atoms.cell.array):
-                raise MdpotError(f"atoms: the cell is {PLACEHOLDER}. Set atoms.pbc = False, or the true cell.")
+            refuse_placeholder(atoms, "atoms")
             self._kept = kept = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         else:
             kept.arrays["positions"][:] = atoms.positions

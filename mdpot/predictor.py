@@ -15,6 +15,7 @@ from mdpot.device import check_device, pick_device
 from mdpot.errors import MdpotError, name_elements
 from mdpot.graph import Graph
 from mdpot.modelfile import ModelFile, open_model
+from mdpot.structures import refuse_placeholder
 
 BATCH_ATOMS = 2048
 
@@ -107,6 +108,7 @@ class PropertyPredictor:
     def _check(self, index: int, atoms: Atoms) -> None:
         if len(atoms) == 0:
             raise MdpotError(f"structure {index} has no atoms.")
+        refuse_placeholder(atoms, f"structure {index}")
         strange = sorted(set(atoms.numbers.tolist()) - set(self.model.elements))
         if strange:
             raise MdpotError(

@@ -102,6 +102,12 @@ def is_placeholder(cell: np.ndarray) -> bool:
     return np.allclose(cell, np.eye(3), rtol=0, atol=1e-6)
 
 
+def refuse_placeholder(atoms: Atoms, what: str) -> None:
+    """Refuses a periodic structure whose cell is `PLACEHOLDER`, as ASE reads it; errors call it `what`."""
+    if atoms.pbc.any() and is_placeholder(atoms.cell.array):
+        raise MdpotError(f"{what}: the cell is {PLACEHOLDER}. Set atoms.pbc = False, or the true cell.")
+
+
 def _is_xyz(path: Path, data: bytes) -> bool:
     """Whether a file is XYZ, plain or extended: a count of atoms in its first line, and four columns in its third."""
     lines = decode(data[:100_000]).lstrip("\n").split("\n", 3)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk, molecule
 from ase.io import write
 from click.testing import CliRunner
@@ -66,6 +67,8 @@ def test_refusals_of_the_predictor(properties: Path, water: Any) -> None:
     predictor = PropertyPredictor(properties)
     with pytest.raises(MdpotError, match=r"structure 1 holds Si, which .*both.* was not trained for; it knows H, C, O"):
         predictor.predict([water, bulk("Si")])
+    with pytest.raises(MdpotError, match=r"structure 0: the cell is a cube of 1 Å.*atoms\.pbc = False"):
+        predictor.predict(Atoms(water.numbers, water.positions, cell=[1, 1, 1], pbc=True))
     with pytest.raises(MdpotError, match="structure 0 has no atoms"):
         predictor.predict(water[:0])
     with pytest.raises(MdpotError, match="batch_atoms must be at least 1; got 0"):

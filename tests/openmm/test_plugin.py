@@ -13,7 +13,7 @@ pytest.importorskip("openmmml")
 import openmm
 from ase import Atoms
 from openmm import Vec3, app
-from openmm.unit import dalton, nanometers  # type: ignore[attr-defined]
+from openmm.unit import Quantity, dalton, nanometers  # type: ignore[attr-defined]
 from openmmml import MLPotential
 
 from mdpot.errors import MdpotError
@@ -113,7 +113,7 @@ def test_molecules_stay_whole(model, interpolate):
 def test_heavier_hydrogens(model):
     topology, _ = waters(1)
     potential = MLPotential("mdpot", modelPath=model)
-    system = potential.createSystem(topology, hydrogenMass=3 * dalton)
+    system = potential.createSystem(topology, hydrogenMass=Quantity(3, dalton))
     assert [system.getParticleMass(i)._value for i in (1, 2)] == [3, 3]
     assert sum(system.getParticleMass(i)._value for i in range(3)) == pytest.approx(18.015, abs=1e-3)
     with pytest.raises(MdpotError, match=r"hydrogenMass: a mixed System has the masses .* ForceField\.createSystem"):

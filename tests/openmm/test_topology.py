@@ -13,7 +13,7 @@ import openmm
 from ase import Atoms
 from ase.build import molecule
 from openmm import Vec3, app
-from openmm.unit import dalton, grams, mole, nanometers  # type: ignore[attr-defined]
+from openmm.unit import Quantity, dalton, grams, mole, nanometers  # type: ignore[attr-defined]
 
 from mdpot.errors import MdpotError
 from mdpot.openmm import create_force, create_system
@@ -41,7 +41,7 @@ def masses(system: Any) -> list[float]:
     return [system.getParticleMass(i).value_in_unit(dalton) for i in range(system.getNumParticles())]
 
 
-@pytest.mark.parametrize("mass", [3, 3.0, 3 * dalton, 3 * grams / mole])
+@pytest.mark.parametrize("mass", [3, 3.0, Quantity(3, dalton), Quantity(3, grams / mole)])
 def test_hydrogens_get_heavier_as_by_a_force_field_of_openmm(mass):
     field = app.ForceField("amber14/tip3p.xml")
     topology = app.Topology()
@@ -51,7 +51,7 @@ def test_hydrogens_get_heavier_as_by_a_force_field_of_openmm(mass):
         atoms = [topology.addAtom(name, app.Element.getBySymbol(name[0]), residue) for name in ("O", "H1", "H2")]
         topology.addBond(atoms[0], atoms[1])
         topology.addBond(atoms[2], atoms[0])  # either order
-    expected = masses(field.createSystem(topology, rigidWater=False, hydrogenMass=3 * dalton))
+    expected = masses(field.createSystem(topology, rigidWater=False, hydrogenMass=Quantity(3, dalton)))
     found = masses(create_system(topology, make_potential(), hydrogenMass=mass))
     assert found == pytest.approx(expected, abs=1e-6)
     assert found[1] == pytest.approx(3, abs=1e-6)
@@ -74,7 +74,7 @@ def test_hydrogens_get_heavier_beside_sites_without_mass():
         (1, [(0, 1), (0, 2)], r"must not be below what hydrogens have; atom 1 has 1.0079. u, got 1 u"),
         (float("nan"), [(0, 1), (0, 2)], "hydrogen mass must not be below"),
         ("heavy", [(0, 1), (0, 2)], "hydrogenMass must be a mass, in u or with its unit; got 'heavy'"),
-        (3 * nanometers, [(0, 1), (0, 2)], "hydrogenMass must be a mass, in u or with its unit; got "),
+        (Quantity(3, nanometers), [(0, 1), (0, 2)], "hydrogenMass must be a mass, in u or with its unit; got "),
     ],
 )
 def test_hydrogen_masses_that_cannot_be(mass, bonds, message):
@@ -94,7 +94,7 @@ def test_the_box_of_a_pdb_file_that_has_none(tmp_path):
         with pytest.raises(MdpotError, match=r"box is a cube of 1 Å.*topology\.setPeriodicBoxVectors\(None\)"):
             make(pdb.topology, potential)
     with_box = create_system(pdb.topology, potential, "python", periodic=True)
-    positions = np.array(pdb.getPositions(asNumpy=True)._value) * 10
+    positions = molecule("H2O").positions
     context = openmm.Context(with_box, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatform("Reference"))
     context.setPeriodicBoxVectors(*(Vec3(*row) for row in 3 * np.eye(3)))
     context.setPositions(positions / 10)
