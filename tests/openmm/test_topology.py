@@ -52,16 +52,16 @@ def test_hydrogens_get_heavier_as_by_a_force_field_of_openmm(mass):
         topology.addBond(atoms[0], atoms[1])
         topology.addBond(atoms[2], atoms[0])  # either order
     expected = masses(field.createSystem(topology, rigidWater=False, hydrogenMass=Quantity(3, dalton)))
-    found = masses(create_system(topology, make_potential(), hydrogenMass=mass))
+    found = masses(create_system(topology, make_potential(), "python", hydrogenMass=mass))
     assert found == pytest.approx(expected, abs=1e-6)
     assert found[1] == pytest.approx(3, abs=1e-6)
-    assert sum(found) == pytest.approx(sum(masses(create_system(topology, make_potential()))), rel=1e-12)
+    assert sum(found) == pytest.approx(sum(masses(create_system(topology, make_potential(), "python"))), rel=1e-12)
 
 
 def test_hydrogens_get_heavier_beside_sites_without_mass():
     topology = bonded(molecule("H2O"), (0, 1), (0, 2))
     topology.addAtom("M", None, topology.addResidue("M", next(iter(topology.chains()))))
-    found = masses(create_system(topology, make_potential(), atoms=[0, 1, 2], periodic=False, hydrogenMass=2))
+    found = masses(create_system(topology, make_potential(), "python", atoms=[0, 1, 2], periodic=False, hydrogenMass=2))
     assert found == pytest.approx([18.0153 - 4, 2, 2, 0], abs=1e-3)
 
 
@@ -79,12 +79,12 @@ def test_hydrogens_get_heavier_beside_sites_without_mass():
 )
 def test_hydrogen_masses_that_cannot_be(mass, bonds, message):
     with pytest.raises(MdpotError, match=message):
-        create_system(bonded(molecule("H2O"), *bonds), make_potential(), hydrogenMass=mass)
+        create_system(bonded(molecule("H2O"), *bonds), make_potential(), "python", hydrogenMass=mass)
 
 
 def test_unknown_options():
     with pytest.raises(MdpotError, match=r"option of create_system 'removeCMMotion'\. Did you mean 'remove_cm_motion'"):
-        create_system(topology_of(molecule("H2O")), make_potential(), removeCMMotion=False)
+        create_system(topology_of(molecule("H2O")), make_potential(), "python", removeCMMotion=False)
 
 
 def test_the_box_of_a_pdb_file_that_has_none(tmp_path):
