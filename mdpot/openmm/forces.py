@@ -24,7 +24,7 @@ from mdpot.modelformat import DTYPES
 from mdpot.neighbors import check_skin
 from mdpot.openmm.backends import choose_backend, crash_warning, import_openmm, import_openmmtorch, logger
 from mdpot.openmm.compute import Compute, Corrected, NativeCompute, TensorCompute
-from mdpot.openmm.topology import add_molecules, has_box, repartition
+from mdpot.openmm.topology import add_molecules, formal_charge, has_box, repartition
 
 if TYPE_CHECKING:
     import openmm
@@ -71,8 +71,9 @@ def create_force(
         skin: Å, of the neighbor list.
         force_group: of the Force.
         check: whether to compare what is exported for torchforce with the potential, a matter of seconds.
-        charge, multiplicity: of the atoms that the potential is for, where it corrects a force field; None: as in its
-            file. Such a potential is computed together with the force field, by "native" or "python".
+        charge, multiplicity: of the atoms that the potential is for, where it corrects a force field; None: the formal
+            charges in the topology, and of what they do not say, what its file does. Such a potential is computed
+            together with the force field, by "native" or "python".
 
     Raises:
         MdpotError: a file that can't be used, an element that was not trained or is missing, indices out of
@@ -86,7 +87,8 @@ def create_force(
     model = open_model(ckpt)
     _check_export(model, dtype)
     particles = _choose_atoms(topology_or_numbers, atoms, model.header["elements"])
-    electrons = _electrons(model, charge, multiplicity, particles.numbers)
+    stated = formal_charge(topology_or_numbers, particles.atoms or range(particles.count))
+    electrons = _electrons(model, charge, multiplicity, stated, particles.numbers)
     if model.exported and model.header["export"]["numbers"] not in (None, particles.numbers):
         raise MdpotError(f"{str(model.path)!r} was exported for other atoms than the topology's, or in another order.")
     for caution in model.cautions:
@@ -173,8 +175,10 @@ def create_system(
     return system
 
 
-def _electrons(model: ModelFile, charge: int | None, multiplicity: int | None, numbers: Sequence[int]) -> Electrons:
-    """What the baseline of a potential is told of the electrons of the atoms.
+def _electrons(
+    model: ModelFile, charge: int | None, multiplicity: int | None, stated: int | None, numbers: Sequence[int]
+) -> Electrons:
+    """What the baseline of a potential is told of the electrons of the atoms, `stated` being their formal charge.
 
     Raises:
         MdpotError: charge or multiplicity of a potential without baseline; they have to be said, and are not; or they
@@ -187,7 +191,7 @@ def _electrons(model: ModelFile, charge: int | None, multiplicity: int | None, n
                 "network alone, and sees neither."
             )
         return NOTHING_SAID
-    found = or_else(of_multiplicity(charge, multiplicity), model.electrons)
+    found = or_else(of_multiplicity(stated if charge is None else charge, multiplicity), model.electrons)
     if found != NOTHING_SAID:
         found.settled(np.array(numbers))
     return found

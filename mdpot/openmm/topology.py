@@ -1,4 +1,4 @@
-"""What an OpenMM topology says beside the elements: a box, bonds, and with them the masses of hydrogens."""
+"""What an OpenMM topology says beside the elements: a box, charges, bonds, and with them the masses of hydrogens."""
 
 from __future__ import annotations
 
@@ -37,6 +37,22 @@ def has_box(topology: openmm.app.Topology) -> bool:
             "true one."
         )
     return True
+
+
+def formal_charge(topology: Any, atoms: Iterable[int]) -> int | None:
+    """The formal charges of some atoms, as PDB and mmCIF files state them, added up.
+
+    Args:
+        topology: an OpenMM topology; what is none states nothing.
+        atoms: their indices.
+
+    Returns:
+        The sum, e; None where none is stated or it is zero, which is what some programs write for not known.
+    """
+    if not hasattr(topology, "atoms"):
+        return None
+    chosen = set(atoms)
+    return sum(atom.formalCharge or 0 for atom in topology.atoms() if atom.index in chosen) or None
 
 
 def add_molecules(system: openmm.System, topology: openmm.app.Topology, atoms: Iterable[int] | None = None) -> None:

@@ -220,20 +220,14 @@ def test_openmm_runs_a_force_field_by_python_alone(trained: Path) -> None:
 
 @pytest.mark.usefixtures("by_charge")
 def test_openmm_is_told_the_charge(trained: Path, tmp_path: Path) -> None:
-    openmm = pytest.importorskip("openmm")
+    pytest.importorskip("openmm")
     from mdpot.openmm import create_force
-    from mdpot.units import KJ_PER_MOL, NM
 
     structure = atoms_of()
 
     def energy(file: Path, **options) -> float:
-        system = openmm.System()
-        for mass in structure.get_masses():
-            system.addParticle(mass)
-        system.addForce(create_force(file, structure.numbers.tolist(), "python", periodic=False, **options))
-        context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
-        context.setPositions(structure.positions / NM)
-        return context.getState(energy=True).getPotentialEnergy()._value * KJ_PER_MOL
+        force = create_force(file, structure.numbers.tolist(), "python", periodic=False, **options)
+        return energy_in_openmm(force, structure)
 
     neutral = energy(trained)
     assert energy(trained, charge=-1) == pytest.approx(neutral - 1, abs=1e-6)
@@ -249,6 +243,47 @@ def test_openmm_is_told_the_charge(trained: Path, tmp_path: Path) -> None:
         energy(file)
     with pytest.raises(MdpotError, match="a network alone, and sees neither"):
         energy(Path("water-rpbe-small"), charge=1)
+
+
+@pytest.mark.usefixtures("by_charge")
+def test_openmm_takes_the_formal_charges_of_the_topology(trained: Path, tmp_path: Path) -> None:
+    """Those of the atoms that the potential is for, unless the charge is said; zeros say nothing."""
+    app = pytest.importorskip("openmm.app")
+    from mdpot.openmm import create_force
+
+    structure = atoms_of()
+
+    def energy(*formal: int | None, file: Path = trained, **options) -> float:
+        topology = app.Topology()
+        residue = topology.addResidue("X", topology.addChain())
+        for index, number in enumerate(structure.numbers):
+            element = app.Element.getByAtomicNumber(int(number))
+            topology.addAtom("X", element, residue, formalCharge=formal[index] if index < len(formal) else None)
+        return energy_in_openmm(create_force(file, topology, "python", **options), structure)
+
+    neutral, part = energy(), range(1, len(structure))
+    assert energy(-1) == pytest.approx(neutral - 1, abs=1e-6)
+    assert energy(-1, 1, -2, 0) == pytest.approx(neutral - 2, abs=1e-6)
+    assert energy(1, None, 1, atoms=part) == pytest.approx(energy(atoms=part) + 1, abs=1e-6)
+    assert energy(-2, charge=2) == pytest.approx(neutral + 2, abs=1e-6)
+    file = with_electrons(trained, {"charge": 2}, tmp_path / "ion.safetensors")
+    assert energy(0, 0, 0, file=file) == pytest.approx(neutral + 2, abs=1e-6)
+    with pytest.warns(UserWarning, match="has a charge of 1; the potential was trained at 2"):
+        assert energy(1, file=file) == pytest.approx(neutral + 1, abs=1e-6)
+
+
+def energy_in_openmm(force: Any, structure: Atoms) -> float:
+    import openmm
+
+    from mdpot.units import KJ_PER_MOL, NM
+
+    system = openmm.System()
+    for mass in structure.get_masses():
+        system.addParticle(mass)
+    system.addForce(force)
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+    context.setPositions(structure.positions / NM)
+    return context.getState(energy=True).getPotentialEnergy()._value * KJ_PER_MOL
 
 
 def with_electrons(trained: Path, electrons, file: Path) -> Path:
