@@ -20,6 +20,7 @@ from ase.io.formats import UnknownFileTypeError, filetype
 
 from mdpot.errors import MdpotError
 from mdpot.packed import unpacked, unpacked_name
+from mdpot.pdb import complete_pdb
 from mdpot.xyz import NO_ELEMENTS, parse_xyz
 
 PLACEHOLDER = "a cube of 1 Å, with which PDB files say that they have no cell"
@@ -137,6 +138,8 @@ def _read_other(path: Path, data: bytes) -> list[Atoms]:
     structures = found if isinstance(found, list) else [found]
     if kind == "lammps-data" and not structures[0].has("masses") and b"Atom Type Labels" not in data:
         raise MdpotError(f"{path}: atom types are numbers, not elements, and no masses say which; add them.")
+    if kind == "proteindatabank":
+        structures = complete_pdb(structures, decode(data))
     for atoms in structures:
         if kind in _NO_CELL and (not atoms.cell.array.any() or is_placeholder(atoms.cell.array)):
             atoms.set_cell(None)
