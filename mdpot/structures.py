@@ -25,6 +25,7 @@ from mdpot.xyz import NO_ELEMENTS, parse_xyz
 
 PLACEHOLDER = "a cube of 1 Å, with which PDB files say that they have no cell"
 _NO_CELL = ("proteindatabank", "gromacs")  # ASE's names of formats that always have a cell, which may be none
+_PERIODIC = ("eon", "sys")  # of eOn and Qb@ll, which know nothing but periodic cells; ASE does not say so
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -144,6 +145,8 @@ def _read_other(path: Path, data: bytes) -> list[Atoms]:
         if kind in _NO_CELL and (not atoms.cell.array.any() or is_placeholder(atoms.cell.array)):
             atoms.set_cell(None)
             atoms.pbc = False
+        elif kind in _PERIODIC:
+            atoms.pbc = True
     return structures
 
 

@@ -338,6 +338,16 @@ def test_formats_that_always_have_a_cell(tmp_path: Path, name: str, cell: tuple,
     np.testing.assert_allclose(atoms.cell.lengths(), cell if periodic else 0, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["eon", "sys"])
+def test_programs_that_know_nothing_but_periodic_cells(tmp_path: Path, kind: str) -> None:
+    copper = bulk("Cu", cubic=True)
+    write(tmp_path / f"copper.{'con' if kind == 'eon' else 'sys'}", copper, format=kind)
+    (path,) = tmp_path.iterdir()
+    (atoms,) = read_structures(path)
+    assert atoms.pbc.all()
+    np.testing.assert_allclose(atoms.cell.lengths(), 3.61, atol=1e-5)
+
+
 PDB = "HETATM{:5}  {:3} HOH A   1    {:8.3f}{:8.3f}{:8.3f}  1.00  0.00          {:>2}{}"
 
 
