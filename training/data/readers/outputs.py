@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -15,7 +13,6 @@ import ase.db
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import read
 from ase.io.formats import filetype
 from ase.units import Hartree
 
@@ -28,6 +25,7 @@ from mdpot.training.data.labels import family_of
 from mdpot.training.data.physics import TURNING
 from mdpot.training.data.readers.cp2k import UNITS as CP2K_UNITS
 from mdpot.training.data.readers.cp2k import add_forces, is_cp2k, is_forces
+from mdpot.training.data.readers.jobs import converge_espresso, jobs_of_orca, search_of_gamess, structures_of
 from mdpot.training.data.units import ASE, ATOMIC, SYSTEMS, Units, canonical
 from mdpot.xyz import blocks, columns_unread, is_xyz
 
@@ -85,6 +83,9 @@ def read_outputs(path: Path) -> Outputs:
     - Outputs of Gaussian have all of their jobs, and their forces belong to positions in the input orientation.
     - Outputs of FHI-aims that broke off have the steps before.
     - Outputs of GPAW have the free energy, whose derivative the forces are.
+    - Outputs of CASTEP have their correction for dispersion in the energy, as in the forces.
+    - Outputs of Quantum ESPRESSO with exact exchange have the energy with it; steps that did not converge, no labels.
+    - Outputs of ORCA and GAMESS have all of their jobs and steps.
 
     Raises:
         MdpotError: as `read_structures`; CP2K's file of forces; a dump in units that are not known here; a Gaussian
@@ -107,23 +108,11 @@ def _interrupted_aims(path: Path) -> Outputs | None:
     """
     if "Have a nice day." in decode(read_bytes(path)):
         return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            # Of a step that is cut off, ASE takes a number of another unit for the energy.
-            structures = _all(path, "aims-output", non_convergence_ok=True)[:-1]
-    except Exception as error:  # whatever ASE's parser raises
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise MdpotError(f"{path}: cannot be read ({reason[:200]}). Check the file, or convert it.") from None
+    # Of a step that is cut off, ASE takes a number of another unit for the energy.
+    structures = structures_of(path, "aims-output", non_convergence_ok=True)[:-1]
     if not structures:
         raise MdpotError(f"{path}: the calculation did not come to its end, and no step of it is complete.")
     return Outputs(structures, notes=["the calculation did not come to its end: the step it broke off in is left out."])
-
-
-def _all(source: Path | io.StringIO, kind: str, **options: bool) -> list[Atoms]:
-    """All structures that ASE reads in a format."""
-    found = read(source, index=":", format=kind, **options)
-    return found if isinstance(found, list) else [found]
 
 
 def _xyz(path: Path, found: Outputs) -> None:
@@ -172,7 +161,7 @@ def _sdf(path: Path, found: Outputs) -> None:
     """ASE reads the first molecule."""
     for block in decode(read_bytes(path)).split("$$$$\n")[1:]:
         if block.strip():
-            found.structures += _all(io.StringIO(block), "sdf")
+            found.structures += structures_of(path, "sdf", block)
 
 
 def _kind(path: Path) -> str:
@@ -257,7 +246,7 @@ def _outcar(path: Path, found: Outputs) -> None:
         cycles = [int(cycle) for cycle in _ITERATION.findall(step)]
         if cycles and cycles[-1] >= int(most[1]) and _REACHED not in step:
             bad.append(n)
-    _drop_unconverged(found, bad)
+    _drop_unconverged(found, bad, "NELM")
 
 
 def _vasprun(path: Path, found: Outputs) -> None:
@@ -272,21 +261,36 @@ def _vasprun(path: Path, found: Outputs) -> None:
         changes = [abs(after - before) for before, after in pairwise(energies)]
         if len(cycles) >= int(most[1]) and changes and changes[-1] > float(least[1]):
             bad.append(n)
-    _drop_unconverged(found, bad)
+    _drop_unconverged(found, bad, "NELM")
 
 
-def _drop_unconverged(found: Outputs, steps: Sequence[int]) -> None:
+def _drop_unconverged(found: Outputs, steps: Sequence[int], most: str) -> None:
     steps = [n for n in steps if n < len(found.structures)]
     for n in steps:
         found.structures[n].calc = None
     if steps:
         found.notes.append(
-            f"the electrons did not converge within NELM cycles in {len(steps)} of {len(found.structures)} steps, the "
-            f"first of them step {steps[0]}; their labels are not used."
+            f"the electrons did not converge within {most} cycles in {len(steps)} of {len(found.structures)} steps, "
+            f"the first of them step {steps[0]}; their labels are not used."
         )
 
 
+def _espresso(path: Path, found: Outputs) -> None:
+    bad = converge_espresso(decode(read_bytes(path)), found.structures)
+    _drop_unconverged(found, bad, "electron_maxstep")
+
+
+def _gamess(path: Path, found: Outputs) -> None:
+    found.structures = search_of_gamess(path, decode(read_bytes(path))) or found.structures
+
+
 def _castep(path: Path, found: Outputs) -> None:
+    """Forces and stress have the correction for dispersion, and the energies that ASE takes have not."""
+    for atoms in found.structures:
+        results = {} if atoms.calc is None else atoms.calc.results
+        for key in ("energy_with_dispersion_correlation", "free_energy_with_dispersion_correlation"):
+            if key in results:
+                results |= {"energy": results[key], "free_energy": results[key]}
     if n := decode(read_bytes(path)).count("system has not reached the groundstate"):
         found.notes.append(
             f"{n} times the electrons did not converge within max_scf_cycles; CASTEP's output does not tell in which "
@@ -302,7 +306,7 @@ def _gaussian(path: Path, found: Outputs) -> None:
     said = _add_electrons(found.structures, first, {})
     for job in others:
         if "orientation:" in job and "SCF Done:" in job:
-            structures = _all(io.StringIO(job), "gaussian-out")
+            structures = structures_of(path, "gaussian-out", job)
             said = _add_electrons(structures, job, said)
             found.structures += structures
     orientation, energy = "", False
@@ -334,6 +338,7 @@ def _add_electrons(structures: Sequence[Atoms], job: str, before: dict[str, int]
 def _orca(path: Path, found: Outputs) -> None:
     """Of a compound job with several charges or multiplicities, nothing says which are those of a structure."""
     text = decode(read_bytes(path))
+    found.structures = jobs_of_orca(path, text) or found.structures
     for key, pattern in _ELECTRONS_OF_ORCA.items():
         if len(said := set(pattern.findall(text))) == 1:
             for atoms in found.structures:
@@ -366,6 +371,8 @@ _MENDERS: dict[str, Callable[[Path, Outputs], None]] = {
     "vasp-out": _outcar,
     "vasp-xml": _vasprun,
     "castep-castep": _castep,
+    "espresso-out": _espresso,
+    "gamess-us-out": _gamess,
     "gaussian-out": _gaussian,
     "orca-output": _orca,
     "gpaw-out": _gpaw,

@@ -1,0 +1,151 @@
+"""Outputs of several jobs or stages: the energy, the forces and the positions of a frame are of one of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io.espresso import units
+from ase.units import Bohr, Hartree
+
+from mdpot.errors import MdpotError
+from mdpot.training.data.readers import read_file
+
+from .metals import coppers
+from .test_outputs import ORCA, assert_right, installed
+
+NEED = ("energy", "forces")
+RY, BOHR = units["Ry"], units["Bohr"]
+
+
+def rows(values: np.ndarray, before: str = "") -> str:
+    return "".join(before + " ".join(f"{x:.9f}" for x in row) + "\n" for row in values)
+
+
+def pwscf(frames: list[Atoms], energies: list[str]) -> str:
+    """An output of pw.x for copper, with what it prints of the energy in each step."""
+    alat = 4.0 / BOHR
+    text = (
+        "     Program PWSCF v.7.2 starts on 13Jul2023 at 12:35:46\n\n"
+        f"     number of atoms/cell      = {len(frames[0])}\n     number of atomic types    = 1\n"
+        f"     celldm(1)=   {alat:.6f}  celldm(2)=   0.000000\n     crystal axes: (cart. coord. in units of alat)\n"
+    )
+    text += "".join(f"  a({k}) = ( {' '.join(f'{x:.9f}' for x in row / 4)} )\n" for k, row in enumerate(frames[0].cell))
+    text += "   site n.     atom                  positions (alat units)\n"
+    for k, row in enumerate(frames[0].positions / 4):
+        text += f"  {k + 1}  Cu  tau(   {k + 1}) = ( {' '.join(f'{x:.9f}' for x in row)} )\n"
+    for atoms, energy in zip(frames, energies, strict=True):
+        if atoms is not frames[0]:
+            text += f"CELL_PARAMETERS (angstrom)\n{rows(atoms.cell.array)}\nATOMIC_POSITIONS (angstrom)\n"
+            text += rows(atoms.positions, "Cu ")
+        stress = -atoms.get_stress(voigt=False) * BOHR**3 / RY
+        text += f"{energy}     Forces acting on atoms (cartesian axes, Ry/au):\n\n"
+        text += rows(atoms.get_forces() * BOHR / RY, "     atom    1 type  1   force = ")
+        text += f"     total   stress  (Ry/bohr**3)                   (kbar)     P=  1.0\n{rows(stress)}"
+    return text + "   JOB DONE.\n"
+
+
+def of(atoms: Atoms, off: float = 0.0, mark: str = "!    ") -> str:
+    return f"{mark}total energy              = {atoms.get_potential_energy() / RY + off:.9f} Ry\n"
+
+
+def test_quantum_espresso_with_exact_exchange(tmp_path: Path) -> None:
+    """Before it there is an energy without exact exchange, and one that has not converged."""
+    frames = coppers(4)
+    back = "     EXX: now go back to refine exchange calculation\n"
+    energies = [of(a, 0.3) + back + of(a, 0.1) + of(a, 0.1, "     ") + back + of(a) + of(a, 0, "!!   ") for a in frames]
+    energies[2] = of(frames[2], 0.3) + back
+    (tmp_path / "pw.out").write_text(pwscf(frames, energies))
+    reading = read_file(tmp_path / "pw.out", need=NEED)
+    assert_right(reading, [frames[0], frames[1], frames[3]], stress=True)
+    assert any("electron_maxstep cycles in 1 of 4 steps, the first of them step 2" in note for note in reading.notes)
+
+
+def test_quantum_espresso_that_did_not_converge(tmp_path: Path) -> None:
+    """Its forces are none, either."""
+    frames = coppers(3)
+    energies = [of(frames[0]), "     convergence NOT achieved after   9 iterations: stopping\n", of(frames[2])]
+    (tmp_path / "pw.out").write_text(pwscf(frames, energies))
+    assert_right(read_file(tmp_path / "pw.out", need=("forces",)), [frames[0], frames[2]], stress=True)
+
+
+def test_castep_with_a_correction_for_dispersion(tmp_path: Path) -> None:
+    text = installed("castep/md.castep")
+    corrected = ""
+    for line in text.splitlines(keepends=True):
+        corrected += line
+        if line.startswith("NB est. 0K energy"):
+            corrected += (
+                "Dispersion corrected final energy*, Ecor          =  -1400.5     eV\n"
+                "Dispersion corrected final free energy* (Ecor-TS) =  -1400.75    eV\n"
+                "NB dispersion corrected est. 0K energy* (Ecor-0.5TS) =  -1400.625     eV\n"
+            )
+    (tmp_path / "md.castep").write_text(corrected)
+    assert [frame.energy for frame in read_file(tmp_path / "md.castep", need=NEED).frames] == [-1400.75] * 3
+
+
+def test_all_jobs_of_orca_are_read(tmp_path: Path) -> None:
+    one = ORCA.format(charge=0, multiplicity=1)
+    banner = "                      $$$$$$$$$$$$$$$$  JOB NUMBER  {} $$$$$$$$$$$$$$\n"
+    other = one.replace("0.119262", "0.125000").replace("0.020000", "0.040000").replace("-75.9", "-75.8")
+    jobs = banner.format(1) + one.replace("****ORCA TERMINATED NORMALLY****", "") + banner.format(2) + other
+    (tmp_path / "a.out").write_text(jobs)
+    first, second = read_file(tmp_path / "a.out", need=NEED).frames
+    assert first.positions[0, 2] == pytest.approx(0.119262)
+    assert second.positions[0, 2] == pytest.approx(0.125)
+    assert [first.energy, second.energy] == pytest.approx([-75.9 * Hartree, -75.8 * Hartree])
+    for frame, gradient in ((first, 0.02), (second, 0.04)):
+        assert frame.forces is not None
+        assert frame.forces[0, 2] == pytest.approx(-gradient * Hartree / Bohr)
+
+
+def waters(n: int) -> list[Atoms]:
+    rng, frames = np.random.default_rng(0), []
+    for _ in range(n):
+        atoms = molecule("H2O")
+        atoms.rattle(0.1, rng=rng)
+        atoms.calc = EMT()
+        results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
+        atoms.calc = SinglePointCalculator(atoms, **results)
+        frames.append(atoms)
+    return frames
+
+
+def gamess(frames: list[Atoms], search: bool) -> str:
+    """A search of a geometry by GAMESS, which prints the positions of the first step twice; or gradients alone."""
+    text = " *         GAMESS VERSION = 30 SEP 2018 (R3)          *\n"
+    text += " ATOM      ATOMIC                      COORDINATES (BOHR)\n           CHARGE         X    Y    Z\n"
+    for symbol, z, row in zip(frames[0].symbols, frames[0].numbers, frames[0].positions / Bohr, strict=True):
+        text += f" {symbol} {z:.1f} " + " ".join(f"{x:.10f}" for x in row) + "\n"
+    for n, atoms in enumerate(frames):
+        if search:
+            text += f"\n BEGINNING GEOMETRY SEARCH POINT NSERCH=   {n} ...\n\n COORDINATES OF ALL ATOMS ARE (ANGS)\n"
+            text += f"   ATOM   CHARGE       X              Y              Z\n {60 * '-'}\n"
+            for symbol, z, row in zip(atoms.symbols, atoms.numbers, atoms.positions, strict=True):
+                text += f" {symbol} {z:.1f} " + " ".join(f"{x:.10f}" for x in row) + "\n"
+        energy = atoms.get_potential_energy() / Hartree
+        text += f"\n\n FINAL RHF ENERGY IS {energy:.10f} AFTER  14 ITERATIONS\n\n"
+        text += f"   {22 * '-'}\n   GRADIENT OF THE ENERGY\n   {22 * '-'}\n\n UNITS ARE HARTREE/BOHR E'X E'Y E'Z\n"
+        for k, (symbol, row) in enumerate(zip(atoms.symbols, -atoms.get_forces() * Bohr / Hartree, strict=True)):
+            text += f" {k + 1} {symbol} " + " ".join(f"{x:.10f}" for x in row) + "\n"
+        text += "\n"
+    return text
+
+
+def test_a_search_by_gamess(tmp_path: Path) -> None:
+    frames = waters(3)
+    (tmp_path / "a.log").write_text(gamess(frames, search=True))
+    assert_right(read_file(tmp_path / "a.log", need=NEED), frames)
+    (tmp_path / "a.log").write_text(gamess(frames[:1], search=False))
+    assert_right(read_file(tmp_path / "a.log", need=NEED), frames[:1])
+
+
+def test_gradients_of_gamess_without_their_positions_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.log").write_text(gamess(waters(2), search=False))
+    with pytest.raises(MdpotError, match="gradients of several structures"):
+        read_file(tmp_path / "a.log")

@@ -1,0 +1,102 @@
+"""Outputs of several jobs or stages, of which ASE's readers put the results of one beside the structure of another."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.io import read
+from ase.io.espresso import units as _ESPRESSO
+
+from mdpot.errors import MdpotError
+
+_CONFIGURATION = re.compile(r"Program PWSCF|ATOMIC_POSITIONS")
+#: What ASE takes for a result of a configuration of Quantum ESPRESSO; of one without, it gives no structure.
+_RESULTS = (
+    "!    total energy",
+    "Forces acting on atoms",
+    "total   stress",
+    "Magnetic moment per site",
+    "End of self-consistent calculation",
+    "End of band structure calculation",
+)
+_EXACT = re.compile(r"^!! +total energy += +(\S+) Ry", re.M)
+_NOT_CONVERGED = ("convergence NOT achieved", "EXX: now go back")
+#: All jobs of ORCA but the first; only the last of them ends as ASE's reader expects.
+_JOB_OF_ORCA = re.compile(r"^(?=.*\bJOB NUMBER +(?!1\b)\d)", re.M)
+_SEARCH = "BEGINNING GEOMETRY SEARCH POINT NSERCH="
+_COORDINATES = re.compile(r"COORDINATES OF ALL ATOMS ARE \(ANGS\)\n.*\n *-+\n((?: *\S+(?: +-?\d+\.\d+){4} *\n)+)")
+_GRADIENT_OF_GAMESS = re.compile(r"UNITS ARE HARTREE/BOHR +E'X")
+
+
+def structures_of(path: Path, kind: str, text: str | None = None, **options: bool) -> list[Atoms]:
+    """All structures that ASE reads of a file in a format, or of a part of its text.
+
+    Raises:
+        MdpotError: it cannot be read.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about fields that are not used here
+            found = read(path if text is None else io.StringIO(text), index=":", format=kind, **options)
+    except Exception as error:  # whatever ASE's parsers raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise MdpotError(f"{path}: cannot be read ({reason[:200]}). Check the file, or convert it.") from None
+    return found if isinstance(found, list) else [found]
+
+
+def converge_espresso(text: str, structures: Sequence[Atoms]) -> list[int]:
+    """Gives the structures of pw.x with exact exchange the energy that goes with their forces. ASE takes the first of a
+    step, of the functional without exact exchange; the last has two marks before it.
+
+    Returns:
+        The steps whose electrons did not converge.
+    """
+    bad = []
+    steps = [step for step in _CONFIGURATION.split(text)[1:] if any(word in step for word in _RESULTS)]
+    for n, (step, atoms) in enumerate(zip(steps, structures, strict=True)):
+        energies = _EXACT.findall(step)
+        if energies and atoms.calc is not None:
+            energy = float(energies[-1]) * _ESPRESSO["Ry"]
+            atoms.calc.results |= {"energy": energy, "free_energy": energy}
+        elif any(word in step for word in _NOT_CONVERGED):
+            bad.append(n)
+    return bad
+
+
+def jobs_of_orca(path: Path, text: str) -> list[Atoms] | None:
+    """The structures of an output of ORCA with `$new_job`, which ASE takes for one job: of the forces it then has the
+    first, of positions and energies the last. None of any other.
+
+    Raises:
+        MdpotError: it cannot be read.
+    """
+    ended, n_more = _JOB_OF_ORCA.subn("ORCA TERMINATED NORMALLY\n", text)
+    return structures_of(path, "orca-output", ended) if n_more else None
+
+
+def search_of_gamess(path: Path, text: str) -> list[Atoms] | None:
+    """The steps of a search of a geometry by GAMESS, of which ASE has the first positions beside the last energy and
+    forces. None of any other.
+
+    Raises:
+        MdpotError: gradients of several structures without a search; it cannot be read.
+    """
+    start, *steps = text.split(_SEARCH)
+    if not steps and len(_GRADIENT_OF_GAMESS.findall(text)) > 1:
+        raise MdpotError(
+            f"{path}: gradients of several structures are in it, and ASE takes the last for that of the first "
+            "structure. Single points (RUNTYP=GRADIENT) and searches of a geometry (RUNTYP=OPTIMIZE) are read."
+        )
+    found = []
+    for step in steps:
+        if (match := _COORDINATES.search(step)) is not None:
+            (atoms,) = structures_of(path, "gamess-us-out", start + step)
+            atoms.positions = np.array([row.split()[2:] for row in match[1].splitlines()], np.float64)
+            found.append(atoms)
+    return found or None
