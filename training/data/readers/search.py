@@ -21,6 +21,7 @@ from mdpot.training.data.readers.cp2k import is_cp2k, is_forces
 from mdpot.training.data.readers.foreign import refuse_foreign
 from mdpot.training.data.readers.ml_ab import is_ml_ab
 from mdpot.training.data.readers.mtp import is_mtp
+from mdpot.training.data.readers.pymatgen import is_pymatgen
 from mdpot.xyz import is_xyz
 
 MOST_FILES = 200_000
@@ -258,6 +259,8 @@ def _kind(path: Path) -> str | None:
     else:
         kind = next((what for mark, what in _MARKS.items() if mark in start), None)
         kind = kind or next((what for ending, what in _ENDINGS.items() if name.endswith(ending)), None)
+    if kind is None and is_pymatgen(path):
+        raise MdpotError(f"{path}: structures of pymatgen in json, which are read alone: give the file itself.")
     if kind is None and start:
         refuse_foreign(path, start[:4096])
     return kind
