@@ -23,6 +23,7 @@ from mdpot.training.data.comparisons import push_and_turn
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import family_of
 from mdpot.training.data.physics import TURNING
+from mdpot.training.data.readers.abinit import is_abinit, read_abinit
 from mdpot.training.data.readers.cp2k import UNITS as CP2K_UNITS
 from mdpot.training.data.readers.cp2k import add_forces, is_cp2k, is_forces
 from mdpot.training.data.readers.jobs import converge_espresso, jobs_of_orca, search_of_gamess, structures_of
@@ -85,6 +86,7 @@ def read_outputs(path: Path) -> Outputs:
     - Outputs of GPAW have the free energy, whose derivative the forces are.
     - Outputs of CASTEP have their correction for dispersion in the energy, as in the forces.
     - Outputs of Quantum ESPRESSO with exact exchange have the energy with it; steps that did not converge, no labels.
+    - Outputs of ABINIT are read by `mdpot.training.data.readers.abinit`.
     - Outputs of ORCA and GAMESS have all of their jobs and steps.
 
     Raises:
@@ -93,6 +95,8 @@ def read_outputs(path: Path) -> Outputs:
     """
     kind = _kind(path)
     found = _interrupted_aims(path) if kind == "aims-output" else None
+    if kind == "abinit-out":
+        found = Outputs(read_abinit(path, decode(read_bytes(path))))
     found = found or Outputs(read_structures(path))
     mend = _MENDERS.get(kind)
     if mend is not None:
@@ -166,8 +170,11 @@ def _sdf(path: Path, found: Outputs) -> None:
 
 def _kind(path: Path) -> str:
     """ASE's name of the format; "xyz" for all of XYZ, which is read here, and "" for what ASE does not tell."""
-    if is_xyz(head(path, 200)):
+    start = head(path)
+    if is_xyz(start):
         return "xyz"
+    if is_abinit(start):  # ASE takes it for an input
+        return "abinit-out"
     try:
         return filetype(str(path), guess=True)
     except Exception:  # whatever a damaged file raises; its reader says what is wrong

@@ -60,7 +60,7 @@ _MARKS = {
     b"ITEM: TIMESTEP": "LAMMPS dump",
 }
 #: Of files whose content does not tell, the end of the name, and what they are.
-_ENDINGS = {".castep": "CASTEP", ".xsf": "XSF"}
+_ENDINGS = {".castep": "CASTEP", ".xsf": "XSF", ".abo": "ABINIT"}
 _DATABASE = re.compile(rb'SQLite format 3\0|\s*\{\s*"\d+"\s*:')
 #: The table of structures in ASE's databases, and what each has in those in json.
 _OF_ASE = re.compile(rb'CREATE TABLE systems|"ctime"\s*:')
