@@ -122,6 +122,8 @@ def _read_other(path: Path, data: bytes) -> list[Atoms]:
             raise
         found = _read_outcar_alone(path, decode(data))
     structures = found if isinstance(found, list) else [found]
+    if not structures:
+        raise MdpotError(f"{path}: it holds no frame that ASE can read as {kind}, which it takes it for.")
     if kind == "lammps-data" and not structures[0].has("masses") and b"Atom Type Labels" not in data:
         raise MdpotError(f"{path}: atom types are numbers, not elements, and no masses say which; add them.")
     return structures

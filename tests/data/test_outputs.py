@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import bz2
+import gzip
+import io
 import lzma
 import re
+import tarfile
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -556,6 +560,22 @@ def test_heads_that_differ_are_noted(tmp_path: Path) -> None:
     assert any("head differs among the frames (PBE, r2SCAN)" in note for note in read_file(tmp_path / "a.extxyz").notes)
 
 
+def tarred(name: str, content: bytes) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    return file.getvalue()
+
+
+def zipped(name: str, content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(name, content)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
@@ -572,6 +592,22 @@ def test_heads_that_differ_are_noted(tmp_path: Path) -> None:
         ("job.out", b" DBCSR| CPU\n CP2K| version string\n", "an output of CP2K: ASE does not read"),
         ("a.engrad", b"#\n# Number of atoms\n#\n 3\n#\n# The current total energy in Eh\n#\n", "give ORCA's output"),
         ("FORCE_SETS", b"8\n1\n\n1\n 0.01 0 0\n 0 0 0\n", "phonopy's forces without their structures"),
+        (
+            "phonopy_params.yaml",
+            b"phonopy:\n  version: 2.20\n",
+            "phonopy's displaced structures without their energies",
+        ),
+        ("run.out", b"Siesta Version  : 4.1.5\n", "an output of SIESTA: ASE does not read"),
+        (
+            "unknown.out",
+            b"Total energy: -4.07 H\n",
+            "no frame that ASE can read as espresso-out, which it takes it for",
+        ),
+        ("a.tar", tarred("a.xyz", b"1\n\nH 0 0 0\n"), "an archive of several files: unpack it"),
+        ("a.tgz", gzip.compress(tarred("a.xyz", b"1\n\nH 0 0 0\n")), "an archive of several files: unpack it"),
+        ("a.zip", zipped("a.xyz", b"1\n\nH 0 0 0\n"), "an archive of several files: unpack it"),
+        ("data.lmdb", bytes(16) + b"\xde\xc0\xef\xbe" + bytes(4000), "a database in LMDB"),
+        ("a.xyz.zst", b"\x28\xb5\x2f\xfd" + bytes(50), "packed by Zstandard"),
         ("mptrj.json", b'{"mp-1": {"0": {"structure": {"@module": "pymatgen.core.structure"', "structures of pymatgen"),
     ],
 )
