@@ -37,6 +37,8 @@ _OF_PROPERTIES, _OF_LENGTHS = "_property_unit_dict", "_distance_unit"
 _AENET = re.compile(r"^\s*#\s*total energy\s*=\s*([-+\d.eEdD]+)", re.I | re.M)
 #: An energy in a comment of XYZ and the word behind it, which may be its unit.
 _WITH_UNIT = re.compile(r"(?<!\S)(\w+)\s*=\s*[-+]?\d[\d.eEdD+-]*\s+([A-Za-z][\w./]*)(?=[\s,]|$)")
+#: What a file of i-PI holds that is no positions.
+_IPI = re.compile(r"CELL\W.*\b(forces|velocities|momenta|[vfp]_centroid)\w*\{")
 #: The key of ORCA's dynamics.
 _ORCA = "E_Pot"
 _STEP = "FREE ENERGIE OF THE ION-ELECTRON SYSTEM"
@@ -137,6 +139,11 @@ def _xyz(path: Path, found: Outputs) -> None:
         found.notes.append(
             f"each atom has {n_unread} columns that are not read, for its comment does not name them: write, for "
             'forces, "Properties=species:S:1:pos:R:3:forces:R:3" there.'
+        )
+    if (match := _IPI.search(comments[0])) is not None:
+        raise MdpotError(
+            f"{path}: i-PI writes {match[1]} as if they were positions. Write the positions and forces of each step, "
+            "with its energy, as extended XYZ, for example by ASE."
         )
     if not all(is_cp2k(comment) for comment in comments):
         return
