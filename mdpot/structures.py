@@ -22,6 +22,11 @@ from mdpot.errors import MdpotError
 from mdpot.packed import unpacked, unpacked_name
 from mdpot.xyz import NO_ELEMENTS, parse_xyz
 
+#: What VASP's machine-learned force field says of a step, between or beside those of DFT; of one alone, only this.
+_LEARNED = re.compile(
+    r"^ *(?:ML FORCE on cell|POSITION +TOTAL-FORCE \(eV/Angst\) \(ML\)).*?^ *ML energy  without entropy.*?\n",
+    re.M | re.S,
+)
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -51,6 +56,11 @@ def decode(data: bytes) -> str:
     except UnicodeDecodeError:
         text = data.decode("latin-1")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def without_learned(outcar: str) -> str:
+    """An OUTCAR of VASP without what its machine-learned force field, trained on the fly, computed."""
+    return _LEARNED.sub("", outcar)
 
 
 def read_structures(path: Path | str) -> list[Atoms]:
@@ -120,7 +130,7 @@ def _read_other(path: Path, data: bytes) -> list[Atoms]:
     except Exception:
         if kind != "vasp-out":
             raise
-        found = _read_outcar_alone(path, decode(data))
+        found = _read_outcar_alone(path, without_learned(decode(data)))
     structures = found if isinstance(found, list) else [found]
     if not structures:
         raise MdpotError(f"{path}: it holds no frame that ASE can read as {kind}, which it takes it for.")
@@ -130,8 +140,8 @@ def _read_other(path: Path, data: bytes) -> list[Atoms]:
 
 
 def _read_outcar_alone(path: Path, text: str) -> list[Atoms]:
-    """The structures of an OUTCAR beside a CONTCAR that is cut off: ASE takes constraints from that, and fails. Those
-    of the POSCAR are taken instead."""
+    """The structures of an OUTCAR that ASE does not read as it is: it has learned steps, or the CONTCAR beside it, from
+    which ASE takes constraints, is cut off. Those of the POSCAR are taken instead."""
     source = _OutOfPlace(text)
     source.name = str(path / "OUTCAR")
     found = read(source, index=":", format="vasp-out")

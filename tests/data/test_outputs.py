@@ -250,6 +250,31 @@ def test_outputs_of_vasp_one_after_the_other(tmp_path: Path) -> None:
         read_file(tmp_path / "OUTCAR")
 
 
+def learned(atoms: Atoms) -> str:
+    """What VASP's machine-learned force field says of a step."""
+    text = "  ML FORCE on cell =-STRESS in cart. coord.  units (eV):\n  in kB 9. 9. 9. 9. 9. 9.\n"
+    text += "      direct lattice vectors                 reciprocal lattice vectors\n"
+    text += "".join(" {:.9f} {:.9f} {:.9f} 0.0 0.0 0.0\n".format(*row) for row in atoms.cell.array)
+    text += f" POSITION                                       TOTAL-FORCE (eV/Angst) (ML)\n {'-' * 83}\n"
+    text += "".join(" {:.7f} {:.7f} {:.7f} 9. 9. 9.\n".format(*row) for row in atoms.positions)
+    return (
+        f"{text} {'-' * 83}\n  ML FREE ENERGIE OF THE ION-ELECTRON SYSTEM (eV)\n  {'-' * 51}\n"
+        "  free  energy ML TOTEN  =        -9.00000000 eV\n\n"
+        "  ML energy  without entropy=       -9.00000000  ML energy(sigma->0) =       -9.00000000\n\n"
+    )
+
+
+def test_steps_that_vasp_learned_on_the_fly_are_none_of_dft(tmp_path: Path) -> None:
+    """Between the steps of DFT, before and behind them, and beside them."""
+    frames = coppers(4)
+    moved = frames[0].copy()
+    moved.rattle(0.1)
+    parts = re.split(r"(?=^-+ Iteration +\d+\( +1\))|(?=^ POSITION)", outcar(frames, [3, 5, 4, 2]), flags=re.M)
+    (tmp_path / "OUTCAR").write_text(learned(moved).join(parts) + learned(moved))
+    reading = read_file(tmp_path / "OUTCAR", need=NEED)
+    assert_right(reading, [frames[0], *frames[2:]], stress=True)
+
+
 def vasprun(frames: list[Atoms], changes: list[float], nelm: int = 3) -> str:
     """A vasprun.xml of these frames: each step took `nelm` cycles, the last of which changed the energy by so much."""
 

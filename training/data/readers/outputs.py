@@ -18,7 +18,7 @@ from ase.units import Hartree
 
 from mdpot.errors import MdpotError, unknown
 from mdpot.packed import head
-from mdpot.structures import decode, read_bytes, read_structures
+from mdpot.structures import decode, read_bytes, read_structures, without_learned
 from mdpot.training.data.comparisons import push_and_turn
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import family_of
@@ -242,7 +242,7 @@ def _gpaw(path: Path, found: Outputs) -> None:
 
 
 def _outcar(path: Path, found: Outputs) -> None:
-    text = decode(read_bytes(path))
+    text = without_learned(decode(read_bytes(path)))
     systems = {
         (*_POTENTIALS.findall(run), *_COUNTS.findall(run)) for run in re.split(r"^ vasp\.\d", text, flags=re.M)[1:]
     }
