@@ -17,7 +17,7 @@ from mdpot.errors import MdpotError
 from mdpot.training.data.readers import read_file
 
 from .metals import coppers
-from .test_outputs import ORCA, assert_right, installed
+from .test_outputs import ORCA, assert_right, gaussian, installed
 
 NEED = ("energy", "forces")
 RY, BOHR = units["Ry"], units["Bohr"]
@@ -87,6 +87,25 @@ def test_castep_with_a_correction_for_dispersion(tmp_path: Path) -> None:
             )
     (tmp_path / "md.castep").write_text(corrected)
     assert [frame.energy for frame in read_file(tmp_path / "md.castep", need=NEED).frames] == [-1400.75] * 3
+
+
+@pytest.mark.parametrize("method", ["TD-HF/TD-DFT", "TD-HF/TD-KS", "CIS/TDA"])
+def test_gaussian_in_an_excited_state(tmp_path: Path, method: str) -> None:
+    """Its forces are those of that state; without forces, the energy is that of the ground state."""
+    ground = gaussian(["Input"])
+    text = ground.replace("9 cycles\n", f"9 cycles\n Total Energy, E({method}) =  -75.5\n")
+    (tmp_path / "a.log").write_text(text)
+    (frame,) = read_file(tmp_path / "a.log", need=NEED).frames
+    assert frame.energy == pytest.approx(-75.5 * Hartree)
+    (tmp_path / "a.log").write_text(text.replace("Forces (Hartrees/Bohr)", "Charges"))
+    assert read_file(tmp_path / "a.log").frames[0].energy == pytest.approx(-76 * Hartree)
+
+
+@pytest.mark.parametrize("mark", ["ONIOM: extrapolated energy =", "Counterpoise corrected energy ="])
+def test_forces_of_several_parts_are_refused(tmp_path: Path, mark: str) -> None:
+    (tmp_path / "a.log").write_text(gaussian(["Input"]) + f" {mark}     -155.1\n")
+    with pytest.raises(MdpotError, match="energies of several parts of the system"):
+        read_file(tmp_path / "a.log")
 
 
 def test_all_jobs_of_orca_are_read(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from mdpot.errors import MdpotError
 from mdpot.training.data.inspection import inspect_file
 from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import parse_file, read_file
-from mdpot.training.data.readers.outputs import _twisted
+from mdpot.training.data.readers.gaussian import _twisted
 from mdpot.training.data.reading import Reading
 
 from .metals import coppers

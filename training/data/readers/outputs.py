@@ -10,7 +10,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import ase.db
-import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.formats import filetype
@@ -19,13 +18,11 @@ from ase.units import Hartree
 from mdpot.errors import MdpotError, unknown
 from mdpot.packed import head
 from mdpot.structures import decode, read_bytes, read_structures, without_learned
-from mdpot.training.data.comparisons import push_and_turn
-from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import family_of
-from mdpot.training.data.physics import TURNING
 from mdpot.training.data.readers.abinit import is_abinit, read_abinit
 from mdpot.training.data.readers.cp2k import UNITS as CP2K_UNITS
 from mdpot.training.data.readers.cp2k import add_forces, is_cp2k, is_forces
+from mdpot.training.data.readers.gaussian import jobs_of_gaussian
 from mdpot.training.data.readers.jobs import converge_espresso, jobs_of_orca, search_of_gamess, structures_of
 from mdpot.training.data.units import ASE, ATOMIC, SYSTEMS, Units, canonical
 from mdpot.xyz import blocks, columns_unread, is_xyz
@@ -45,12 +42,10 @@ _STEP = "FREE ENERGIE OF THE ION-ELECTRON SYSTEM"
 _POTENTIALS, _COUNTS = re.compile(r"^ POTCAR: +(.*\S)", re.M), re.compile(r"^ +ions per type = +(.*\S)", re.M)
 _ITERATION = re.compile(r"Iteration\s+\d+\(\s*(\d+)\)")
 _REACHED = "aborting loop because EDIFF is reached"
-_GAUSSIAN = re.compile(r"^ *Charge = *(-?\d+) +Multiplicity = *(\d+)", re.M)
 _ELECTRONS_OF_ORCA = {
     "charge": re.compile(r"^ *Total Charge +Charge +\.{2,} *(-?\d+)", re.M),
     "multiplicity": re.compile(r"^ *Multiplicity +Mult +\.{2,} *(\d+)", re.M),
 }
-_ARCHIVE = re.compile(r"^ 1\\1\\GINC", re.M)
 _FREE_ENERGY = re.compile(r'<i name="e_fr_energy">\s*(\S+)\s*</i>')
 
 
@@ -313,40 +308,7 @@ def _castep(path: Path, found: Outputs) -> None:
 
 
 def _gaussian(path: Path, found: Outputs) -> None:
-    """Gaussian turns a molecule to its standard orientation, and prints the forces in that of the input. ASE's reader
-    stops where a job ends; others may follow."""
-    text = decode(read_bytes(path))
-    first, *others = _ARCHIVE.split(text)
-    said = _add_electrons(found.structures, first, {})
-    for job in others:
-        if "orientation:" in job and "SCF Done:" in job:
-            structures = structures_of(path, "gaussian-out", job)
-            said = _add_electrons(structures, job, said)
-            found.structures += structures
-    orientation, energy = "", False
-    for line in text.split("\n"):
-        words = line.split()
-        if len(words) == 2 and words[1] == "orientation:":
-            # The first of several prints between two energies counts, as in ASE's reader.
-            if not orientation or energy:
-                orientation, energy = words[0], False
-        elif line.lstrip().startswith(("SCF Done:", "Energy=")):
-            energy = True
-        elif "Forces (Hartrees/Bohr)" in line and orientation == "Standard" and _twisted(found.structures):
-            raise MdpotError(
-                f"{path}: its forces are in the input orientation, but its positions are printed in the standard "
-                "orientation alone, so that they do not belong together. Run Gaussian with nosymm, or with #P."
-            )
-
-
-def _add_electrons(structures: Sequence[Atoms], job: str, before: dict[str, int]) -> dict[str, int]:
-    """Gives the structures of a job of Gaussian its charge and multiplicity, or those of the job before. Where there
-    are several, as of ONIOM's layers or of fragments, the first are those of the whole."""
-    match = _GAUSSIAN.search(job)
-    said = before if match is None else {"charge": int(match[1]), "multiplicity": int(match[2])}
-    for atoms in structures:
-        atoms.info |= said
-    return said
+    found.structures = jobs_of_gaussian(path, decode(read_bytes(path)), found.structures)
 
 
 def _orca(path: Path, found: Outputs) -> None:
@@ -357,19 +319,6 @@ def _orca(path: Path, found: Outputs) -> None:
         if len(said := set(pattern.findall(text))) == 1:
             for atoms in found.structures:
                 atoms.info[key] = int(next(iter(said)))
-
-
-def _twisted(structures: Sequence[Atoms]) -> bool:
-    """Whether the forces of a structure turn it as a whole, so that they are those of another orientation."""
-    frames = [
-        Frame(
-            atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, forces=np.asarray(atoms.calc.results["forces"])
-        )
-        for atoms in structures
-        if atoms.calc is not None and "forces" in atoms.calc.results
-    ]
-    found = push_and_turn(frames)  # nothing of molecules at rest
-    return len(found) > 0 and bool(np.median(found[:, 1]) > TURNING)
 
 
 _MENDERS: dict[str, Callable[[Path, Outputs], None]] = {
