@@ -108,12 +108,11 @@ def test_forces_of_several_parts_are_refused(tmp_path: Path, mark: str) -> None:
         read_file(tmp_path / "a.log")
 
 
-def test_all_jobs_of_orca_are_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("between", ["$$$$$$$$  JOB NUMBER  2 $$$$$$$$", "* Multiple XYZ Scan Step 2 *"])
+def test_all_jobs_of_orca_are_read(tmp_path: Path, between: str) -> None:
     one = ORCA.format(charge=0, multiplicity=1)
-    banner = "                      $$$$$$$$$$$$$$$$  JOB NUMBER  {} $$$$$$$$$$$$$$\n"
     other = one.replace("0.119262", "0.125000").replace("0.020000", "0.040000").replace("-75.9", "-75.8")
-    jobs = banner.format(1) + one.replace("****ORCA TERMINATED NORMALLY****", "") + banner.format(2) + other
-    (tmp_path / "a.out").write_text(jobs)
+    (tmp_path / "a.out").write_text(one.replace("****ORCA TERMINATED NORMALLY****", between) + other)
     first, second = read_file(tmp_path / "a.out", need=NEED).frames
     assert first.positions[0, 2] == pytest.approx(0.119262)
     assert second.positions[0, 2] == pytest.approx(0.125)
@@ -121,6 +120,18 @@ def test_all_jobs_of_orca_are_read(tmp_path: Path) -> None:
     for frame, gradient in ((first, 0.02), (second, 0.04)):
         assert frame.forces is not None
         assert frame.forces[0, 2] == pytest.approx(-gradient * Hartree / Bohr)
+
+
+def test_an_optimization_by_orca(tmp_path: Path) -> None:
+    """Its last energy, of the converged structure, has no forces."""
+    step = ORCA.format(charge=0, multiplicity=1).replace(
+        "****ORCA TERMINATED NORMALLY****", "ORCA GEOMETRY RELAXATION STEP"
+    )
+    end = "                             ****ORCA TERMINATED NORMALLY****\n"
+    text = step + step.replace("0.119262", "0.125000") + step[: step.index("CARTESIAN GRADIENT")] + end
+    (tmp_path / "a.out").write_text(text)
+    assert [frame.positions[0, 2] for frame in read_file(tmp_path / "a.out", need=NEED).frames] == [0.119262, 0.125]
+    assert len(read_file(tmp_path / "a.out").frames) == 3
 
 
 def waters(n: int) -> list[Atoms]:

@@ -27,8 +27,8 @@ _RESULTS = (
 )
 _EXACT = re.compile(r"^!! +total energy += +(\S+) Ry", re.M)
 _NOT_CONVERGED = ("convergence NOT achieved", "EXX: now go back")
-#: All jobs of ORCA but the first; only the last of them ends as ASE's reader expects.
-_JOB_OF_ORCA = re.compile(r"^(?=.*\bJOB NUMBER +(?!1\b)\d)", re.M)
+#: Where ASE's reader ends a structure of ORCA.
+_ENDS_OF_ORCA = ("ORCA TERMINATED NORMALLY", "ORCA GEOMETRY RELAXATION STEP")
 _SEARCH = "BEGINNING GEOMETRY SEARCH POINT NSERCH="
 _COORDINATES = re.compile(r"COORDINATES OF ALL ATOMS ARE \(ANGS\)\n.*\n *-+\n((?: *\S+(?: +-?\d+\.\d+){4} *\n)+)")
 _GRADIENT_OF_GAMESS = re.compile(r"UNITS ARE HARTREE/BOHR +E'X")
@@ -70,14 +70,29 @@ def converge_espresso(text: str, structures: Sequence[Atoms]) -> list[int]:
 
 
 def jobs_of_orca(path: Path, text: str) -> list[Atoms] | None:
-    """The structures of an output of ORCA with `$new_job`, which ASE takes for one job: of the forces it then has the
-    first, of positions and energies the last. None of any other.
+    """The structures of an output of ORCA with several jobs, as of `$new_job`, or several structures, as of a file of
+    them in the input. ASE takes these for one: of the forces it has the first, of positions and energies the last.
+
+    Returns:
+        None where each structure ends as ASE expects.
 
     Raises:
         MdpotError: it cannot be read.
     """
-    ended, n_more = _JOB_OF_ORCA.subn("ORCA TERMINATED NORMALLY\n", text)
-    return structures_of(path, "orca-output", ended) if n_more else None
+    lines, computed = text.splitlines(keepends=True), False
+    ends = []
+    for n, line in enumerate(lines):
+        if "FINAL SINGLE POINT ENERGY" in line:
+            computed = True
+        elif any(end in line for end in _ENDS_OF_ORCA):
+            computed = False
+        elif "CARTESIAN COORDINATES (ANGSTROEM)" in line and computed:
+            ends.append(n)
+            computed = False
+    for n in reversed(ends):
+        n_atoms = next(k for k, line in enumerate([*lines[n + 2 :], ""]) if not line.strip())
+        lines.insert(n, f"{_ENDS_OF_ORCA[0]}\nNumber of atoms ... {n_atoms}\n")
+    return structures_of(path, "orca-output", "".join(lines)) if ends else None
 
 
 def search_of_gamess(path: Path, text: str) -> list[Atoms] | None:
