@@ -146,36 +146,50 @@ def waters(n: int) -> list[Atoms]:
     return frames
 
 
-def gamess(frames: list[Atoms], search: bool) -> str:
-    """A search of a geometry by GAMESS, which prints the positions of the first step twice; or gradients alone."""
+def table(atoms: Atoms, values: np.ndarray, title: str, numbered: bool) -> str:
+    text = f"{title}\n   ATOM   CHARGE       X              Y              Z\n {60 * '-'}\n"
+    for n, (symbol, z, row) in enumerate(zip(atoms.symbols, atoms.numbers, values, strict=True), 1):
+        text += f"    {n}" * numbered + f"  {symbol}     {z:.1f} " + " ".join(f"{x:.9f}" for x in row) + "\n"
+    return f"{text}\n"
+
+
+def gradients_by_gamess(frames: list[Atoms], search: bool) -> str:
+    """A search of a geometry by GAMESS, in which the energy of a pi analysis comes last; or gradients alone."""
     text = " *         GAMESS VERSION = 30 SEP 2018 (R3)          *\n"
     text += " ATOM      ATOMIC                      COORDINATES (BOHR)\n           CHARGE         X    Y    Z\n"
     for symbol, z, row in zip(frames[0].symbols, frames[0].numbers, frames[0].positions / Bohr, strict=True):
         text += f" {symbol} {z:.1f} " + " ".join(f"{x:.10f}" for x in row) + "\n"
     for n, atoms in enumerate(frames):
+        energy, gradient = atoms.get_potential_energy() / Hartree, -atoms.get_forces() * Bohr / Hartree
         if search:
-            text += f"\n BEGINNING GEOMETRY SEARCH POINT NSERCH=   {n} ...\n\n COORDINATES OF ALL ATOMS ARE (ANGS)\n"
-            text += f"   ATOM   CHARGE       X              Y              Z\n {60 * '-'}\n"
-            for symbol, z, row in zip(atoms.symbols, atoms.numbers, atoms.positions, strict=True):
-                text += f" {symbol} {z:.1f} " + " ".join(f"{x:.10f}" for x in row) + "\n"
-        energy = atoms.get_potential_energy() / Hartree
+            text += f"\n BEGINNING GEOMETRY SEARCH POINT NSERCH=   {n} ...\n\n"
+            text += table(atoms, atoms.positions, " COORDINATES OF ALL ATOMS ARE (ANGS)", numbered=False)
         text += f"\n\n FINAL RHF ENERGY IS {energy:.10f} AFTER  14 ITERATIONS\n\n"
-        text += f"   {22 * '-'}\n   GRADIENT OF THE ENERGY\n   {22 * '-'}\n\n UNITS ARE HARTREE/BOHR E'X E'Y E'Z\n"
-        for k, (symbol, row) in enumerate(zip(atoms.symbols, -atoms.get_forces() * Bohr / Hartree, strict=True)):
-            text += f" {k + 1} {symbol} " + " ".join(f"{x:.10f}" for x in row) + "\n"
+        text += f"   {22 * '-'}\n   GRADIENT OF THE ENERGY\n   {22 * '-'}\n"
+        if search:
+            text += f"           TOTAL ENERGY=   {energy + 1:.10f}\n\n"
+            text += f"          NSERCH=  {n}     ENERGY=    {energy:.9f}\n\n"
+            text += table(atoms, gradient, f" {23 * '-'}\n GRADIENT (HARTREE/BOHR)\n {23 * '-'}", numbered=True)
+        else:
+            text += "\n UNITS ARE HARTREE/BOHR    E'X               E'Y               E'Z\n"
+            for k, (symbol, row) in enumerate(zip(atoms.symbols, gradient, strict=True)):
+                text += f" {k + 1} {symbol} " + " ".join(f"{x:.10f}" for x in row) + "\n"
         text += "\n"
     return text
 
 
 def test_a_search_by_gamess(tmp_path: Path) -> None:
     frames = waters(3)
-    (tmp_path / "a.log").write_text(gamess(frames, search=True))
+    (tmp_path / "a.log").write_text(gradients_by_gamess(frames, search=True))
     assert_right(read_file(tmp_path / "a.log", need=NEED), frames)
-    (tmp_path / "a.log").write_text(gamess(frames[:1], search=False))
+    (tmp_path / "a.log").write_text(gradients_by_gamess(frames[:1], search=False))
     assert_right(read_file(tmp_path / "a.log", need=NEED), frames[:1])
+    (tmp_path / "a.log").write_text(gradients_by_gamess(frames, search=True).replace("GRADIENT (HART", "(HART"))
+    with pytest.raises(MdpotError, match="has no gradient"):
+        read_file(tmp_path / "a.log")
 
 
 def test_gradients_of_gamess_without_their_positions_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.log").write_text(gamess(waters(2), search=False))
+    (tmp_path / "a.log").write_text(gradients_by_gamess(waters(2), search=False))
     with pytest.raises(MdpotError, match="gradients of several structures"):
         read_file(tmp_path / "a.log")

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
 from ase.io.espresso import units as _ESPRESSO
 
 from mdpot.errors import MdpotError
+from mdpot.units import HARTREE, HARTREE_PER_BOHR
 
 _CONFIGURATION = re.compile(r"Program PWSCF|ATOMIC_POSITIONS")
 #: What ASE takes for a result of a configuration of Quantum ESPRESSO; of one without, it gives no structure.
@@ -30,7 +32,11 @@ _NOT_CONVERGED = ("convergence NOT achieved", "EXX: now go back")
 #: Where ASE's reader ends a structure of ORCA.
 _ENDS_OF_ORCA = ("ORCA TERMINATED NORMALLY", "ORCA GEOMETRY RELAXATION STEP")
 _SEARCH = "BEGINNING GEOMETRY SEARCH POINT NSERCH="
-_COORDINATES = re.compile(r"COORDINATES OF ALL ATOMS ARE \(ANGS\)\n.*\n *-+\n((?: *\S+(?: +-?\d+\.\d+){4} *\n)+)")
+_ROWS = r"\n.*\n *-+\n((?: *{}\S+(?: +-?\d+\.\d+){{4}} *\n)+)"
+_COORDINATES = re.compile(r"COORDINATES OF ALL ATOMS ARE \(ANGS\)" + _ROWS.format(""))
+_STEP_OF_GAMESS = re.compile(
+    r"NSERCH= *\d+ +ENERGY= *(\S+)\s+-+\s+GRADIENT \(HARTREE/BOHR\)\s+-+" + _ROWS.format(r"\d+ +")
+)
 _GRADIENT_OF_GAMESS = re.compile(r"UNITS ARE HARTREE/BOHR +E'X")
 
 
@@ -96,22 +102,38 @@ def jobs_of_orca(path: Path, text: str) -> list[Atoms] | None:
 
 
 def search_of_gamess(path: Path, text: str) -> list[Atoms] | None:
-    """The steps of a search of a geometry by GAMESS, of which ASE has the first positions beside the last energy and
-    forces. None of any other.
+    """The steps of a search of a geometry by GAMESS, of which ASE has the first positions beside the last energy. None
+    of any other.
 
     Raises:
-        MdpotError: gradients of several structures without a search; it cannot be read.
+        MdpotError: gradients of several structures without a search; a search without gradients.
     """
-    start, *steps = text.split(_SEARCH)
-    if not steps and len(_GRADIENT_OF_GAMESS.findall(text)) > 1:
-        raise MdpotError(
-            f"{path}: gradients of several structures are in it, and ASE takes the last for that of the first "
-            "structure. Single points (RUNTYP=GRADIENT) and searches of a geometry (RUNTYP=OPTIMIZE) are read."
-        )
+    _, *steps = text.split(_SEARCH)
+    if not steps:
+        if len(_GRADIENT_OF_GAMESS.findall(text)) > 1:
+            raise MdpotError(
+                f"{path}: gradients of several structures are in it, and ASE takes the last for that of the first "
+                "structure. Single points (RUNTYP=GRADIENT) and searches of a geometry (RUNTYP=OPTIMIZE) are read."
+            )
+        return None
     found = []
     for step in steps:
-        if (match := _COORDINATES.search(step)) is not None:
-            (atoms,) = structures_of(path, "gamess-us-out", start + step)
-            atoms.positions = np.array([row.split()[2:] for row in match[1].splitlines()], np.float64)
+        places, gradient = _COORDINATES.search(step), _STEP_OF_GAMESS.search(step)
+        if places is not None and gradient is not None:
+            charges, positions = _columns(places[1], 1)
+            atoms = Atoms(charges.round().astype(int), positions)
+            results = {
+                "energy": float(gradient[1]) * HARTREE,
+                "forces": -_columns(gradient[2], 2)[1] * HARTREE_PER_BOHR,
+            }
+            atoms.calc = SinglePointCalculator(atoms, **results)
             found.append(atoms)
-    return found or None
+    if not found:
+        raise MdpotError(f"{path}: the search of a geometry has no gradient. Raise NPRT in $STATPT.")
+    return found
+
+
+def _columns(table: str, n_before: int) -> tuple[np.ndarray, np.ndarray]:
+    """The nuclear charges [n_atoms] and the vectors [n_atoms, 3] of a table, which other columns are before."""
+    numbers = np.array([row.split()[n_before:] for row in table.splitlines()], np.float64)
+    return numbers[:, 0], numbers[:, 1:]
