@@ -193,3 +193,24 @@ def test_gradients_of_gamess_without_their_positions_are_refused(tmp_path: Path)
     (tmp_path / "a.log").write_text(gradients_by_gamess(waters(2), search=False))
     with pytest.raises(MdpotError, match="gradients of several structures"):
         read_file(tmp_path / "a.log")
+
+
+def turbomole(frames: list[Atoms]) -> str:
+    """The file `gradient` of Turbomole and xtb, with exponents of Fortran."""
+    text = "$grad          cartesian gradients\n"
+    for n, atoms in enumerate(frames, 1):
+        text += f"  cycle = {n:6d}    SCF energy = {atoms.get_potential_energy() / Hartree:.10f}   |dE/dxyz| =  0.15\n"
+        for symbol, row in zip(atoms.symbols, atoms.positions / Bohr, strict=True):
+            text += " ".join(f"{x:22.14f}" for x in row) + f"      {symbol.lower()}\n"
+        for row in -atoms.get_forces() * Bohr / Hartree:
+            text += " ".join(f"{x:22.13E}".replace("E", "D") for x in row) + "\n"
+    return f"{text}$end\n"
+
+
+def test_gradients_of_turbomole_and_xtb(tmp_path: Path) -> None:
+    frames = waters(4)
+    for name, part in (("a", frames[:3]), ("b", frames[3:])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "gradient").write_text(turbomole(part))
+    assert_right(read_file(tmp_path / "a" / "gradient", need=NEED), frames[:3])
+    assert_right(read_file(tmp_path, need=NEED), frames)

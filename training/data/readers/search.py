@@ -254,6 +254,8 @@ def _kind(path: Path) -> str | None:
         kind = None if is_forces(path) else "CP2K"
     elif name.lower().endswith("xyz"):
         kind = _BARE if is_xyz(start) and _is_bare(start) else _XYZ
+    elif name == "gradient" and start.startswith(b"$grad"):
+        kind = "Turbomole"
     elif name.endswith((".db", ".json")) and _DATABASE.match(start) and _OF_ASE.search(start):
         kind = "ASE database"
     else:
