@@ -119,6 +119,10 @@ def _is_xyz(path: Path, data: bytes) -> bool:
 
 
 def _read_other(path: Path, data: bytes) -> list[Atoms]:
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise MdpotError(
+            f"{path}: text in UTF-16, as PowerShell writes it, which is read of XYZ alone: save it as UTF-8."
+        )
     # ASE unpacks what its name says is packed.
     kind = filetype(str(path), guess=True)
     if kind in ("xyz", "extxyz") and decode(data).split(None, 1)[0].isdecimal():

@@ -636,6 +636,7 @@ def zipped(name: str, content: bytes) -> bytes:
             b"Total energy: -4.07 H\n",
             "no frame that ASE can read as espresso-out, which it takes it for",
         ),
+        ("a.out", ORCA.encode("utf-16"), "text in UTF-16, as PowerShell writes it"),
         ("a.tar", tarred("a.xyz", b"1\n\nH 0 0 0\n"), "an archive of several files: unpack it"),
         ("a.tgz", gzip.compress(tarred("a.xyz", b"1\n\nH 0 0 0\n")), "an archive of several files: unpack it"),
         ("a.zip", zipped("a.xyz", b"1\n\nH 0 0 0\n"), "an archive of several files: unpack it"),

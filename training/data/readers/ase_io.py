@@ -193,16 +193,21 @@ def _state_notes(structures: Sequence[Atoms]) -> Iterator[str]:
 
 
 def _text_notes(structures: Sequence[Atoms]) -> Iterator[str]:
-    """Labels that are text where a number is expected, as "0.34 eV" is."""
+    """Labels that are text where a number is expected, as "0.34 eV" is, and energies that are several numbers."""
     texts: dict[str, list[tuple[int, str]]] = {}
     for index, atoms in enumerate(structures):
         for place in _places(atoms):
             for key, value in place.items():
-                if isinstance(value, str) and family_of(str(key)) is not None:
-                    texts.setdefault(str(key), []).append((index, value))
+                if (found := family_of(str(key))) is None:
+                    continue
+                if isinstance(value, str):
+                    texts.setdefault(str(key), []).append((index, repr(value[:60])))
+                elif found[0] == "energy" and place is not atoms.arrays and np.size(value) > 1:
+                    said = f"{np.ravel(value).tolist()}"[:60]
+                    texts.setdefault(str(key), []).append((index, f"{said} (if of a decimal comma, write a point)"))
     for key, found in texts.items():
-        index, value = found[0]
+        index, said = found[0]
         yield (
-            f"{key} is text, not a number, in {len(found)} of {len(structures)} frames, and not used there: in frame "
-            f"{index} it is {value[:60]!r}."
+            f"{key} is not a number in {len(found)} of {len(structures)} frames, and not used there: in frame {index} "
+            f"it is {said}."
         )
