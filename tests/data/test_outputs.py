@@ -346,6 +346,16 @@ def test_a_run_of_fhi_aims_that_broke_off(tmp_path: Path) -> None:
         read_file(tmp_path / "cut.out")
 
 
+@pytest.mark.parametrize(("name", "kind"), [("a.md", "castep-md"), ("a.geom", "castep-geom")])
+def test_trajectories_of_castep_are_none_of_runner(tmp_path: Path, name: str, kind: str) -> None:
+    """Both begin with the word "begin"."""
+    frames = coppers(3)
+    for atoms in frames:
+        atoms.calc.results["free_energy"] = atoms.get_potential_energy()
+    write(tmp_path / name, frames, format=kind)
+    assert_right(read_file(tmp_path / name, need=NEED), frames, stress=True)
+
+
 def test_castep_says_where_it_did_not_converge(tmp_path: Path) -> None:
     text = installed("castep/md.castep")
     (tmp_path / "md.castep").write_text(text)

@@ -64,8 +64,9 @@ def read_frames(path: Path | str) -> list[Frame]:
 
 def is_runner(path: Path) -> bool:
     """Whether a file, plain or packed, starts with the `begin` of a RuNNer frame, or its name says so."""
-    words = head(path).removeprefix(_MARK).split(None, 1)
-    return unpacked_name(path) == "input.data" or (bool(words) and words[0].lower() == b"begin")
+    words = head(path).removeprefix(_MARK).split(None, 2)
+    begins = bool(words) and words[0].lower() == b"begin" and words[1:2] != [b"header"]  # as CASTEP's trajectories have
+    return unpacked_name(path) == "input.data" or begins
 
 
 def parse_file(path: Path, asked: Asked, want_labels: bool) -> Raw:
