@@ -365,6 +365,18 @@ def test_castep_says_where_it_did_not_converge(tmp_path: Path) -> None:
     assert any(note.startswith("1 times the electrons did not") for note in read_file(tmp_path / "md.castep").notes)
 
 
+@pytest.mark.parametrize(
+    ("own", "other"), [("     {}\n", "eV Ha"), ("({})", "eV/A Ha/B"), ("({})", "GPa kbar"), ("Real Lattice({})", "A B")]
+)
+def test_castep_in_other_units_is_refused(tmp_path: Path, own: str, other: str) -> None:
+    text = installed("castep/md.castep")
+    before, after = (own.format(unit) for unit in other.split())
+    assert before in text
+    (tmp_path / "md.castep").write_text(text.replace(before, after))
+    with pytest.raises(MdpotError, match=f"it is in {other.split()[1]}, and ASE takes it to be in A, GPa, eV, eV/A"):
+        read_file(tmp_path / "md.castep")
+
+
 def gaussian(orientations: list[str]) -> str:
     """An output of Gaussian with the forces of the input orientation, and a standard one turned by 90 degrees."""
     text = " Entering Gaussian System, Link 0=g16\n"

@@ -46,6 +46,11 @@ _ELECTRONS_OF_ORCA = {
     "charge": re.compile(r"^ *Total Charge +Charge +\.{2,} *(-?\d+)", re.M),
     "multiplicity": re.compile(r"^ *Multiplicity +Mult +\.{2,} *(\d+)", re.M),
 }
+#: Units that an output of CASTEP states: of energies, of lengths, and of forces or stress.
+_UNITS_OF_CASTEP = re.compile(
+    r"^ *Final (?:free )?energy.*= *\S+ +(\S+) *$|Real Lattice\((\S+)\)|Cartesian components \((\S+)\)", re.M
+)
+_CASTEP = {"eV", "A", "eV/A", "GPa"}
 _FREE_ENERGY = re.compile(r'<i name="e_fr_energy">\s*(\S+)\s*</i>')
 
 
@@ -294,13 +299,20 @@ def _gamess(path: Path, found: Outputs) -> None:
 
 
 def _castep(path: Path, found: Outputs) -> None:
-    """Forces and stress have the correction for dispersion, and the energies that ASE takes have not."""
+    """Forces and stress have the correction for dispersion, and the energies that ASE takes have not. Units are as the
+    user wants them, and ASE takes them for CASTEP's own."""
+    text = decode(read_bytes(path))
+    if others := sorted({unit for match in _UNITS_OF_CASTEP.findall(text) for unit in match if unit} - _CASTEP):
+        raise MdpotError(
+            f"{path}: it is in {', '.join(others)}, and ASE takes it to be in {', '.join(sorted(_CASTEP))}. Run CASTEP "
+            "without the keywords that change its units, or convert the file to extended XYZ."
+        )
     for atoms in found.structures:
         results = {} if atoms.calc is None else atoms.calc.results
         for key in ("energy_with_dispersion_correlation", "free_energy_with_dispersion_correlation"):
             if key in results:
                 results |= {"energy": results[key], "free_energy": results[key]}
-    if n := decode(read_bytes(path)).count("system has not reached the groundstate"):
+    if n := text.count("system has not reached the groundstate"):
         found.notes.append(
             f"{n} times the electrons did not converge within max_scf_cycles; CASTEP's output does not tell in which "
             "of its steps, so that their labels are taken."
