@@ -154,7 +154,7 @@ def table(atoms: Atoms, values: np.ndarray, title: str, numbered: bool) -> str:
 
 
 def gradients_by_gamess(frames: list[Atoms], search: bool) -> str:
-    """A search of a geometry by GAMESS, in which the energy of a pi analysis comes last; or gradients alone."""
+    """A search of a geometry by GAMESS, or gradients alone; an analysis of the pi electrons has an energy, too."""
     text = " *         GAMESS VERSION = 30 SEP 2018 (R3)          *\n"
     text += " ATOM      ATOMIC                      COORDINATES (BOHR)\n           CHARGE         X    Y    Z\n"
     for symbol, z, row in zip(frames[0].symbols, frames[0].numbers, frames[0].positions / Bohr, strict=True):
@@ -165,9 +165,10 @@ def gradients_by_gamess(frames: list[Atoms], search: bool) -> str:
             text += f"\n BEGINNING GEOMETRY SEARCH POINT NSERCH=   {n} ...\n\n"
             text += table(atoms, atoms.positions, " COORDINATES OF ALL ATOMS ARE (ANGS)", numbered=False)
         text += f"\n\n FINAL RHF ENERGY IS {energy:.10f} AFTER  14 ITERATIONS\n\n"
+        text += f"  ...... PI ENERGY ANALYSIS ......\n           TOTAL ENERGY=   {energy + 1:.10f}\n"
+        text += " ...... END OF PI ENERGY ANALYSIS ......\n\n"
         text += f"   {22 * '-'}\n   GRADIENT OF THE ENERGY\n   {22 * '-'}\n"
         if search:
-            text += f"           TOTAL ENERGY=   {energy + 1:.10f}\n\n"
             text += f"          NSERCH=  {n}     ENERGY=    {energy:.9f}\n\n"
             text += table(atoms, gradient, f" {23 * '-'}\n GRADIENT (HARTREE/BOHR)\n {23 * '-'}", numbered=True)
         else:
@@ -214,3 +215,36 @@ def test_gradients_of_turbomole_and_xtb(tmp_path: Path) -> None:
         (tmp_path / name / "gradient").write_text(turbomole(part))
     assert_right(read_file(tmp_path / "a" / "gradient", need=NEED), frames[:3])
     assert_right(read_file(tmp_path, need=NEED), frames)
+
+
+def nwchem(frames: list[Atoms]) -> str:
+    """An optimization by NWChem: before each step but the first, a trial has an energy, and then the step positions."""
+    text = "              Northwest Computational Chemistry Package (NWChem) 7.2.0\n"
+    for n, atoms in enumerate(frames):
+        geometry = '\n                         Geometry "geometry" -> "geometry"\n                         -------\n\n'
+        geometry += " Output coordinates in angstroms (scale by  1.889725989 to convert to a.u.)\n\n"
+        geometry += (
+            "  No.       Tag          Charge          X              Y              Z\n ---- ---- ---- ---- ---- ----\n"
+        )
+        for k, (symbol, z, row) in enumerate(zip(atoms.symbols, atoms.numbers, atoms.positions, strict=True), 1):
+            geometry += f"    {k} {symbol}      {z:.4f} " + " ".join(f"{x:.8f}" for x in row) + "\n"
+        module = "\n                                 NWChem DFT Module\n\n         Total DFT energy =    {:.10f}\n\n"
+        text += module.format(-99.0) * (n > 0) + geometry
+        text += module.format(atoms.get_potential_energy() / Hartree)
+        text += (
+            "                         DFT ENERGY GRADIENTS\n\n    atom               coordinates          gradient\n"
+        )
+        text += "                 x          y          z           x          y          z\n"
+        both = np.hstack([atoms.positions / Bohr, -atoms.get_forces() * Bohr / Hartree])
+        for k, (symbol, row) in enumerate(zip(atoms.symbols, both, strict=True), 1):
+            text += f"   {k} {symbol} " + " ".join(f"{x:.8f}" for x in row) + "\n"
+        text += "\n"
+    return text
+
+
+def test_trials_of_an_optimization_by_nwchem(tmp_path: Path) -> None:
+    frames = waters(3)
+    (tmp_path / "a.nwo").write_text(nwchem(frames))
+    reading = read_file(tmp_path / "a.nwo")
+    assert_right(reading, frames)
+    assert "2 energies without forces, of trial steps of an optimization, are not used." in reading.notes

@@ -37,6 +37,7 @@ _COORDINATES = re.compile(r"COORDINATES OF ALL ATOMS ARE \(ANGS\)" + _ROWS.forma
 _STEP_OF_GAMESS = re.compile(
     r"NSERCH= *\d+ +ENERGY= *(\S+)\s+-+\s+GRADIENT \(HARTREE/BOHR\)\s+-+" + _ROWS.format(r"\d+ +")
 )
+_PI = re.compile(r"\.\.\. PI ENERGY ANALYSIS.*?END OF PI ENERGY ANALYSIS", re.S)
 _GRADIENT_OF_GAMESS = re.compile(r"UNITS ARE HARTREE/BOHR +E'X")
 
 
@@ -101,9 +102,9 @@ def jobs_of_orca(path: Path, text: str) -> list[Atoms] | None:
     return structures_of(path, "orca-output", "".join(lines)) if ends else None
 
 
-def search_of_gamess(path: Path, text: str) -> list[Atoms] | None:
-    """The steps of a search of a geometry by GAMESS, of which ASE has the first positions beside the last energy. None
-    of any other.
+def steps_of_gamess(path: Path, text: str) -> list[Atoms] | None:
+    """The steps of a search of a geometry by GAMESS, of which ASE has the first positions beside the last energy; or a
+    single point whose energy ASE takes from an analysis of the pi electrons. None of any other.
 
     Raises:
         MdpotError: gradients of several structures without a search; a search without gradients.
@@ -115,7 +116,7 @@ def search_of_gamess(path: Path, text: str) -> list[Atoms] | None:
                 f"{path}: gradients of several structures are in it, and ASE takes the last for that of the first "
                 "structure. Single points (RUNTYP=GRADIENT) and searches of a geometry (RUNTYP=OPTIMIZE) are read."
             )
-        return None
+        return structures_of(path, "gamess-us-out", _PI.sub("", text)) if _PI.search(text) else None
     found = []
     for step in steps:
         places, gradient = _COORDINATES.search(step), _STEP_OF_GAMESS.search(step)
@@ -137,3 +138,19 @@ def _columns(table: str, n_before: int) -> tuple[np.ndarray, np.ndarray]:
     """The nuclear charges [n_atoms] and the vectors [n_atoms, 3] of a table, which other columns are before."""
     numbers = np.array([row.split()[n_before:] for row in table.splitlines()], np.float64)
     return numbers[:, 0], numbers[:, 1:]
+
+
+def drop_trials_of_nwchem(structures: Sequence[Atoms]) -> int:
+    """Takes the labels off structures that have an energy and no forces, where others have: in an optimization, these
+    energies are those of trial steps, and ASE has the positions of the step after them.
+
+    Returns:
+        How many they are.
+    """
+    computed = [atoms for atoms in structures if atoms.calc is not None]
+    bare = [atoms for atoms in computed if atoms.calc.results.get("forces") is None]
+    if len(bare) == len(computed):
+        return 0
+    for atoms in bare:
+        atoms.calc = None
+    return len(bare)

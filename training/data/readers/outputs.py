@@ -23,7 +23,13 @@ from mdpot.training.data.readers.abinit import is_abinit, read_abinit
 from mdpot.training.data.readers.cp2k import UNITS as CP2K_UNITS
 from mdpot.training.data.readers.cp2k import add_forces, is_cp2k, is_forces
 from mdpot.training.data.readers.gaussian import jobs_of_gaussian
-from mdpot.training.data.readers.jobs import converge_espresso, jobs_of_orca, search_of_gamess, structures_of
+from mdpot.training.data.readers.jobs import (
+    converge_espresso,
+    drop_trials_of_nwchem,
+    jobs_of_orca,
+    steps_of_gamess,
+    structures_of,
+)
 from mdpot.training.data.units import ASE, ATOMIC, SYSTEMS, Units, canonical
 from mdpot.xyz import blocks, columns_unread, is_xyz
 
@@ -295,7 +301,12 @@ def _espresso(path: Path, found: Outputs) -> None:
 
 
 def _gamess(path: Path, found: Outputs) -> None:
-    found.structures = search_of_gamess(path, decode(read_bytes(path))) or found.structures
+    found.structures = steps_of_gamess(path, decode(read_bytes(path))) or found.structures
+
+
+def _nwchem(path: Path, found: Outputs) -> None:
+    if n := drop_trials_of_nwchem(found.structures):
+        found.notes.append(f"{n} energies without forces, of trial steps of an optimization, are not used.")
 
 
 def _castep(path: Path, found: Outputs) -> None:
@@ -348,6 +359,7 @@ _MENDERS: dict[str, Callable[[Path, Outputs], None]] = {
     "castep-castep": _castep,
     "espresso-out": _espresso,
     "gamess-us-out": _gamess,
+    "nwchem-out": _nwchem,
     "gaussian-out": _gaussian,
     "orca-output": _orca,
     "gpaw-out": _gpaw,
