@@ -34,9 +34,7 @@ def abinit(frames: list[Atoms], acell: float, species: list[int]) -> str:
         "acell", np.full(3, acell), "Bohr"
     )
     for number, frame in zip(numbers, frames, strict=True):
-        text += variable(f"etotal{number}", [frame.get_potential_energy() / Hartree, 0, 0]).replace(
-            " 0.0000000000E+00", ""
-        )
+        text += f"           etotal{number}     {frame.get_potential_energy() / Hartree:.10E}\n"
         text += variable(f"fcart{number}", frame.get_forces() * Bohr / Hartree)
     text += "-          fftalg         112\n"
     text += f"           jdtset        {' '.join(numbers)}\n" * (len(frames) > 1)

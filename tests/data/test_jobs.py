@@ -35,7 +35,9 @@ def pwscf(frames: list[Atoms], energies: list[str]) -> str:
         f"     number of atoms/cell      = {len(frames[0])}\n     number of atomic types    = 1\n"
         f"     celldm(1)=   {alat:.6f}  celldm(2)=   0.000000\n     crystal axes: (cart. coord. in units of alat)\n"
     )
-    text += "".join(f"  a({k}) = ( {' '.join(f'{x:.9f}' for x in row / 4)} )\n" for k, row in enumerate(frames[0].cell))
+    text += "".join(
+        f"  a({k}) = ( {' '.join(f'{x:.9f}' for x in row / 4)} )\n" for k, row in enumerate(frames[0].cell.array)
+    )
     text += "   site n.     atom                  positions (alat units)\n"
     for k, row in enumerate(frames[0].positions / 4):
         text += f"  {k + 1}  Cu  tau(   {k + 1}) = ( {' '.join(f'{x:.9f}' for x in row)} )\n"

@@ -351,6 +351,7 @@ def test_trajectories_of_castep_are_none_of_runner(tmp_path: Path, name: str, ki
     """Both begin with the word "begin"."""
     frames = coppers(3)
     for atoms in frames:
+        assert atoms.calc is not None
         atoms.calc.results["free_energy"] = atoms.get_potential_energy()
     write(tmp_path / name, frames, format=kind)
     assert_right(read_file(tmp_path / name, need=NEED), frames, stress=True)

@@ -148,7 +148,7 @@ def drop_trials_of_nwchem(structures: Sequence[Atoms]) -> int:
         How many they are.
     """
     computed = [atoms for atoms in structures if atoms.calc is not None]
-    bare = [atoms for atoms in computed if atoms.calc.results.get("forces") is None]
+    bare = [atoms for atoms in computed if atoms.calc is not None and atoms.calc.results.get("forces") is None]
     if len(bare) == len(computed):
         return 0
     for atoms in bare:
