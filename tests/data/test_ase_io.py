@@ -127,6 +127,16 @@ def test_an_energy_that_is_text_is_named(tmp_path: Path, atoms: Atoms, text: str
     assert "in frame 0 it is 'unknown'" in refusal
 
 
+def test_an_energy_whose_key_names_its_unit(tmp_path: Path, atoms: Atoms) -> None:
+    path = tmp_path / "frames.extxyz"
+    write(path, [atoms, atoms])
+    path.write_text(path.read_text().replace("energy=-27.0", "energy_Ha=-1.0"))
+    reading = read_file(path, Asked(energy_key="energy_Ha", forces_key="forces"))
+    assert reading.frames[0].energy == pytest.approx(-27.2114, abs=1e-4)
+    path.write_text(path.read_text().replace("energy_Ha=-1.0", "energy_Ha=-1.0 energy_unit=eV"))
+    assert read_file(path, Asked(energy_key="energy_Ha", forces_key="forces")).frames[0].energy == -1.0
+
+
 def test_an_energy_with_a_decimal_comma_is_named(tmp_path: Path, atoms: Atoms) -> None:
     path = tmp_path / "frames.extxyz"
     write(path, [atoms, atoms])

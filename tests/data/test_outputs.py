@@ -551,7 +551,8 @@ def test_energies_of_dynamics_by_orca_are_in_hartree(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "unit"), [("eV", 1.0), ("Hartree", Hartree), ("kcal/mol", kcal / mol), ("a.u.", Hartree)]
+    ("word", "unit"),
+    [("eV", 1.0), ("Hartree", Hartree), ("kcal/mol", kcal / mol), ("a.u.", Hartree), (" (Hartree) ", Hartree)],
 )
 def test_a_unit_behind_an_energy(tmp_path: Path, word: str, unit: float) -> None:
     cp2k(tmp_path / "a.xyz", f'energy = {{e}} {word} pbc="F F F" step={{n}}')

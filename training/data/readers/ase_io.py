@@ -16,7 +16,15 @@ from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Asked, Keys, Values, choose_keys, collect, family_of, looks_like_label
 from mdpot.training.data.readers.outputs import Outputs, read_outputs
 from mdpot.training.data.reading import Raw, is_called_isolated
-from mdpot.training.data.units import Units, canonical, parse_units, stated_system, stated_units, units_of
+from mdpot.training.data.units import (
+    Units,
+    canonical,
+    energy_in_name,
+    parse_units,
+    stated_system,
+    stated_units,
+    units_of,
+)
 
 GROUP_KEYS = ("group", "source", "source_frame", "trajectory", "config_type")
 ISOLATED_KEYS = ("config_type", "Config_type", "configtype")
@@ -108,11 +116,13 @@ def _of_keys(units: Mapping[str, str], keys: Keys) -> dict[str, str]:
     """
     quantities = {"energy": keys.energy, "force": keys.forces, "length": "length"}
     quantities["virial" if keys.stress_is_virial else "stress"] = keys.stress
-    return {
+    found = {
         quantity: canonical(quantity, units[key], f"{key} in its metadata")
         for quantity, key in quantities.items()
         if units.get(key)
     }
+    named = energy_in_name(keys.energy or "")
+    return found if named is None else {"energy": named} | found
 
 
 def _said(system: Units | None, single: Mapping[str, str]) -> list[str]:

@@ -38,8 +38,8 @@ LAMMPS = {"metal": SYSTEMS["metal"], "real": SYSTEMS["real"], "electron": ATOMIC
 #: Keys of SchNetPack's metadata.
 _OF_PROPERTIES, _OF_LENGTHS = "_property_unit_dict", "_distance_unit"
 _AENET = re.compile(r"^\s*#\s*total energy\s*=\s*([-+\d.eEdD]+)", re.I | re.M)
-#: An energy in a comment of XYZ and the word behind it, which may be its unit.
-_WITH_UNIT = re.compile(r"(?<!\S)(\w+)\s*=\s*[-+]?\d[\d.eEdD+-]*\s+([A-Za-z][\w./]*)(?=[\s,]|$)")
+#: An energy in a comment of XYZ and the word behind it, in parentheses or not, which may be its unit.
+_WITH_UNIT = re.compile(r"(?<!\S)(\w+)\s*=\s*[-+]?\d[\d.eEdD+-]*\s+[(\[]?([A-Za-z][\w./]*)[)\]]?(?=[\s,]|$)")
 #: What a file of i-PI holds that is no positions.
 _IPI = re.compile(r"CELL\W.*\b(forces|velocities|momenta|[vfp]_centroid)\w*\{")
 #: The key of ORCA's dynamics.
