@@ -131,10 +131,13 @@ def _read_other(path: Path, data: bytes) -> list[Atoms]:
         raise MdpotError(f"{path}: {NO_ELEMENTS}.")
     try:
         found = read(path, index=":", format=kind, do_not_split_by_at_sign=True)
-    except Exception:
-        if kind != "vasp-out":
+    except Exception as error:
+        if kind == "vasp-out":
+            found = _read_outcar_alone(path, without_learned(decode(data)))
+        elif isinstance(error, UnicodeDecodeError):  # of names in Latin-1
+            found = read(io.StringIO(decode(data)), index=":", format=kind)
+        else:
             raise
-        found = _read_outcar_alone(path, without_learned(decode(data)))
     structures = found if isinstance(found, list) else [found]
     if not structures:
         raise MdpotError(f"{path}: it holds no frame that ASE can read as {kind}, which it takes it for.")

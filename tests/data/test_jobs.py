@@ -124,6 +124,12 @@ def test_all_jobs_of_orca_are_read(tmp_path: Path, between: str) -> None:
         assert frame.forces[0, 2] == pytest.approx(-gradient * Hartree / Bohr)
 
 
+def test_an_output_in_latin_1(tmp_path: Path) -> None:
+    text = ORCA.format(charge=0, multiplicity=1).replace("Number of atoms", "C:\\Users\\M\u00fcller\nNumber of atoms")
+    (tmp_path / "a.out").write_bytes(text.encode("latin-1"))
+    assert read_file(tmp_path / "a.out", need=NEED).frames[0].energy == pytest.approx(-75.9 * Hartree)
+
+
 def test_an_optimization_by_orca(tmp_path: Path) -> None:
     """Its last energy, of the converged structure, has no forces."""
     step = ORCA.format(charge=0, multiplicity=1).replace(
