@@ -57,15 +57,20 @@ def structures_of(path: Path, kind: str, text: str | None = None, **options: boo
     return found if isinstance(found, list) else [found]
 
 
-def converge_espresso(text: str, structures: Sequence[Atoms]) -> list[int]:
+def converge_espresso(path: Path, text: str, structures: Sequence[Atoms]) -> list[int]:
     """Gives the structures of pw.x with exact exchange the energy that goes with their forces. ASE takes the first of a
     step, of the functional without exact exchange; the last has two marks before it.
 
     Returns:
         The steps whose electrons did not converge.
+
+    Raises:
+        MdpotError: other steps than those that ASE has read.
     """
     bad = []
     steps = [step for step in _CONFIGURATION.split(text)[1:] if any(word in step for word in _RESULTS)]
+    if len(steps) != len(structures):
+        raise MdpotError(f"{path}: {len(steps)} steps are in it, and ASE reads {len(structures)}. Check the file.")
     for n, (step, atoms) in enumerate(zip(steps, structures, strict=True)):
         energies = _EXACT.findall(step)
         if energies and atoms.calc is not None:

@@ -296,7 +296,7 @@ def _drop_unconverged(found: Outputs, steps: Sequence[int], most: str) -> None:
 
 
 def _espresso(path: Path, found: Outputs) -> None:
-    bad = converge_espresso(decode(read_bytes(path)), found.structures)
+    bad = converge_espresso(path, decode(read_bytes(path)), found.structures)
     _drop_unconverged(found, bad, "electron_maxstep")
 
 
