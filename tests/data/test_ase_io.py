@@ -137,6 +137,19 @@ def test_an_energy_whose_key_names_its_unit(tmp_path: Path, atoms: Atoms) -> Non
     assert read_file(path, Asked(energy_key="energy_Ha", forces_key="forces")).frames[0].energy == -1.0
 
 
+def test_frames_that_did_not_converge_are_named(tmp_path: Path, atoms: Atoms) -> None:
+    frames = [atoms.copy() for _ in range(3)]
+    for n, frame in enumerate(frames):
+        frame.calc, frame.info["scf_converged"] = atoms.calc, n != 1
+    write(tmp_path / "frames.extxyz", frames)
+    note = "scf_converged is false in 1 of 3 frames, the first of them frame 1: if their electrons did not converge"
+    assert any(said.startswith(note) for said in read_file(tmp_path / "frames.extxyz").notes)
+    for frame in frames:
+        frame.info["scf_converged"] = True
+    write(tmp_path / "frames.extxyz", frames)
+    assert not any("converge" in said for said in read_file(tmp_path / "frames.extxyz").notes)
+
+
 def test_an_energy_with_a_decimal_comma_is_named(tmp_path: Path, atoms: Atoms) -> None:
     path = tmp_path / "frames.extxyz"
     write(path, [atoms, atoms])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,8 @@ WEIGHT_KEYS = {
 }
 #: States of a structure, or methods, that networks do not see.
 STATE_KEYS = (*CHARGE_KEYS, *MULTIPLICITY_KEYS, *SPIN_KEYS, "head")
+#: Keys of frames that say whether their electrons, or else their atoms, converged.
+_CONVERGED = re.compile(r"(?:\w+_)?converged", re.I)
 
 
 def parse_ase(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
@@ -59,7 +62,8 @@ def label_outputs(path: Path, found: Outputs, asked: Asked, want_labels: bool = 
     unweighted = _drop_unweighted(structures, values)
     keys = choose_keys(values, asked, str(path)) if want_labels else Keys()
     if want_labels:
-        notes = (*_slab_notes(structures, values, keys), *_text_notes(structures), *_state_notes(structures))
+        notes = [*_slab_notes(structures, values, keys), *_text_notes(structures), *_state_notes(structures)]
+        notes += _converged_notes(structures)
         keys = replace(keys, notes=(*keys.notes, *found.notes, *unweighted, *notes))
     units = parse_units(asked.units, _stated(path, found, keys))
     frames = [_frame(*pair, keys, units, index) for index, pair in enumerate(zip(structures, values, strict=True))]
@@ -199,6 +203,16 @@ def _state_notes(structures: Sequence[Atoms]) -> Iterator[str]:
             yield (
                 f"{key} differs among the frames ({', '.join(values[:4])}{', …' if len(values) > 4 else ''}), and "
                 "networks do not know it: frames of one molecule in several states contradict each other."
+            )
+
+
+def _converged_notes(structures: Sequence[Atoms]) -> Iterator[str]:
+    """Frames that say that they did not converge."""
+    for key in dict.fromkeys(str(key) for atoms in structures for key in atoms.info if _CONVERGED.fullmatch(str(key))):
+        if bad := [n for n, atoms in enumerate(structures) if str(atoms.info.get(key)) in ("False", "F")]:
+            yield (
+                f"{key} is false in {len(bad)} of {len(structures)} frames, the first of them frame {bad[0]}: if their "
+                "electrons did not converge, their labels are wrong. Take them out."
             )
 
 
