@@ -536,14 +536,6 @@ def test_the_files_of_cp2k(tmp_path: Path) -> None:
     assert any("name the files as CP2K does" in note for note in read_file(tmp_path / "other.xyz").notes)
 
 
-@pytest.mark.parametrize("comment", ["Step:  0  Bead:  0 forces{atomic_unit}", "Traj: velocities{atomic_unit} Step: 0"])
-def test_forces_of_i_pi_are_no_positions(tmp_path: Path, comment: str) -> None:
-    path = tmp_path / "simulation.for_0.xyz"
-    path.write_text(f"1\n# CELL(abcABC): 10. 10. 10. 90. 90. 90. {comment} cell{{angstrom}}\nH 0.1 0.2 0.3\n")
-    with pytest.raises(MdpotError, match=r"i-PI writes (forces|velocities) as if they were positions"):
-        read_file(path, need=())
-
-
 def test_energies_of_dynamics_by_orca_are_in_hartree(tmp_path: Path) -> None:
     cp2k(tmp_path / "a.xyz", "Step {n}, t={t} fs, E_Pot={e} Hartree, T=300.0 K")
     reading = read_file(tmp_path / "a.xyz", Asked(energy_key="E_Pot"), ("energy",))

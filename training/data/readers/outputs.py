@@ -23,6 +23,7 @@ from mdpot.training.data.readers.abinit import is_abinit, read_abinit
 from mdpot.training.data.readers.cp2k import UNITS as CP2K_UNITS
 from mdpot.training.data.readers.cp2k import add_forces, is_cp2k, is_forces
 from mdpot.training.data.readers.gaussian import jobs_of_gaussian
+from mdpot.training.data.readers.ipi import add_labels, quantity_of
 from mdpot.training.data.readers.jobs import (
     converge_espresso,
     drop_trials_of_nwchem,
@@ -40,8 +41,6 @@ _OF_PROPERTIES, _OF_LENGTHS = "_property_unit_dict", "_distance_unit"
 _AENET = re.compile(r"^\s*#\s*total energy\s*=\s*([-+\d.eEdD]+)", re.I | re.M)
 #: An energy in a comment of XYZ and the word behind it, in parentheses or not, which may be its unit.
 _WITH_UNIT = re.compile(r"(?<!\S)(\w+)\s*=\s*[-+]?\d[\d.eEdD+-]*\s+[(\[]?([A-Za-z][\w./]*)[)\]]?(?=[\s,]|$)")
-#: What a file of i-PI holds that is no positions.
-_IPI = re.compile(r"CELL\W.*\b(forces|velocities|momenta|[vfp]_centroid)\w*\{")
 #: The key of ORCA's dynamics.
 _ORCA = "E_Pot"
 _STEP = "FREE ENERGIE OF THE ION-ELECTRON SYSTEM"
@@ -81,6 +80,7 @@ def read_outputs(path: Path) -> Outputs:
     """The structures of a file that ASE reads, with what its reader leaves out.
 
     - Energies in the comments of XYZ may have their unit behind them. Columns that a comment does not name are noted.
+    - i-PI's positions have the forces and energies of the files beside them, see `mdpot.training.data.readers.ipi`.
     - CP2K's positions have the forces and cells of the files beside them, see `mdpot.training.data.readers.cp2k`.
     - SDF files have all of their molecules.
     - Databases have their key-value pairs, their data, and the units in their metadata, as SchNetPack writes them.
@@ -146,11 +146,15 @@ def _xyz(path: Path, found: Outputs) -> None:
             f"each atom has {n_unread} columns that are not read, for its comment does not name them: write, for "
             'forces, "Properties=species:S:1:pos:R:3:forces:R:3" there.'
         )
-    if (match := _IPI.search(comments[0])) is not None:
-        raise MdpotError(
-            f"{path}: i-PI writes {match[1]} as if they were positions. Write the positions and forces of each step, "
-            "with its energy, as extended XYZ, for example by ASE."
-        )
+    if held := quantity_of(comments[0]):
+        if held not in ("positions", "x_centroid"):
+            raise MdpotError(
+                f"{path}: i-PI writes {held} as if they were positions. Give the file of the positions, as "
+                "simulation.pos_0.xyz, with that of the forces, as simulation.for_0.xyz, beside it."
+            )
+        units_of, note = add_labels(path, found.structures, comments) if held == "positions" else ({}, "")
+        found.units_of |= units_of
+        found.notes += [note] if note else []
     if not all(is_cp2k(comment) for comment in comments):
         return
     if is_forces(path):

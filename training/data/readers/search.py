@@ -19,6 +19,7 @@ from mdpot.structures import read_bytes
 from mdpot.training.data.readers.arrays import NAMES, as_text
 from mdpot.training.data.readers.cp2k import is_cp2k, is_forces
 from mdpot.training.data.readers.foreign import refuse_foreign
+from mdpot.training.data.readers.ipi import quantity_of
 from mdpot.training.data.readers.ml_ab import is_ml_ab
 from mdpot.training.data.readers.mtp import is_mtp
 from mdpot.training.data.readers.pymatgen import is_pymatgen
@@ -252,6 +253,8 @@ def _kind(path: Path) -> str | None:
         kind = VASPRUN
     elif name.lower().endswith("xyz") and is_xyz(start) and is_cp2k(_comment(start).decode("latin-1")):
         kind = None if is_forces(path) else "CP2K"
+    elif name.lower().endswith("xyz") and is_xyz(start) and (held := quantity_of(_comment(start).decode("latin-1"))):
+        kind = "i-PI" if held == "positions" else None
     elif name.lower().endswith("xyz"):
         kind = _BARE if is_xyz(start) and _is_bare(start) else _XYZ
     elif name == "gradient" and start.startswith(b"$grad"):
