@@ -71,6 +71,7 @@ def test_what_is_not_complete_is_refused(tmp_path: Path) -> None:
     for change, said in (
         (text.replace("after computation", "after"), "did not come to its end"),
         (text.replace("            natom", "            natim"), "are not complete"),
+        (text.replace("            znucl       29", "            znucl       2.9.1"), "are not complete"),
         (text + " scprqt:  WARNING -\n  nstep=    20 was not enough SCF cycles to converge;\n", "did not converge"),
     ):
         (tmp_path / "run.abo").write_text(change)

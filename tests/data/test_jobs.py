@@ -68,6 +68,13 @@ def test_quantum_espresso_with_exact_exchange(tmp_path: Path) -> None:
     assert any("electron_maxstep cycles in 1 of 4 steps, the first of them step 2" in note for note in reading.notes)
 
 
+def test_asterisks_for_an_energy_are_refused(tmp_path: Path) -> None:
+    frames = coppers(1)
+    (tmp_path / "pw.out").write_text(pwscf(frames, [of(frames[0]) + "!!   total energy              = ******** Ry\n"]))
+    with pytest.raises(MdpotError, match=r"cannot be read \(ValueError: could not convert string to float"):
+        read_file(tmp_path / "pw.out")
+
+
 def test_quantum_espresso_that_did_not_converge(tmp_path: Path) -> None:
     """Its forces are none, either."""
     frames = coppers(3)

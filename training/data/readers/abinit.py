@@ -46,16 +46,13 @@ def read_abinit(path: Path, text: str) -> list[Atoms]:
         raise MdpotError(f"{path}: the calculation did not come to its end: no variables after computation.")
     if _UNCONVERGED in text.lower():
         raise MdpotError(f"{path}: its electrons did not converge ({_UNCONVERGED}). Raise nstep, and run it again.")
-    values = _variables(text.rpartition(_MARK)[2])
-    datasets = [str(int(n)) for n in values.get("jdtset", [])] or [""]
-    found = []
-    for dataset in datasets:
-        try:
-            found.append(_structure(values | _of(values, dataset)))
-        except (KeyError, ValueError, IndexError) as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise MdpotError(f"{path}: the variables after computation are not complete ({reason}).") from None
-    return found
+    try:
+        values = _variables(text.rpartition(_MARK)[2])
+        datasets = [str(int(n)) for n in values.get("jdtset", [])] or [""]
+        return [_structure(values | _of(values, dataset)) for dataset in datasets]
+    except (LookupError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise MdpotError(f"{path}: the variables after computation are not complete ({reason}).") from None
 
 
 def _variables(text: str) -> dict[str, np.ndarray]:

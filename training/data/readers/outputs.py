@@ -107,8 +107,14 @@ def read_outputs(path: Path) -> Outputs:
         found = Outputs(read_abinit(path, decode(read_bytes(path))))
     found = found or Outputs(read_structures(path))
     mend = _MENDERS.get(kind)
-    if mend is not None:
-        mend(path, found)
+    try:
+        if mend is not None:
+            mend(path, found)
+    except MdpotError:
+        raise
+    except (ValueError, LookupError) as error:  # asterisks for numbers, tables that are cut off
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise MdpotError(f"{path}: cannot be read ({reason[:200]}). Check the file, or convert it.") from None
     return found
 
 
