@@ -26,6 +26,11 @@ from mdpot.xyz import NO_ELEMENTS, parse_xyz
 PLACEHOLDER = "a cube of 1 Å, with which PDB files say that they have no cell"
 _NO_CELL = ("proteindatabank", "gromacs")  # ASE's names of formats that always have a cell, which may be none
 _PERIODIC = ("eon", "sys")  # of eOn and Qb@ll, which know nothing but periodic cells; ASE does not say so
+#: What VASP's machine-learned force field says of a step, between or beside those of DFT; of one alone, only this.
+_LEARNED = re.compile(
+    r"^ *(?:ML FORCE on cell|POSITION +TOTAL-FORCE \(eV/Angst\) \(ML\)).*?^ *ML energy  without entropy.*?\n",
+    re.M | re.S,
+)
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -55,6 +60,11 @@ def decode(data: bytes) -> str:
     except UnicodeDecodeError:
         text = data.decode("latin-1")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def without_learned(outcar: str) -> str:
+    """An OUTCAR of VASP without what its machine-learned force field, trained on the fly, computed."""
+    return _LEARNED.sub("", outcar)
 
 
 def read_structures(path: Path | str) -> list[Atoms]:
@@ -124,6 +134,10 @@ def _is_xyz(path: Path, data: bytes) -> bool:
 
 
 def _read_other(path: Path, data: bytes) -> list[Atoms]:
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise MdpotError(
+            f"{path}: text in UTF-16, as PowerShell writes it, which is read of XYZ alone: save it as UTF-8."
+        )
     # ASE unpacks what its name says is packed.
     kind = filetype(str(path), guess=True)
     if kind in ("xyz", "extxyz") and decode(data).split(None, 1)[0].isdecimal():
@@ -132,11 +146,16 @@ def _read_other(path: Path, data: bytes) -> list[Atoms]:
         raise MdpotError(f"{path}: {NO_ELEMENTS}.")
     try:
         found = read(path, index=":", format=kind, do_not_split_by_at_sign=True)
-    except Exception:
-        if kind != "vasp-out":
+    except Exception as error:
+        if kind == "vasp-out":
+            found = _read_outcar_alone(path, without_learned(decode(data)))
+        elif isinstance(error, UnicodeDecodeError):  # of names in Latin-1
+            found = read(io.StringIO(decode(data)), index=":", format=kind)
+        else:
             raise
-        found = _read_outcar_alone(path, decode(data))
     structures = found if isinstance(found, list) else [found]
+    if not structures:
+        raise MdpotError(f"{path}: it holds no frame that ASE can read as {kind}, which it takes it for.")
     if kind == "lammps-data" and not structures[0].has("masses") and b"Atom Type Labels" not in data:
         raise MdpotError(f"{path}: atom types are numbers, not elements, and no masses say which; add them.")
     if kind == "proteindatabank":
@@ -151,8 +170,8 @@ def _read_other(path: Path, data: bytes) -> list[Atoms]:
 
 
 def _read_outcar_alone(path: Path, text: str) -> list[Atoms]:
-    """The structures of an OUTCAR beside a CONTCAR that is cut off: ASE takes constraints from that, and fails. Those
-    of the POSCAR are taken instead."""
+    """The structures of an OUTCAR that ASE does not read as it is: it has learned steps, or the CONTCAR beside it, from
+    which ASE takes constraints, is cut off. Those of the POSCAR are taken instead."""
     source = _OutOfPlace(text)
     source.name = str(path / "OUTCAR")
     found = read(source, index=":", format="vasp-out")

@@ -32,7 +32,7 @@ _ELEMENTS = atomic_numbers.keys() - {"X"}
 NO_ELEMENTS = "atom types are numbers, not elements; add an element column (dump_modify ID element O H ...)"
 _PLAIN = "species:S:1:pos:R:3"
 _IPI_CELL = re.compile(r"CELL[({](?P<form>\w+)[)}]:?\s+(?P<numbers>(?:[-+.\deE]+\s+)+)", re.I)
-_IPI_UNITS = re.compile(r"(positions|cell)\{(\w+)\}")
+_IPI_UNITS = re.compile(r"(positions|x_centroid|cell)\{(\w+)\}")
 _LENGTHS = {"angstrom": 1.0, "ase": 1.0, "atomic_unit": BOHR, "nanometer": 10.0}
 _FORTRAN = re.compile(r"(?<![\w.+-])([-+]?(?:\d+\.\d*|\.\d+))[dD]([-+]?\d+)(?![\w.])")
 # ASE refuses frames where these three are not nine numbers; with a mark behind them it reads what is there.
@@ -336,7 +336,8 @@ def _ipi_cell(comment: str) -> tuple[np.ndarray, float] | None:
         raise MdpotError(f"units in a comment of i-PI must be one of {', '.join(_LENGTHS)}; got {comment.strip()!r}.")
     numbers = np.array([float(x) for x in match["numbers"].split()])
     # i-PI's own default is atomic units.
-    cell_unit, position_unit = units.get("cell") or BOHR, units.get("positions") or BOHR
+    cell_unit = units.get("cell") or BOHR
+    position_unit = units.get("positions") or units.get("x_centroid") or BOHR
     if match["form"].upper() == "ABCABC" and len(numbers) >= 6:
         cell = Cell.fromcellpar(numbers[:6]).array
     elif match["form"].upper() in ("H", "GENH") and len(numbers) >= 9:

@@ -117,7 +117,7 @@ def test_an_energy_that_is_text_is_named(tmp_path: Path, atoms: Atoms, text: str
     path.write_text(f'{first}energy="{text}"{second}')
     assert energy
     reading = read_file(path)
-    note = f"energy is text, not a number, in 1 of 2 frames, and not used there: in frame 1 it is {text!r}."
+    note = f"energy is not a number in 1 of 2 frames, and not used there: in frame 1 it is {text!r}."
     assert note in reading.notes
     assert len(reading.frames) == 2
     assert reading.frames[1].energy is None
@@ -125,6 +125,37 @@ def test_an_energy_that_is_text_is_named(tmp_path: Path, atoms: Atoms, text: str
     refusal = read_file(path, need=("energy", "forces")).refusal
     assert "Keys there that might be labels: energy." in refusal
     assert "in frame 0 it is 'unknown'" in refusal
+
+
+def test_an_energy_whose_key_names_its_unit(tmp_path: Path, atoms: Atoms) -> None:
+    path = tmp_path / "frames.extxyz"
+    write(path, [atoms, atoms])
+    path.write_text(path.read_text().replace("energy=-27.0", "energy_Ha=-1.0"))
+    reading = read_file(path, Asked(energy_key="energy_Ha", forces_key="forces"))
+    assert reading.frames[0].energy == pytest.approx(-27.2114, abs=1e-4)
+    path.write_text(path.read_text().replace("energy_Ha=-1.0", "energy_Ha=-1.0 energy_unit=eV"))
+    assert read_file(path, Asked(energy_key="energy_Ha", forces_key="forces")).frames[0].energy == -1.0
+
+
+def test_frames_that_did_not_converge_are_named(tmp_path: Path, atoms: Atoms) -> None:
+    frames = [atoms.copy() for _ in range(3)]
+    for n, frame in enumerate(frames):
+        frame.calc, frame.info["scf_converged"] = atoms.calc, n != 1
+    write(tmp_path / "frames.extxyz", frames)
+    note = "scf_converged is false in 1 of 3 frames, the first of them frame 1: if their electrons did not converge"
+    assert any(said.startswith(note) for said in read_file(tmp_path / "frames.extxyz").notes)
+    for frame in frames:
+        frame.info["scf_converged"] = True
+    write(tmp_path / "frames.extxyz", frames)
+    assert not any("converge" in said for said in read_file(tmp_path / "frames.extxyz").notes)
+
+
+def test_an_energy_with_a_decimal_comma_is_named(tmp_path: Path, atoms: Atoms) -> None:
+    path = tmp_path / "frames.extxyz"
+    write(path, [atoms, atoms])
+    path.write_text(path.read_text().replace("energy=-27.0", "energy=-27,5"))
+    refusal = read_file(path, need=("energy", "forces")).refusal
+    assert "in frame 0 it is [-27, 5] (if of a decimal comma, write a point)" in refusal
 
 
 def test_a_key_of_units_is_no_label_of_text(tmp_path: Path, atoms: Atoms) -> None:

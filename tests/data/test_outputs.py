@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import bz2
+import gzip
+import io
 import lzma
 import re
+import tarfile
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +28,7 @@ from mdpot.errors import MdpotError
 from mdpot.training.data.inspection import inspect_file
 from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import parse_file, read_file
-from mdpot.training.data.readers.outputs import _twisted
+from mdpot.training.data.readers.gaussian import _twisted
 from mdpot.training.data.reading import Reading
 
 from .metals import coppers
@@ -246,6 +250,31 @@ def test_outputs_of_vasp_one_after_the_other(tmp_path: Path) -> None:
         read_file(tmp_path / "OUTCAR")
 
 
+def learned(atoms: Atoms) -> str:
+    """What VASP's machine-learned force field says of a step."""
+    text = "  ML FORCE on cell =-STRESS in cart. coord.  units (eV):\n  in kB 9. 9. 9. 9. 9. 9.\n"
+    text += "      direct lattice vectors                 reciprocal lattice vectors\n"
+    text += "".join(" {:.9f} {:.9f} {:.9f} 0.0 0.0 0.0\n".format(*row) for row in atoms.cell.array)
+    text += f" POSITION                                       TOTAL-FORCE (eV/Angst) (ML)\n {'-' * 83}\n"
+    text += "".join(" {:.7f} {:.7f} {:.7f} 9. 9. 9.\n".format(*row) for row in atoms.positions)
+    return (
+        f"{text} {'-' * 83}\n  ML FREE ENERGIE OF THE ION-ELECTRON SYSTEM (eV)\n  {'-' * 51}\n"
+        "  free  energy ML TOTEN  =        -9.00000000 eV\n\n"
+        "  ML energy  without entropy=       -9.00000000  ML energy(sigma->0) =       -9.00000000\n\n"
+    )
+
+
+def test_steps_that_vasp_learned_on_the_fly_are_none_of_dft(tmp_path: Path) -> None:
+    """Between the steps of DFT, before and behind them, and beside them."""
+    frames = coppers(4)
+    moved = frames[0].copy()
+    moved.rattle(0.1)
+    parts = re.split(r"(?=^-+ Iteration +\d+\( +1\))|(?=^ POSITION)", outcar(frames, [3, 5, 4, 2]), flags=re.M)
+    (tmp_path / "OUTCAR").write_text(learned(moved).join(parts) + learned(moved))
+    reading = read_file(tmp_path / "OUTCAR", need=NEED)
+    assert_right(reading, [frames[0], *frames[2:]], stress=True)
+
+
 def vasprun(frames: list[Atoms], changes: list[float], nelm: int = 3) -> str:
     """A vasprun.xml of these frames: each step took `nelm` cycles, the last of which changed the energy by so much."""
 
@@ -317,6 +346,17 @@ def test_a_run_of_fhi_aims_that_broke_off(tmp_path: Path) -> None:
         read_file(tmp_path / "cut.out")
 
 
+@pytest.mark.parametrize(("name", "kind"), [("a.md", "castep-md"), ("a.geom", "castep-geom")])
+def test_trajectories_of_castep_are_none_of_runner(tmp_path: Path, name: str, kind: str) -> None:
+    """Both begin with the word "begin"."""
+    frames = coppers(3)
+    for atoms in frames:
+        assert atoms.calc is not None
+        atoms.calc.results["free_energy"] = atoms.get_potential_energy()
+    write(tmp_path / name, frames, format=kind)
+    assert_right(read_file(tmp_path / name, need=NEED), frames, stress=True)
+
+
 def test_castep_says_where_it_did_not_converge(tmp_path: Path) -> None:
     text = installed("castep/md.castep")
     (tmp_path / "md.castep").write_text(text)
@@ -324,6 +364,18 @@ def test_castep_says_where_it_did_not_converge(tmp_path: Path) -> None:
     warning = "*Warning* max. SCF cycles performed but system has not reached the groundstate.\n"
     (tmp_path / "md.castep").write_text(text + warning)
     assert any(note.startswith("1 times the electrons did not") for note in read_file(tmp_path / "md.castep").notes)
+
+
+@pytest.mark.parametrize(
+    ("own", "other"), [("     {}\n", "eV Ha"), ("({})", "eV/A Ha/B"), ("({})", "GPa kbar"), ("Real Lattice({})", "A B")]
+)
+def test_castep_in_other_units_is_refused(tmp_path: Path, own: str, other: str) -> None:
+    text = installed("castep/md.castep")
+    before, after = (own.format(unit) for unit in other.split())
+    assert before in text
+    (tmp_path / "md.castep").write_text(text.replace(before, after))
+    with pytest.raises(MdpotError, match=f"it is in {other.split()[1]}, and ASE takes it to be in A, GPa, eV, eV/A"):
+        read_file(tmp_path / "md.castep")
 
 
 def gaussian(orientations: list[str]) -> str:
@@ -491,7 +543,8 @@ def test_energies_of_dynamics_by_orca_are_in_hartree(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "unit"), [("eV", 1.0), ("Hartree", Hartree), ("kcal/mol", kcal / mol), ("a.u.", Hartree)]
+    ("word", "unit"),
+    [("eV", 1.0), ("Hartree", Hartree), ("kcal/mol", kcal / mol), ("a.u.", Hartree), (" (Hartree) ", Hartree)],
 )
 def test_a_unit_behind_an_energy(tmp_path: Path, word: str, unit: float) -> None:
     cp2k(tmp_path / "a.xyz", f'energy = {{e}} {word} pbc="F F F" step={{n}}')
@@ -556,6 +609,22 @@ def test_heads_that_differ_are_noted(tmp_path: Path) -> None:
     assert any("head differs among the frames (PBE, r2SCAN)" in note for note in read_file(tmp_path / "a.extxyz").notes)
 
 
+def tarred(name: str, content: bytes) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    return file.getvalue()
+
+
+def zipped(name: str, content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(name, content)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
@@ -572,6 +641,23 @@ def test_heads_that_differ_are_noted(tmp_path: Path) -> None:
         ("job.out", b" DBCSR| CPU\n CP2K| version string\n", "an output of CP2K: ASE does not read"),
         ("a.engrad", b"#\n# Number of atoms\n#\n 3\n#\n# The current total energy in Eh\n#\n", "give ORCA's output"),
         ("FORCE_SETS", b"8\n1\n\n1\n 0.01 0 0\n 0 0 0\n", "phonopy's forces without their structures"),
+        (
+            "phonopy_params.yaml",
+            b"phonopy:\n  version: 2.20\n",
+            "phonopy's displaced structures without their energies",
+        ),
+        ("run.out", b"Siesta Version  : 4.1.5\n", "an output of SIESTA: ASE does not read"),
+        (
+            "unknown.out",
+            b"Total energy: -4.07 H\n",
+            "no frame that ASE can read as espresso-out, which it takes it for",
+        ),
+        ("a.out", ORCA.encode("utf-16"), "text in UTF-16, as PowerShell writes it"),
+        ("a.tar", tarred("a.xyz", b"1\n\nH 0 0 0\n"), "an archive of several files: unpack it"),
+        ("a.tgz", gzip.compress(tarred("a.xyz", b"1\n\nH 0 0 0\n")), "an archive of several files: unpack it"),
+        ("a.zip", zipped("a.xyz", b"1\n\nH 0 0 0\n"), "an archive of several files: unpack it"),
+        ("data.lmdb", bytes(16) + b"\xde\xc0\xef\xbe" + bytes(4000), "a database in LMDB"),
+        ("a.xyz.zst", b"\x28\xb5\x2f\xfd" + bytes(50), "packed by Zstandard"),
         ("mptrj.json", b'{"mp-1": {"0": {"structure": {"@module": "pymatgen.core.structure"', "structures of pymatgen"),
     ],
 )

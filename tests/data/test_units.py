@@ -6,7 +6,15 @@ import pytest
 from ase import units
 
 from mdpot.errors import MdpotError
-from mdpot.training.data.units import VASP, canonical, parse_units, stated_system, stated_units, units_of
+from mdpot.training.data.units import (
+    VASP,
+    canonical,
+    energy_in_name,
+    parse_units,
+    stated_system,
+    stated_units,
+    units_of,
+)
 
 KCAL = units.kcal / units.mol
 EH, BOHR = units.Hartree, units.Bohr
@@ -81,6 +89,13 @@ def test_stated_units() -> None:
     assert parse_units("energy=eV", VASP).stress == "-kbar"
     # What the user says of one quantity leaves the others as the file states them.
     assert parse_units("stress=kbar", units_of(stated)).energy == "Hartree"
+
+
+def test_units_in_the_names_of_energies() -> None:
+    names = {"energy_Ha": "Hartree", "E(eV)": "eV", "DFT_energy_kcal_mol": "kcal/mol", "energy.kJ/mol": "kJ/mol"}
+    assert {name: energy_in_name(name) for name in names} == names
+    for name in ("energy", "REF_energy", "energy_A", "wb97x_dz.energy", "energy_gpa"):
+        assert energy_in_name(name) is None
 
 
 def test_units_stated_of_all_quantities() -> None:

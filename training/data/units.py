@@ -50,6 +50,7 @@ _SPELLINGS = {
     "kcalmol-1": "kcal/mol",
     "kcal": "kcal/mol",
     "kj/mol": "kJ/mol",
+    "kj": "kJ/mol",
     "kjmol-1": "kJ/mol",
     "å": "Å",
     "a": "Å",
@@ -290,6 +291,12 @@ def _family_quantity(key: str, family: str) -> str | None:
         return None
     kind, word, _ = found
     return "virial" if word.startswith("virial") else {"forces": "force"}.get(kind, kind)
+
+
+def energy_in_name(key: str) -> str | None:
+    """The unit that the key of an energy names, as `energy_Ha` and `E(eV)` do; None for one that names none."""
+    units = [_SPELLINGS.get(word) for word in re.split(r"[^A-Za-z]+", key.lower())]
+    return next((unit for unit in units if unit in ENERGIES), None)
 
 
 def units_of(stated: Mapping[str, str], base: Units = ASE) -> Units:

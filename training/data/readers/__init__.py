@@ -23,6 +23,7 @@ from mdpot.training.data.readers.mtp import UNITS as MTP_UNITS
 from mdpot.training.data.readers.mtp import is_mtp, parse_mtp
 from mdpot.training.data.readers.npz import parse_npz
 from mdpot.training.data.readers.pyg import NOTHING_ASKED, is_pyg, parse_pyg
+from mdpot.training.data.readers.pymatgen import is_pymatgen, parse_pymatgen
 from mdpot.training.data.readers.runner import parse_runner
 from mdpot.training.data.readers.search import is_folder
 from mdpot.training.data.readers.tables import parse_csv, parse_json
@@ -36,8 +37,8 @@ _TABLE = re.compile(rb'\[|\{\s*"(?:index|columns|data)"')
 
 def read_file(path: Path | str, asked: Asked = NOTHING_ASKED, need: Collection[str] | None = None) -> Reading:
     """What can be used of a file: RuNNer `input.data`, VASP's ML_AB, MTP's cfg, npz, HDF5, a folder of DeePMD-kit,
-    a table of structures with properties (MatBench's json, CSV), or whatever ASE reads; any file may be packed by gzip,
-    bzip2 or xz. Of a folder of calculations, see `mdpot.training.data.readers.folders`.
+    a table of structures with properties (MatBench's json, CSV), structures of pymatgen in json, or whatever ASE reads;
+    any file may be packed by gzip, bzip2 or xz. Of a folder of calculations, see `mdpot.training.data.readers.folders`.
 
     Args:
         path: the file, a folder, a pattern of files as `runs/*/OUTCAR`, or a data set of PyG as in
@@ -63,8 +64,9 @@ def read_frames(path: Path | str) -> list[Frame]:
 
 def is_runner(path: Path) -> bool:
     """Whether a file, plain or packed, starts with the `begin` of a RuNNer frame, or its name says so."""
-    words = head(path).removeprefix(_MARK).split(None, 1)
-    return unpacked_name(path) == "input.data" or (bool(words) and words[0].lower() == b"begin")
+    words = head(path).removeprefix(_MARK).split(None, 2)
+    begins = bool(words) and words[0].lower() == b"begin" and words[1:2] != [b"header"]  # as CASTEP's trajectories have
+    return unpacked_name(path) == "input.data" or begins
 
 
 def parse_file(path: Path, asked: Asked, want_labels: bool) -> Raw:
@@ -77,6 +79,8 @@ def parse_file(path: Path, asked: Asked, want_labels: bool) -> Raw:
         return parse_folder(path, asked, want_labels, lambda file: parse_file(file, asked, want_labels))
     if not path.is_file() or path.stat().st_size == 0:
         read_bytes(path)  # says what is wrong
+    if is_pymatgen(path):
+        return parse_pymatgen(path, asked, want_labels)
     start = head(path)
     refuse_foreign(path, start)
     if path.suffix == ".npz" or start.startswith(_ZIP):

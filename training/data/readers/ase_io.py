@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,15 @@ from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Asked, Keys, Values, choose_keys, collect, family_of, looks_like_label
 from mdpot.training.data.readers.outputs import Outputs, read_outputs
 from mdpot.training.data.reading import Raw, is_called_isolated
-from mdpot.training.data.units import Units, canonical, parse_units, stated_system, stated_units, units_of
+from mdpot.training.data.units import (
+    Units,
+    canonical,
+    energy_in_name,
+    parse_units,
+    stated_system,
+    stated_units,
+    units_of,
+)
 
 GROUP_KEYS = ("group", "source", "source_frame", "trajectory", "config_type")
 ISOLATED_KEYS = ("config_type", "Config_type", "configtype")
@@ -28,6 +37,8 @@ WEIGHT_KEYS = {
 }
 #: States of a structure, or methods, that networks do not see.
 STATE_KEYS = (*CHARGE_KEYS, *MULTIPLICITY_KEYS, *SPIN_KEYS, "head")
+#: Keys of frames that say whether their electrons, or else their atoms, converged.
+_CONVERGED = re.compile(r"(?:\w+_)?converged", re.I)
 
 
 def parse_ase(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
@@ -51,7 +62,8 @@ def label_outputs(path: Path, found: Outputs, asked: Asked, want_labels: bool = 
     unweighted = _drop_unweighted(structures, values)
     keys = choose_keys(values, asked, str(path)) if want_labels else Keys()
     if want_labels:
-        notes = (*_slab_notes(structures, values, keys), *_text_notes(structures), *_state_notes(structures))
+        notes = [*_slab_notes(structures, values, keys), *_text_notes(structures), *_state_notes(structures)]
+        notes += _converged_notes(structures)
         keys = replace(keys, notes=(*keys.notes, *found.notes, *unweighted, *notes))
     units = parse_units(asked.units, _stated(path, found, keys))
     frames = [_frame(*pair, keys, units, index) for index, pair in enumerate(zip(structures, values, strict=True))]
@@ -108,11 +120,13 @@ def _of_keys(units: Mapping[str, str], keys: Keys) -> dict[str, str]:
     """
     quantities = {"energy": keys.energy, "force": keys.forces, "length": "length"}
     quantities["virial" if keys.stress_is_virial else "stress"] = keys.stress
-    return {
+    found = {
         quantity: canonical(quantity, units[key], f"{key} in its metadata")
         for quantity, key in quantities.items()
         if units.get(key)
     }
+    named = energy_in_name(keys.energy or "")
+    return found if named is None else {"energy": named} | found
 
 
 def _said(system: Units | None, single: Mapping[str, str]) -> list[str]:
@@ -192,17 +206,32 @@ def _state_notes(structures: Sequence[Atoms]) -> Iterator[str]:
             )
 
 
+def _converged_notes(structures: Sequence[Atoms]) -> Iterator[str]:
+    """Frames that say that they did not converge."""
+    for key in dict.fromkeys(str(key) for atoms in structures for key in atoms.info if _CONVERGED.fullmatch(str(key))):
+        if bad := [n for n, atoms in enumerate(structures) if str(atoms.info.get(key)) in ("False", "F")]:
+            yield (
+                f"{key} is false in {len(bad)} of {len(structures)} frames, the first of them frame {bad[0]}: if their "
+                "electrons did not converge, their labels are wrong. Take them out."
+            )
+
+
 def _text_notes(structures: Sequence[Atoms]) -> Iterator[str]:
-    """Labels that are text where a number is expected, as "0.34 eV" is."""
+    """Labels that are text where a number is expected, as "0.34 eV" is, and energies that are several numbers."""
     texts: dict[str, list[tuple[int, str]]] = {}
     for index, atoms in enumerate(structures):
         for place in _places(atoms):
             for key, value in place.items():
-                if isinstance(value, str) and family_of(str(key)) is not None:
-                    texts.setdefault(str(key), []).append((index, value))
+                if (found := family_of(str(key))) is None:
+                    continue
+                if isinstance(value, str):
+                    texts.setdefault(str(key), []).append((index, repr(value[:60])))
+                elif found[0] == "energy" and place is not atoms.arrays and np.size(value) > 1:
+                    said = f"{np.ravel(value).tolist()}"[:60]
+                    texts.setdefault(str(key), []).append((index, f"{said} (if of a decimal comma, write a point)"))
     for key, found in texts.items():
-        index, value = found[0]
+        index, said = found[0]
         yield (
-            f"{key} is text, not a number, in {len(found)} of {len(structures)} frames, and not used there: in frame "
-            f"{index} it is {value[:60]!r}."
+            f"{key} is not a number in {len(found)} of {len(structures)} frames, and not used there: in frame {index} "
+            f"it is {said}."
         )

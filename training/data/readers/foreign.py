@@ -16,9 +16,14 @@ _PYMATGEN = (
     "its JSON holds structures of pymatgen in a layout that is not read: "
     "write them as extended XYZ with ASE (energy in eV, forces in eV/Å, stress in eV/Å³ and positive under tension)"
 )
+_SIESTA = f"an output of SIESTA: {_OUTPUT}"
+_ARCHIVE = "an archive of several files: unpack it, and give the file or the folder with the outputs"
+_LMDB = f"a database in LMDB, as of the Open Catalyst Project: open it with fairchem, and {_EXTXYZ}"
+_DISPLACED = "phonopy's displaced structures without their energies"
 #: What a file begins with.
 _BEGINNINGS = {
     b"PAR1": f"a table in Parquet: read its rows with pandas, and {_EXTXYZ}",
+    b"\x28\xb5\x2f\xfd": "packed by Zstandard, which is not read: unpack it, or pack it by gzip, bzip2, or xz",
     **dict.fromkeys((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), _PICKLE),
 }
 #: What stands in the first lines of a program's output.
@@ -27,13 +32,18 @@ _PROGRAMS = {
         "an output of CP2K: ASE does not read it: give the positions, …-pos-1.xyz, with the forces, …-frc-1.xyz, "
         "beside them, see CP2K in docs/own-data.md"
     ),
-    b"Welcome to SIESTA": f"an output of SIESTA: {_OUTPUT}",
+    b"Welcome to SIESTA": _SIESTA,
+    b"Siesta Version": _SIESTA,
+    b"Atomic-orbital Based Ab-initio Computation at UStc": f"an output of ABACUS: {_OUTPUT}",
+    b"Welcome to OpenMX": f"an output of OpenMX: {_OUTPUT}",
     b"Welcome to Q-Chem": f"an output of Q-Chem: {_OUTPUT}",
     b"Psi4: An Open-Source": f"an output of Psi4: {_OUTPUT}",
     b"PROGRAM SYSTEM MOLPRO": f"an output of Molpro: {_OUTPUT}",
     b"x T B": f"an output of xtb: {_OUTPUT}",
     b"|  DFTB+": f"an output of DFTB+: {_OUTPUT}",
-    b"# The current total energy in Eh": "ORCA's gradient of one structure: give ORCA's output, the .out file, instead",
+    b"# The current total energy in Eh": (
+        "a gradient of one structure: give ORCA's output, the .out file, or xtb's file called gradient instead"
+    ),
 }
 #: What ASE tells by the name alone: how it begins, the name it must have, what it is, and such a name.
 _NAMED = (
@@ -49,6 +59,7 @@ _NAMED = (
 _NAMES = {
     "force_sets": "phonopy's forces without their structures",
     "force_constants": "phonopy's force constants",
+    **dict.fromkeys(("disp", "phonopy", "phonopy_disp", "phonopy_params"), _DISPLACED),
 }
 _VASPOUT = "VASP's own HDF5, which is not read: give the vasprun.xml beside it, or the OUTCAR"
 
@@ -67,6 +78,10 @@ def refuse_foreign(path: Path, start: bytes) -> None:
     reason = next((what for beginning, what in _BEGINNINGS.items() if text.startswith(beginning)), None)
     if not is_xyz(start):  # in its comments all may stand
         reason = reason or next((what for word, what in _PROGRAMS.items() if word in start), None)
+    if _is_archive(start):
+        reason = _ARCHIVE
+    if start[16:20] == b"\xde\xc0\xef\xbe":
+        reason = _LMDB
     if text.startswith(b"PK") and b"/data.pkl" in start:  # so torch.save writes it
         reason = _PICKLE
     if text.startswith(b"\x93NUMPY"):
@@ -86,3 +101,11 @@ def refuse_foreign(path: Path, start: bytes) -> None:
         reason = _PYMATGEN
     if reason is not None:
         raise MdpotError(f"{path}: {reason}.")
+
+
+def _is_archive(start: bytes) -> bool:
+    """Whether a file is a tar, or a zip whose first part is no array of NumPy."""
+    if not start.startswith(b"PK\x03\x04"):
+        return start[257:262] == b"ustar"
+    length = int.from_bytes(start[26:28], "little")
+    return not start[30 : 30 + length].endswith(b".npy")

@@ -19,7 +19,16 @@ from mdpot.training.data.labels import KINDS, Asked, Keys, Values, choose_keys, 
 from mdpot.training.data.readers.arrays import NAMES, as_text, choose_arrays, frames_of
 from mdpot.training.data.readers.search import natural
 from mdpot.training.data.reading import Raw
-from mdpot.training.data.units import ASE, Units, canonical, parse_units, stated_system, stated_units, units_of
+from mdpot.training.data.units import (
+    ASE,
+    Units,
+    canonical,
+    energy_in_name,
+    parse_units,
+    stated_system,
+    stated_units,
+    units_of,
+)
 
 SIGNATURE = b"\x89HDF"
 ANI = Units("Hartree", "Å", "Hartree/Å", "Hartree/Å³", "Hartree", source="of the format")
@@ -257,7 +266,8 @@ def _units(path: Path, file: Any, blocks: Sequence[_Block], keys: Keys, asked: A
             texts[key] = as_text(item[()])
     names = {name for block in blocks for name in block.sets}
     base = stated_system(texts) or (ANI if names.intersection(_OF_ANI) else ASE)
-    return parse_units(asked.units, units_of(stated_units(texts) | found, base))
+    named = energy_in_name(keys.energy or "")
+    return parse_units(asked.units, units_of(({"energy": named} if named else {}) | stated_units(texts) | found, base))
 
 
 def _unit(there: Any, quantity: str, where: str, asked: Asked) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -12,22 +10,27 @@ from itertools import pairwise
 from pathlib import Path
 
 import ase.db
-import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import read
 from ase.io.formats import filetype
 from ase.units import Hartree
 
 from mdpot.errors import MdpotError, unknown
 from mdpot.packed import head
-from mdpot.structures import decode, read_bytes, read_structures
-from mdpot.training.data.comparisons import push_and_turn
-from mdpot.training.data.frames import Frame
+from mdpot.structures import decode, read_bytes, read_structures, without_learned
 from mdpot.training.data.labels import family_of
-from mdpot.training.data.physics import TURNING
+from mdpot.training.data.readers.abinit import is_abinit, read_abinit
 from mdpot.training.data.readers.cp2k import UNITS as CP2K_UNITS
 from mdpot.training.data.readers.cp2k import add_forces, is_cp2k, is_forces
+from mdpot.training.data.readers.gaussian import jobs_of_gaussian
+from mdpot.training.data.readers.ipi import add_labels, quantity_of
+from mdpot.training.data.readers.jobs import (
+    converge_espresso,
+    drop_trials_of_nwchem,
+    jobs_of_orca,
+    steps_of_gamess,
+    structures_of,
+)
 from mdpot.training.data.units import ASE, ATOMIC, SYSTEMS, Units, canonical
 from mdpot.xyz import blocks, columns_unread, is_xyz
 
@@ -36,20 +39,23 @@ LAMMPS = {"metal": SYSTEMS["metal"], "real": SYSTEMS["real"], "electron": ATOMIC
 #: Keys of SchNetPack's metadata.
 _OF_PROPERTIES, _OF_LENGTHS = "_property_unit_dict", "_distance_unit"
 _AENET = re.compile(r"^\s*#\s*total energy\s*=\s*([-+\d.eEdD]+)", re.I | re.M)
-#: An energy in a comment of XYZ and the word behind it, which may be its unit.
-_WITH_UNIT = re.compile(r"(?<!\S)(\w+)\s*=\s*[-+]?\d[\d.eEdD+-]*\s+([A-Za-z][\w./]*)(?=[\s,]|$)")
+#: An energy in a comment of XYZ and the word behind it, in parentheses or not, which may be its unit.
+_WITH_UNIT = re.compile(r"(?<!\S)(\w+)\s*=\s*[-+]?\d[\d.eEdD+-]*\s+[(\[]?([A-Za-z][\w./]*)[)\]]?(?=[\s,]|$)")
 #: The key of ORCA's dynamics.
 _ORCA = "E_Pot"
 _STEP = "FREE ENERGIE OF THE ION-ELECTRON SYSTEM"
 _POTENTIALS, _COUNTS = re.compile(r"^ POTCAR: +(.*\S)", re.M), re.compile(r"^ +ions per type = +(.*\S)", re.M)
 _ITERATION = re.compile(r"Iteration\s+\d+\(\s*(\d+)\)")
 _REACHED = "aborting loop because EDIFF is reached"
-_GAUSSIAN = re.compile(r"^ *Charge = *(-?\d+) +Multiplicity = *(\d+)", re.M)
 _ELECTRONS_OF_ORCA = {
     "charge": re.compile(r"^ *Total Charge +Charge +\.{2,} *(-?\d+)", re.M),
     "multiplicity": re.compile(r"^ *Multiplicity +Mult +\.{2,} *(\d+)", re.M),
 }
-_ARCHIVE = re.compile(r"^ 1\\1\\GINC", re.M)
+#: Units that an output of CASTEP states: of energies, of lengths, and of forces or stress.
+_UNITS_OF_CASTEP = re.compile(
+    r"^ *Final (?:free )?energy.*= *\S+ +(\S+) *$|Real Lattice\((\S+)\)|Cartesian components \((\S+)\)", re.M
+)
+_CASTEP = {"eV", "A", "eV/A", "GPa"}
 _FREE_ENERGY = re.compile(r'<i name="e_fr_energy">\s*(\S+)\s*</i>')
 
 
@@ -74,6 +80,7 @@ def read_outputs(path: Path) -> Outputs:
     """The structures of a file that ASE reads, with what its reader leaves out.
 
     - Energies in the comments of XYZ may have their unit behind them. Columns that a comment does not name are noted.
+    - i-PI's positions have the forces and energies of the files beside them, see `mdpot.training.data.readers.ipi`.
     - CP2K's positions have the forces and cells of the files beside them, see `mdpot.training.data.readers.cp2k`.
     - SDF files have all of their molecules.
     - Databases have their key-value pairs, their data, and the units in their metadata, as SchNetPack writes them.
@@ -85,6 +92,10 @@ def read_outputs(path: Path) -> Outputs:
     - Outputs of Gaussian have all of their jobs, and their forces belong to positions in the input orientation.
     - Outputs of FHI-aims that broke off have the steps before.
     - Outputs of GPAW have the free energy, whose derivative the forces are.
+    - Outputs of CASTEP have their correction for dispersion in the energy, as in the forces.
+    - Outputs of Quantum ESPRESSO with exact exchange have the energy with it; steps that did not converge, no labels.
+    - Outputs of ABINIT are read by `mdpot.training.data.readers.abinit`.
+    - Outputs of ORCA and GAMESS have all of their jobs and steps.
 
     Raises:
         MdpotError: as `read_structures`; CP2K's file of forces; a dump in units that are not known here; a Gaussian
@@ -92,10 +103,18 @@ def read_outputs(path: Path) -> Outputs:
     """
     kind = _kind(path)
     found = _interrupted_aims(path) if kind == "aims-output" else None
+    if kind == "abinit-out":
+        found = Outputs(read_abinit(path, decode(read_bytes(path))))
     found = found or Outputs(read_structures(path))
     mend = _MENDERS.get(kind)
-    if mend is not None:
-        mend(path, found)
+    try:
+        if mend is not None:
+            mend(path, found)
+    except MdpotError:
+        raise
+    except (ValueError, LookupError) as error:  # asterisks for numbers, tables that are cut off
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise MdpotError(f"{path}: cannot be read ({reason[:200]}). Check the file, or convert it.") from None
     return found
 
 
@@ -107,23 +126,11 @@ def _interrupted_aims(path: Path) -> Outputs | None:
     """
     if "Have a nice day." in decode(read_bytes(path)):
         return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            # Of a step that is cut off, ASE takes a number of another unit for the energy.
-            structures = _all(path, "aims-output", non_convergence_ok=True)[:-1]
-    except Exception as error:  # whatever ASE's parser raises
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise MdpotError(f"{path}: cannot be read ({reason[:200]}). Check the file, or convert it.") from None
+    # Of a step that is cut off, ASE takes a number of another unit for the energy.
+    structures = structures_of(path, "aims-output", non_convergence_ok=True)[:-1]
     if not structures:
         raise MdpotError(f"{path}: the calculation did not come to its end, and no step of it is complete.")
     return Outputs(structures, notes=["the calculation did not come to its end: the step it broke off in is left out."])
-
-
-def _all(source: Path | io.StringIO, kind: str, **options: bool) -> list[Atoms]:
-    """All structures that ASE reads in a format."""
-    found = read(source, index=":", format=kind, **options)
-    return found if isinstance(found, list) else [found]
 
 
 def _xyz(path: Path, found: Outputs) -> None:
@@ -145,6 +152,15 @@ def _xyz(path: Path, found: Outputs) -> None:
             f"each atom has {n_unread} columns that are not read, for its comment does not name them: write, for "
             'forces, "Properties=species:S:1:pos:R:3:forces:R:3" there.'
         )
+    if held := quantity_of(comments[0]):
+        if held not in ("positions", "x_centroid"):
+            raise MdpotError(
+                f"{path}: i-PI writes {held} as if they were positions. Give the file of the positions, as "
+                "simulation.pos_0.xyz, with that of the forces, as simulation.for_0.xyz, beside it."
+            )
+        units_of, note = add_labels(path, found.structures, comments) if held == "positions" else ({}, "")
+        found.units_of |= units_of
+        found.notes += [note] if note else []
     if not all(is_cp2k(comment) for comment in comments):
         return
     if is_forces(path):
@@ -172,13 +188,16 @@ def _sdf(path: Path, found: Outputs) -> None:
     """ASE reads the first molecule."""
     for block in decode(read_bytes(path)).split("$$$$\n")[1:]:
         if block.strip():
-            found.structures += _all(io.StringIO(block), "sdf")
+            found.structures += structures_of(path, "sdf", block)
 
 
 def _kind(path: Path) -> str:
     """ASE's name of the format; "xyz" for all of XYZ, which is read here, and "" for what ASE does not tell."""
-    if is_xyz(head(path, 200)):
+    start = head(path)
+    if is_xyz(start):
         return "xyz"
+    if is_abinit(start):  # ASE takes it for an input
+        return "abinit-out"
     try:
         return filetype(str(path), guess=True)
     except Exception:  # whatever a damaged file raises; its reader says what is wrong
@@ -239,7 +258,7 @@ def _gpaw(path: Path, found: Outputs) -> None:
 
 
 def _outcar(path: Path, found: Outputs) -> None:
-    text = decode(read_bytes(path))
+    text = without_learned(decode(read_bytes(path)))
     systems = {
         (*_POTENTIALS.findall(run), *_COUNTS.findall(run)) for run in re.split(r"^ vasp\.\d", text, flags=re.M)[1:]
     }
@@ -257,7 +276,7 @@ def _outcar(path: Path, found: Outputs) -> None:
         cycles = [int(cycle) for cycle in _ITERATION.findall(step)]
         if cycles and cycles[-1] >= int(most[1]) and _REACHED not in step:
             bad.append(n)
-    _drop_unconverged(found, bad)
+    _drop_unconverged(found, bad, "NELM")
 
 
 def _vasprun(path: Path, found: Outputs) -> None:
@@ -272,22 +291,49 @@ def _vasprun(path: Path, found: Outputs) -> None:
         changes = [abs(after - before) for before, after in pairwise(energies)]
         if len(cycles) >= int(most[1]) and changes and changes[-1] > float(least[1]):
             bad.append(n)
-    _drop_unconverged(found, bad)
+    _drop_unconverged(found, bad, "NELM")
 
 
-def _drop_unconverged(found: Outputs, steps: Sequence[int]) -> None:
+def _drop_unconverged(found: Outputs, steps: Sequence[int], most: str) -> None:
     steps = [n for n in steps if n < len(found.structures)]
     for n in steps:
         found.structures[n].calc = None
     if steps:
         found.notes.append(
-            f"the electrons did not converge within NELM cycles in {len(steps)} of {len(found.structures)} steps, the "
-            f"first of them step {steps[0]}; their labels are not used."
+            f"the electrons did not converge within {most} cycles in {len(steps)} of {len(found.structures)} steps, "
+            f"the first of them step {steps[0]}; their labels are not used."
         )
 
 
+def _espresso(path: Path, found: Outputs) -> None:
+    bad = converge_espresso(path, decode(read_bytes(path)), found.structures)
+    _drop_unconverged(found, bad, "electron_maxstep")
+
+
+def _gamess(path: Path, found: Outputs) -> None:
+    found.structures = steps_of_gamess(path, decode(read_bytes(path))) or found.structures
+
+
+def _nwchem(path: Path, found: Outputs) -> None:
+    if n := drop_trials_of_nwchem(found.structures):
+        found.notes.append(f"{n} energies without forces, of trial steps of an optimization, are not used.")
+
+
 def _castep(path: Path, found: Outputs) -> None:
-    if n := decode(read_bytes(path)).count("system has not reached the groundstate"):
+    """Forces and stress have the correction for dispersion, and the energies that ASE takes have not. Units are as the
+    user wants them, and ASE takes them for CASTEP's own."""
+    text = decode(read_bytes(path))
+    if others := sorted({unit for match in _UNITS_OF_CASTEP.findall(text) for unit in match if unit} - _CASTEP):
+        raise MdpotError(
+            f"{path}: it is in {', '.join(others)}, and ASE takes it to be in {', '.join(sorted(_CASTEP))}. Run CASTEP "
+            "without the keywords that change its units, or convert the file to extended XYZ."
+        )
+    for atoms in found.structures:
+        results = {} if atoms.calc is None else atoms.calc.results
+        for key in ("energy_with_dispersion_correlation", "free_energy_with_dispersion_correlation"):
+            if key in results:
+                results |= {"energy": results[key], "free_energy": results[key]}
+    if n := text.count("system has not reached the groundstate"):
         found.notes.append(
             f"{n} times the electrons did not converge within max_scf_cycles; CASTEP's output does not tell in which "
             "of its steps, so that their labels are taken."
@@ -295,62 +341,17 @@ def _castep(path: Path, found: Outputs) -> None:
 
 
 def _gaussian(path: Path, found: Outputs) -> None:
-    """Gaussian turns a molecule to its standard orientation, and prints the forces in that of the input. ASE's reader
-    stops where a job ends; others may follow."""
-    text = decode(read_bytes(path))
-    first, *others = _ARCHIVE.split(text)
-    said = _add_electrons(found.structures, first, {})
-    for job in others:
-        if "orientation:" in job and "SCF Done:" in job:
-            structures = _all(io.StringIO(job), "gaussian-out")
-            said = _add_electrons(structures, job, said)
-            found.structures += structures
-    orientation, energy = "", False
-    for line in text.split("\n"):
-        words = line.split()
-        if len(words) == 2 and words[1] == "orientation:":
-            # The first of several prints between two energies counts, as in ASE's reader.
-            if not orientation or energy:
-                orientation, energy = words[0], False
-        elif line.lstrip().startswith(("SCF Done:", "Energy=")):
-            energy = True
-        elif "Forces (Hartrees/Bohr)" in line and orientation == "Standard" and _twisted(found.structures):
-            raise MdpotError(
-                f"{path}: its forces are in the input orientation, but its positions are printed in the standard "
-                "orientation alone, so that they do not belong together. Run Gaussian with nosymm, or with #P."
-            )
-
-
-def _add_electrons(structures: Sequence[Atoms], job: str, before: dict[str, int]) -> dict[str, int]:
-    """Gives the structures of a job of Gaussian its charge and multiplicity, or those of the job before. Where there
-    are several, as of ONIOM's layers or of fragments, the first are those of the whole."""
-    match = _GAUSSIAN.search(job)
-    said = before if match is None else {"charge": int(match[1]), "multiplicity": int(match[2])}
-    for atoms in structures:
-        atoms.info |= said
-    return said
+    found.structures = jobs_of_gaussian(path, decode(read_bytes(path)), found.structures)
 
 
 def _orca(path: Path, found: Outputs) -> None:
     """Of a compound job with several charges or multiplicities, nothing says which are those of a structure."""
     text = decode(read_bytes(path))
+    found.structures = jobs_of_orca(path, text) or found.structures
     for key, pattern in _ELECTRONS_OF_ORCA.items():
         if len(said := set(pattern.findall(text))) == 1:
             for atoms in found.structures:
                 atoms.info[key] = int(next(iter(said)))
-
-
-def _twisted(structures: Sequence[Atoms]) -> bool:
-    """Whether the forces of a structure turn it as a whole, so that they are those of another orientation."""
-    frames = [
-        Frame(
-            atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, forces=np.asarray(atoms.calc.results["forces"])
-        )
-        for atoms in structures
-        if atoms.calc is not None and "forces" in atoms.calc.results
-    ]
-    found = push_and_turn(frames)  # nothing of molecules at rest
-    return len(found) > 0 and bool(np.median(found[:, 1]) > TURNING)
 
 
 _MENDERS: dict[str, Callable[[Path, Outputs], None]] = {
@@ -366,6 +367,9 @@ _MENDERS: dict[str, Callable[[Path, Outputs], None]] = {
     "vasp-out": _outcar,
     "vasp-xml": _vasprun,
     "castep-castep": _castep,
+    "espresso-out": _espresso,
+    "gamess-us-out": _gamess,
+    "nwchem-out": _nwchem,
     "gaussian-out": _gaussian,
     "orca-output": _orca,
     "gpaw-out": _gpaw,

@@ -19,8 +19,10 @@ from mdpot.structures import read_bytes
 from mdpot.training.data.readers.arrays import NAMES, as_text
 from mdpot.training.data.readers.cp2k import is_cp2k, is_forces
 from mdpot.training.data.readers.foreign import refuse_foreign
+from mdpot.training.data.readers.ipi import quantity_of
 from mdpot.training.data.readers.ml_ab import is_ml_ab
 from mdpot.training.data.readers.mtp import is_mtp
+from mdpot.training.data.readers.pymatgen import is_pymatgen
 from mdpot.xyz import is_xyz
 
 MOST_FILES = 200_000
@@ -59,7 +61,7 @@ _MARKS = {
     b"ITEM: TIMESTEP": "LAMMPS dump",
 }
 #: Of files whose content does not tell, the end of the name, and what they are.
-_ENDINGS = {".castep": "CASTEP", ".xsf": "XSF"}
+_ENDINGS = {".castep": "CASTEP", ".xsf": "XSF", ".abo": "ABINIT"}
 _DATABASE = re.compile(rb'SQLite format 3\0|\s*\{\s*"\d+"\s*:')
 #: The table of structures in ASE's databases, and what each has in those in json.
 _OF_ASE = re.compile(rb'CREATE TABLE systems|"ctime"\s*:')
@@ -251,13 +253,19 @@ def _kind(path: Path) -> str | None:
         kind = VASPRUN
     elif name.lower().endswith("xyz") and is_xyz(start) and is_cp2k(_comment(start).decode("latin-1")):
         kind = None if is_forces(path) else "CP2K"
+    elif name.lower().endswith("xyz") and is_xyz(start) and (held := quantity_of(_comment(start).decode("latin-1"))):
+        kind = "i-PI" if held == "positions" else None
     elif name.lower().endswith("xyz"):
         kind = _BARE if is_xyz(start) and _is_bare(start) else _XYZ
+    elif name == "gradient" and start.startswith(b"$grad"):
+        kind = "Turbomole"
     elif name.endswith((".db", ".json")) and _DATABASE.match(start) and _OF_ASE.search(start):
         kind = "ASE database"
     else:
         kind = next((what for mark, what in _MARKS.items() if mark in start), None)
         kind = kind or next((what for ending, what in _ENDINGS.items() if name.endswith(ending)), None)
+    if kind is None and is_pymatgen(path):
+        raise MdpotError(f"{path}: structures of pymatgen in json, which are read alone: give the file itself.")
     if kind is None and start:
         refuse_foreign(path, start[:4096])
     return kind

@@ -99,7 +99,7 @@ def _of_table(path: Path, table: Mapping[str, Any]) -> list[Frame]:
     frames = []
     for index, row in zip(table["index"], rows, strict=True):
         at = f"{path}, row {index}"
-        numbers, positions, cell, pbc = _of_pymatgen(at, row[places[0]])
+        numbers, positions, cell, pbc = of_pymatgen(at, row[places[0]])
         values = {str(c): _number(v) for n, (c, v) in enumerate(zip(columns, row, strict=True)) if n != places[0]}
         known = {name: value for name, value in values.items() if value is not None}
         place = index if isinstance(index, int) else len(frames)
@@ -107,8 +107,12 @@ def _of_table(path: Path, table: Mapping[str, Any]) -> list[Frame]:
     return frames
 
 
-def _of_pymatgen(at: str, structure: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
-    """Atomic numbers, positions, cell and periodic directions of a structure as pymatgen writes it."""
+def of_pymatgen(at: str, structure: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
+    """Atomic numbers, positions, cell and periodic directions of a structure as pymatgen writes it.
+
+    Raises:
+        MdpotError: no such structure, or a site that several elements share.
+    """
     try:
         cell = np.array(structure["lattice"]["matrix"], np.float64)
         pbc = np.array(structure["lattice"].get("pbc", (True, True, True)), bool)

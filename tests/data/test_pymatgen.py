@@ -1,0 +1,100 @@
+"""Structures of pymatgen with their labels in json, as MPtrj, MatPES, and CHGNet write them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ase.units import GPa
+
+from mdpot.errors import MdpotError
+from mdpot.training.data.labels import Asked
+from mdpot.training.data.readers import read_file
+
+from .metals import coppers
+from .test_outputs import assert_right
+from .test_tables import put, pymatgen
+
+NEED = ("energy", "forces")
+COPPERS = coppers(12)
+KBAR = GPa / 10
+
+
+def labels(n: int, energy: str, forces: str) -> dict[str, Any]:
+    """Of the n-th copper, with VASP's stress."""
+    atoms = COPPERS[n]
+    stress = -atoms.get_stress(voigt=False) / KBAR
+    return {energy: atoms.get_potential_energy(), forces: atoms.get_forces().tolist(), "stress": stress.tolist()}
+
+
+def test_mptrj(tmp_path: Path) -> None:
+    """Of its energies, the one that is not corrected, nor per atom."""
+    content: dict[str, dict[str, Any]] = {"mp-1": {}, "mp-2": {}}
+    for n, atoms in enumerate(COPPERS):
+        entry = {"structure": pymatgen(atoms), **labels(n, "uncorrected_total_energy", "force"), "magmom": None}
+        entry |= {"corrected_total_energy": -9.0, "energy_per_atom": -2.0, "ef_per_atom": 0.1, "bandgap": 0.0}
+        content[f"mp-{1 + n % 2}"][f"mp-{1 + n % 2}-0-{n}"] = entry
+    reading = read_file(put(tmp_path / "mptrj.json.gz", content), need=NEED)
+    assert_right(reading, COPPERS[::2] + COPPERS[1::2], stress=True)
+    assert reading.doubts() == []
+    raw = read_file(tmp_path / "mptrj.json.gz", Asked(energy_key="corrected_total_energy"))
+    assert {frame.energy for frame in raw.frames} == {-9.0}
+
+
+def test_matpes(tmp_path: Path) -> None:
+    """Its stress has six numbers in Voigt's order."""
+    content = [
+        {
+            "nsites": len(atoms),
+            "structure": pymatgen(atoms),
+            **labels(n, "energy", "forces"),
+            "stress": (-atoms.get_stress() / KBAR).tolist(),
+            "matpes_id": f"matpes-1_{n}",
+            "cohesive_energy_per_atom": -3.0,
+        }
+        for n, atoms in enumerate(COPPERS)
+    ]
+    reading = read_file(put(tmp_path / "matpes.json", content), need=NEED)
+    assert_right(reading, COPPERS, stress=True)
+
+
+def test_lists_of_chgnet(tmp_path: Path) -> None:
+    rows = [labels(n, "uncorrected_total_energy", "force") for n in range(len(COPPERS))]
+    content = {
+        "structure": [pymatgen(atoms) for atoms in COPPERS],
+        **{key: [row[key] for row in rows] for key in rows[0]},
+    }
+    content["energy_per_atom"] = [-2.0] * len(COPPERS)
+    assert_right(read_file(put(tmp_path / "labels.json", content), need=NEED), COPPERS, stress=True)
+
+
+def test_the_free_energy_of_an_ionic_step(tmp_path: Path) -> None:
+    steps = [
+        {"structure": pymatgen(atoms), **labels(n, "e_fr_energy", "forces"), "e_0_energy": 0.5, "e_wo_entrp": 0.6}
+        for n, atoms in enumerate(COPPERS)
+    ]
+    reading = read_file(put(tmp_path / "run.json", {"output": {"ionic_steps": steps}}), need=NEED)
+    assert_right(reading, COPPERS, stress=True)
+
+
+def test_the_stress_of_others_is_in_units_of_ase_or_those_given(tmp_path: Path) -> None:
+    content = {"structures": [pymatgen(atoms) for atoms in COPPERS]}
+    for key, kind in (("energies", "energy"), ("forces", "forces"), ("stresses", "stress")):
+        content[key] = [labels(n, "energy", "forces")[kind] for n in range(len(COPPERS))]
+    path = put(tmp_path / "own.json", content)
+    assert "--units stress=-kbar" in " ".join(read_file(path, need=NEED).doubts())
+    assert_right(read_file(path, Asked(units="stress=-kbar"), need=NEED), COPPERS, stress=True)
+
+
+def test_what_is_no_structure_is_named(tmp_path: Path) -> None:
+    shared = {"structure": pymatgen(COPPERS[0]), **labels(0, "energy", "forces")}
+    shared["structure"]["sites"][2]["species"][0]["occu"] = 0.5
+    with pytest.raises(MdpotError, match=r"structure 0: a site is occupied by 0.5 Cu"):
+        read_file(put(tmp_path / "a.json", [shared]))
+    (tmp_path / "a.json").write_text(json.dumps([shared])[:-9])
+    with pytest.raises(MdpotError, match="no json, truncated or damaged"):
+        read_file(tmp_path / "a.json")
+    with pytest.raises(MdpotError, match="give the file itself"):
+        read_file(tmp_path)
