@@ -14,7 +14,9 @@ from mdpot.modelfile import save_model
 from mdpot.training import folder as files
 from mdpot.training.baseline import electrons_of_all
 from mdpot.training.data.frames import Frame
-from mdpot.training.evaluate import Evaluation, evaluate, evaluate_property
+from mdpot.training.evaluate import evaluate, evaluate_property
+from mdpot.training.evaluation import Evaluation
+from mdpot.training.kinds import about_outliers, error_rows
 from mdpot.training.metrics import about_offset, worse_than_nothing
 from mdpot.training.opening import Run, facts
 from mdpot.training.prepared import Prepared
@@ -49,7 +51,7 @@ def conclude(
         results = {name: evaluate(network, store, means) for name, store in prepared.stores.items()}
         offset = _center(network, results["train"])
         results = {name: result.less(offset) for name, result in results.items()}
-        about = {"energy_offset": offset / MEV}
+        about = {"energy_offset": offset / MEV, **_by_kind(prepared, results)}
         if moved := about_offset(offset / MEV):
             run.listener.note(moved)
     tables = {name: result.metrics() for name, result in results.items()}
@@ -83,6 +85,18 @@ def _center(network: Potential, trained: Evaluation) -> float:
     with torch.no_grad():
         network.readout[-1].bias -= offset / network.scale  # type: ignore[operator]
     return offset
+
+
+def _by_kind(prepared: Prepared, results: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """What metrics.json holds of the errors by kind of frame: rows of `error_rows`, and what stands out."""
+    tests = {name: extra.frames for name, extra in prepared.dataset.tests.items()}
+    frames = tests | {name: prepared.frames(name) for name in results if name not in tests}
+    order = sorted(results, key=lambda name: (name == "train", name == "validation"))
+    shown = [name for name in order if name not in ("train", "validation")] or ["validation"]
+    return {
+        "kinds": error_rows({name: results[name] for name in shown}, frames, frames["train"]),
+        "outliers": about_outliers({name: results[name] for name in order}, frames, frames["train"]),
+    }
 
 
 def provenance(run: Run, prepared: Prepared, stage: str, progress: Progress) -> dict[str, Any]:

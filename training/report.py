@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mdpot.files import atomic, write_text
-from mdpot.training.evaluate import Evaluation, PropertyEvaluation
+from mdpot.training.evaluation import Evaluation, PropertyEvaluation
+from mdpot.training.kinds import kinds_table, title_of
 from mdpot.training.metrics import BASELINES, CURVES, ERRORS, LOGGED, METRICS, about_offset, baseline_of
 from mdpot.training.state import LOG
 
@@ -172,6 +173,15 @@ def _about_errors(metrics: Mapping[str, Any]) -> str:
     return "Per-structure errors are those of the total energy of a frame." + f" {moved}" * bool(moved)
 
 
+def _by_kind(metrics: Mapping[str, Any]) -> str:
+    """The errors by kind of frame, and what stands out; empty where there is nothing to tell."""
+    rows, outliers = metrics.get("kinds"), metrics.get("outliers")
+    parts = [f"**{sentence}**" for sentence in outliers or ()]
+    if rows:
+        parts += [f"{title_of(rows)}.", kinds_table(rows)]
+    return "".join(f"{part}\n\n" for part in ("### By kind of frame", *parts)) if parts else ""
+
+
 def _use(metrics: Mapping[str, Any], out: Path) -> str:
     """How the file of the run is used."""
     if "property" in metrics:
@@ -205,7 +215,7 @@ def _report(metrics: Mapping[str, Any], out: Path) -> str:
 
 {_about_errors(metrics)} {metrics["splits"]}
 
-![learning curves]({CURVES_FILE})
+{_by_kind(metrics)}![learning curves]({CURVES_FILE})
 
 ![parity]({PARITY})
 
