@@ -33,7 +33,7 @@ def test(calculator: BaseCalculator, frames: Frames, own: bool, split: str) -> d
         own: whether its energies hold the reference energies, as mdpot's do.
         split: of the frames, or "more".
     """
-    from mdpot.training.evaluate import Evaluation
+    from mdpot.training.evaluation import Evaluation
 
     energy, forces, stress, sizes = [], [], [], []
     for atoms in frames.atoms(split):
@@ -41,11 +41,11 @@ def test(calculator: BaseCalculator, frames: Frames, own: bool, split: str) -> d
         found = predict(calculator, atoms)
         energy.append((label[0], found[0] - own * frames.reference(atoms.numbers)))
         forces.append((label[1], found[1]))
-        if "REF_stress" in atoms.info:
-            stress.append((atoms.info["REF_stress"], predict_stress(calculator)))
+        there = "REF_stress" in atoms.info
+        stress.append((atoms.info["REF_stress"], predict_stress(calculator)) if there else np.full((2, 3, 3), np.nan))
         sizes.append(len(atoms))
     together = np.stack([np.concatenate(part) for part in zip(*forces, strict=True)])
-    stresses = np.array(stress).swapaxes(0, 1) if stress else np.zeros((2, 0, 3, 3))
+    stresses = np.array(stress).swapaxes(0, 1)
     return Evaluation(np.array(sizes), np.array(energy).T, together, stresses).metrics()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mdpot.cli.options import PATH, check_device, device_option, json_option, label_options, threads_option
-from mdpot.cli.tables import print_errors, print_table
+from mdpot.cli.tables import print_errors, print_kinds, print_table
 
 if TYPE_CHECKING:
     from mdpot.training.data.labels import Asked
@@ -37,6 +37,7 @@ def evaluate(file: Path, data: Path, device: str | None, as_json: bool, labels: 
     if as_json:
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
         return
+    kinds, outliers = result.pop("kinds", []), result.pop("outliers", [])
     tables = {name: value for name, value in result.items() if isinstance(value, Mapping)}
     for note in result.pop("notes", ()):
         click.echo(f"note: {note}")
@@ -44,6 +45,10 @@ def evaluate(file: Path, data: Path, device: str | None, as_json: bool, labels: 
         if key not in tables:
             click.echo(f"{key}: {value}")
     print_errors(tables, result.get("baseline"))
+    if kinds:
+        print_kinds(kinds)
+    for sentence in outliers:
+        click.echo(sentence)
 
 
 @click.command()

@@ -24,6 +24,15 @@ def print_errors(tables: Mapping[str, Mapping[str, float]], forcefield: str | No
     print_table(rows, list(tables))
 
 
+def print_kinds(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the errors of each kind of frame, below what the rows are; these are of `error_rows`."""
+    from mdpot.training.kinds import cells_of, title_of
+
+    heading, *cells = cells_of(rows)
+    print(f"{title_of(rows)}:")
+    print_table(cells, heading[1:])
+
+
 def _rows(tables: Mapping[str, Mapping[str, float]], metrics: Mapping[str, Metric]) -> list[list[str]]:
     """A row for each of the metrics, by key, that a table has."""
     rows = []

@@ -124,6 +124,8 @@ def _print_result(folder: Path, result: Mapping[str, Any]) -> None:
     """What came out of a run, and where it lies."""
     if "errors" in result:
         print_errors(result["errors"], result.get("baseline"))
+        for sentence in result.get("outliers", ()):
+            click.echo(sentence)
     elif "test" in result:
         print_comparison(result["test"])
     for name, file in (("report", "report.md"), ("potential", "potential.safetensors")):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,59 +23,10 @@ from mdpot.training.data.reference import fit_reference
 from mdpot.training.data.sources import load_named
 from mdpot.training.data.store import INTERACTION, Batch, Store, batches
 from mdpot.training.engine import choose_engine, small_operations
-from mdpot.units import MEV
+from mdpot.training.evaluation import Evaluation, PropertyEvaluation
+from mdpot.training.kinds import about_outliers, error_rows
 
 BATCH_ATOMS = 1024
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Labels beside predictions for a set of frames.
-
-    Attributes:
-        sizes: [n_frames], atoms.
-        energy: [2, n_frames], eV, labels and predictions, without the reference energies; labels that are absent are
-            NaN, here and below.
-        forces: [2, n_atoms, 3], eV/Å.
-        stress: [2, n_labeled, 3, 3], eV/Å^3, of the frames that have one.
-        beyond_mean: [n_frames], eV, the labels less the mean energies of the elements; None where these are not known.
-    """
-
-    sizes: np.ndarray
-    energy: np.ndarray
-    forces: np.ndarray
-    stress: np.ndarray
-    beyond_mean: np.ndarray | None = None
-
-    def energy_offset(self) -> float:
-        """The median of the energy errors per atom, eV; 0 where there are no labels."""
-        errors = np.diff(self.energy, axis=0)[0] / self.sizes
-        return float(np.nanmedian(errors)) if np.isfinite(errors).any() else 0.0
-
-    def less(self, offset: float) -> Evaluation:
-        """The same of a potential whose energy is lower by an offset, eV per atom."""
-        return replace(self, energy=self.energy - np.stack([np.zeros(len(self.sizes)), offset * self.sizes]))
-
-    def metrics(self) -> dict[str, float]:
-        """The errors; keys and units in `mdpot.training.metrics.METRICS`."""
-        out = {"n_frames": float(len(self.sizes)), "n_atoms": float(self.sizes.sum())}
-        labeled = np.isfinite(self.energy[0])
-        if labeled.any():
-            energy = np.diff(self.energy[:, labeled], axis=0)[0] / MEV
-            per_atom = energy / self.sizes[labeled]
-            out |= _errors("energy", per_atom)
-            out |= {"energy_rmse_structure": _rms(energy), "energy_mae_structure": float(np.abs(energy).mean())}
-            out["energy_rmse_shifted"] = float(per_atom.std())
-            if self.beyond_mean is not None:
-                out |= _errors("baseline_energy", self.beyond_mean[labeled] / self.sizes[labeled] / MEV)
-        forces = self.forces[:, np.isfinite(self.forces[0]).all(1)] / MEV
-        if forces.size:
-            out |= _errors("force", forces[1] - forces[0]) | {"force_rms": _rms(forces[0])}
-            out |= _errors("baseline_force", forces[0])
-        if self.stress.size:
-            stress = self.stress / MEV
-            out |= _errors("stress", stress[1] - stress[0]) | _errors("baseline_stress", stress[0])
-        return out
 
 
 def evaluate(potential: AnyPotential, store: Store, means: Mapping[int, float] | None = None) -> Evaluation:
@@ -99,7 +49,7 @@ def evaluate(potential: AnyPotential, store: Store, means: Mapping[int, float] |
             energies.append(_beside(batch, INTERACTION, out["interaction"]))
             forces.append(_beside(batch, "forces", out["forces"]))
             if has_stress:
-                stresses.append(_beside(batch, "stress", out["stress"])[:, batch.present["stress"]])
+                stresses.append(_beside(batch, "stress", out["stress"]))
     return Evaluation(
         sizes=torch.cat(sizes).cpu().numpy(),
         energy=torch.cat(energies, 1).cpu().numpy(),
@@ -107,31 +57,6 @@ def evaluate(potential: AnyPotential, store: Store, means: Mapping[int, float] |
         stress=torch.cat(stresses, 1).cpu().numpy() if stresses else np.zeros((2, 0, 3, 3)),
         beyond_mean=None if means is None or "energy" not in store.labels else store.without(means).cpu().numpy(),
     )
-
-
-@dataclass(frozen=True)
-class PropertyEvaluation:
-    """Targets beside predictions for a set of frames.
-
-    Attributes:
-        sizes: [n_frames], atoms; of the frames that have a target.
-        values: [2, n_frames], targets and predictions, in the unit of the property.
-        mean: of the training targets, the baseline.
-    """
-
-    sizes: np.ndarray
-    values: np.ndarray
-    mean: float
-
-    def metrics(self) -> dict[str, float]:
-        """The errors; keys in `mdpot.training.metrics.METRICS`."""
-        truth, predicted = self.values
-        return {
-            "n_frames": float(len(self.sizes)),
-            "n_atoms": float(self.sizes.sum()),
-            **_errors("property", predicted - truth),
-            **_errors("baseline_property", self.mean - truth),
-        }
 
 
 def evaluate_property(model: PropertyModel, store: Store) -> PropertyEvaluation:
@@ -167,7 +92,8 @@ def run_evaluate(
     Returns:
         "file", "data", "labels", for each set of frames a table, keys in `METRICS`, "baseline", the force field that
         the potential corrects, if it does, "notes" on how the frames were read, where there are any, and a "note"
-        where the potential was trained on a part of the frames.
+        where the potential was trained on a part of the frames. Where frames are of several kinds, "kinds" are
+        `error_rows` and "outliers" those of `about_outliers`.
 
     Raises:
         MdpotError: a file that cannot be used, or frames with elements the potential does not know.
@@ -182,7 +108,8 @@ def run_evaluate(
         as_trained = model.electrons if isinstance(model.electrons, Electrons) else NOTHING_SAID
         dataset = less_baseline(dataset, range(len(dataset)), model.baseline, otherwise=as_trained)
     sets = {name: dataset, **dataset.tests}
-    tables = {name: _evaluate_set(potential, metadata, part) for name, part in sets.items()}
+    results = {name: _evaluate_set(potential, metadata, part) for name, part in sets.items()}
+    tables = {name: scored.metrics() for name, scored in results.items()}
     result: dict[str, Any] = {"file": str(file), "data": dataset.origin, "labels": dataset.labels, **tables}
     if model.baseline is not None:
         result["baseline"] = model.baseline
@@ -192,16 +119,19 @@ def run_evaluate(
         result["note"] = (
             f"the potential was trained on a part of {dataset.name}; `mdpot info` has its errors on the test split"
         )
+    frames = {name: part.frames for name, part in sets.items()}
+    found = {"kinds": error_rows(results, frames), "outliers": about_outliers(results, frames)}
+    result |= {key: value for key, value in found.items() if value}
     return result
 
 
-def _evaluate_set(potential: AnyPotential, metadata: Mapping[str, Any], dataset: Dataset) -> dict[str, float]:
-    """The errors on a set; its baseline is the mean energy of the training frames, in old files of the set itself."""
+def _evaluate_set(potential: AnyPotential, metadata: Mapping[str, Any], dataset: Dataset) -> Evaluation:
+    """Labels beside predictions; the baseline is the mean energy of the training frames, in old files of the set."""
     known = metadata.get("mean_energies") or {}
     means = {int(z): float(energy) for z, energy in known.items()}
     if not means and any(frame.energy is not None for frame in dataset.frames):
         means = dict(zip(*fit_reference(dataset.frames), strict=True))
-    return evaluate(potential, store_for(potential, dataset), means or None).metrics()
+    return evaluate(potential, store_for(potential, dataset), means or None)
 
 
 def store_for(potential: AnyPotential, dataset: Dataset) -> Store:
@@ -232,11 +162,3 @@ def _beside(batch: Batch, name: str, prediction: torch.Tensor) -> torch.Tensor:
         there = batch.there(name)
         label[there] = batch.labels[name][there].double()
     return torch.stack([label, predicted])
-
-
-def _errors(name: str, errors: np.ndarray) -> dict[str, float]:
-    return {f"{name}_rmse": _rms(errors), f"{name}_mae": float(np.abs(errors).mean())}
-
-
-def _rms(values: np.ndarray) -> float:
-    return float(np.sqrt(np.square(values).mean()))

@@ -122,6 +122,17 @@ def baseline_of(tables: Mapping[str, Mapping[str, float]], forcefield: str | Non
     return BASELINE if forcefield is None else f"{forcefield} alone, mean energy"
 
 
+def about_offset(offset: float) -> str:
+    """That a constant was taken off the energies after training, meV/atom, as a sentence; empty where it is nothing."""
+    text = ERRORS["energy_mae"].text(offset)
+    if float(text) == 0:
+        return ""
+    return (
+        f"The median energy error of the training frames, {text} meV/atom, is taken off the finished potential; what "
+        "was shown during training, and the learning curves, are from before that."
+    )
+
+
 def worse_than_nothing(tables: Mapping[str, Mapping[str, float]], forcefield: str | None = None) -> str:
     """What a network does worse than its baseline, as a sentence; empty where there is nothing. Arguments as above."""
     found = []

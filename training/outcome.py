@@ -14,14 +14,17 @@ from mdpot.modelfile import save_model
 from mdpot.training import folder as files
 from mdpot.training.baseline import electrons_of_all
 from mdpot.training.data.frames import Frame
-from mdpot.training.evaluate import Evaluation, evaluate, evaluate_property
-from mdpot.training.metrics import worse_than_nothing
+from mdpot.training.evaluate import evaluate, evaluate_property
+from mdpot.training.evaluation import Evaluation
+from mdpot.training.kinds import about_outliers, error_rows
+from mdpot.training.metrics import about_offset, worse_than_nothing
 from mdpot.training.opening import Run, facts
 from mdpot.training.prepared import Prepared
 from mdpot.training.report import write_report
 from mdpot.training.schema import Recipe
 from mdpot.training.state import Progress
 from mdpot.training.transfer import pretraining_of
+from mdpot.units import MEV
 
 
 def conclude(
@@ -40,10 +43,17 @@ def conclude(
         The content of metrics.json.
     """
     means = None if prepared.means is None else dict(zip(prepared.elements, prepared.means.tolist(), strict=True))
+    about: dict[str, Any]
     if isinstance(network, PropertyModel):
         results = {name: evaluate_property(network, store) for name, store in prepared.stores.items()}
+        about = {"property": {"name": network.name, "unit": network.unit, "pooling": network.pooling}}
     else:
-        results = _centered(network, {name: evaluate(network, store, means) for name, store in prepared.stores.items()})
+        results = {name: evaluate(network, store, means) for name, store in prepared.stores.items()}
+        offset = _center(network, results["train"])
+        results = {name: result.less(offset) for name, result in results.items()}
+        about = {"energy_offset": offset / MEV, **_by_kind(prepared, results)}
+        if moved := about_offset(offset / MEV):
+            run.listener.note(moved)
     tables = {name: result.metrics() for name, result in results.items()}
     metadata = provenance(run, prepared, "finetune", progress)
     metadata["provenance"] |= {"metrics": tables, "pretrained_from": from_file and str(from_file)}
@@ -59,24 +69,34 @@ def conclude(
             metadata["electrons"] = electrons_of_all(prepared.frames("train"))
     save_model(run.out / files.POTENTIAL, network, metadata)
     pretrained = from_file or (run.out / files.PRETRAINED if (run.out / files.PRETRAINED).is_file() else None)
-    metrics = _metrics(run, prepared, tables, progress, pretrained) | {"caution": poor}
-    if isinstance(network, PropertyModel):
-        metrics["property"] = {"name": network.name, "unit": network.unit, "pooling": network.pooling}
+    metrics = _metrics(run, prepared, tables, progress, pretrained) | {"caution": poor, **about}
     files.write_json(run.out / files.METRICS, metrics)
     write_report(run.out, metrics, results)
     return metrics
 
 
-def _centered(network: Potential, results: dict[str, Evaluation]) -> dict[str, Evaluation]:
-    """Takes the median energy error per atom of the training frames off the network, and off what it was evaluated to.
+def _center(network: Potential, trained: Evaluation) -> float:
+    """Takes the median energy error per atom of the training frames off the network; returns it, eV.
 
     Training leaves a constant behind that no force feels: noise where the rate ends, all of it without energies in the
     loss.
     """
-    offset = results["train"].energy_offset()
+    offset = trained.energy_offset()
     with torch.no_grad():
         network.readout[-1].bias -= offset / network.scale  # type: ignore[operator]
-    return {name: result.less(offset) for name, result in results.items()}
+    return offset
+
+
+def _by_kind(prepared: Prepared, results: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """What metrics.json holds of the errors by kind of frame: rows of `error_rows`, and what stands out."""
+    tests = {name: extra.frames for name, extra in prepared.dataset.tests.items()}
+    frames = tests | {name: prepared.frames(name) for name in results if name not in tests}
+    order = sorted(results, key=lambda name: (name == "train", name == "validation"))
+    shown = [name for name in order if name not in ("train", "validation")] or ["validation"]
+    return {
+        "kinds": error_rows({name: results[name] for name in shown}, frames, frames["train"]),
+        "outliers": about_outliers({name: results[name] for name in order}, frames, frames["train"]),
+    }
 
 
 def provenance(run: Run, prepared: Prepared, stage: str, progress: Progress) -> dict[str, Any]:

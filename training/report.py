@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mdpot.files import atomic, write_text
-from mdpot.training.evaluate import Evaluation, PropertyEvaluation
-from mdpot.training.metrics import BASELINES, CURVES, ERRORS, LOGGED, METRICS, baseline_of
+from mdpot.training.evaluation import Evaluation, PropertyEvaluation
+from mdpot.training.kinds import kinds_table, title_of
+from mdpot.training.metrics import BASELINES, CURVES, ERRORS, LOGGED, METRICS, about_offset, baseline_of
 from mdpot.training.state import LOG
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def write_report(out: Path, metrics: Mapping[str, Any], results: Mapping[str, Ev
     draw_curves(out / CURVES_FILE, {stage: read_log(out / stage) for stage in ("pretrain", "finetune")})
     shown = {name: result for name, result in results.items() if name not in ("train", "validation")} or results
     draw_parity(out / PARITY, shown, metrics["labels"], metrics.get("baseline"))
-    write_text(out / REPORT, _report(metrics))
+    write_text(out / REPORT, _report(metrics, out))
 
 
 def read_log(folder: Path) -> dict[str, list[float]]:
@@ -167,21 +169,31 @@ def _about_errors(metrics: Mapping[str, Any]) -> str:
     if found := metrics.get("property"):
         unit = f" in {found['unit']}" if found["unit"] else ""
         return f"The property is `{found['name']}`{unit}."
-    return "Per-structure errors are those of the total energy of a frame."
+    moved = about_offset(metrics["energy_offset"])
+    return "Per-structure errors are those of the total energy of a frame." + f" {moved}" * bool(moved)
 
 
-def _use(metrics: Mapping[str, Any]) -> str:
+def _by_kind(metrics: Mapping[str, Any]) -> str:
+    """The errors by kind of frame, and what stands out; empty where there is nothing to tell."""
+    rows, outliers = metrics.get("kinds"), metrics.get("outliers")
+    parts = [f"**{sentence}**" for sentence in outliers or ()]
+    if rows:
+        parts += [f"{title_of(rows)}.", kinds_table(rows)]
+    return "".join(f"{part}\n\n" for part in ("### By kind of frame", *parts)) if parts else ""
+
+
+def _use(metrics: Mapping[str, Any], out: Path) -> str:
     """How the file of the run is used."""
     if "property" in metrics:
-        return "```bash\nmdpot predict FOLDER_OF_THIS_RUN structures.extxyz -o table.csv\n```"
-    return """```python
+        return f"```bash\nmdpot predict {shlex.quote(str(out))} structures.extxyz -o table.csv\n```"
+    return f"""```python
 from mdpot import MaskedGNNCalculator
 
-atoms.calc = MaskedGNNCalculator("{folder of this run}/potential.safetensors")
+atoms.calc = MaskedGNNCalculator({json.dumps(str(out), ensure_ascii=False)})
 ```"""
 
 
-def _report(metrics: Mapping[str, Any]) -> str:
+def _report(metrics: Mapping[str, Any], out: Path) -> str:
     pretrained = (
         f"Pretrained by the objective `{metrics['pretrained']}`." if metrics["pretrained"] else "Not pretrained."
     )
@@ -203,13 +215,13 @@ def _report(metrics: Mapping[str, Any]) -> str:
 
 {_about_errors(metrics)} {metrics["splits"]}
 
-![learning curves]({CURVES_FILE})
+{_by_kind(metrics)}![learning curves]({CURVES_FILE})
 
 ![parity]({PARITY})
 
 ## Use it
 
-{_use(metrics)}
+{_use(metrics, out)}
 
 The recipe is in recipe.toml, the splits in splits.json, the errors for programs in metrics.json.
 """

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mdpot.cli.tables import print_errors
-from mdpot.training.evaluate import Evaluation
+from mdpot.training.evaluation import Evaluation
 from mdpot.training.metrics import METRICS, worse_than_nothing
 from mdpot.training.report import draw_parity, error_table
 

@@ -31,7 +31,7 @@ from mdpot.training.metrics import METRICS
 from mdpot.training.pair import evaluate_pair_energy, fit_pair_energy
 from mdpot.training.run import run_evaluate, run_train
 
-from .conftest import CPU
+from .conftest import CPU, read_log
 
 # ---- what a run leaves -----------------------------------------------------------------
 
@@ -174,6 +174,30 @@ def test_the_metrics_are_those_of_the_ase_calculator(trained, small_file: Path) 
     table = metrics["errors"]["test"]
     assert 1e3 * np.sqrt(np.mean(np.concatenate(force) ** 2)) == pytest.approx(table["force_rmse"], rel=1e-4)
     assert 1e3 * np.abs(energy).mean() == pytest.approx(table["energy_mae"], rel=1e-3)
+
+
+def test_what_is_taken_off_the_energies_is_said(trained, small_file: Path) -> None:
+    """It is the difference between the error in the log and that of the finished potential."""
+    out, metrics, _, listener = trained
+    offset = metrics["energy_offset"]
+    assert abs(offset) > 0.1
+    (best,) = [line for line in read_log(out / "finetune") if line["step"] == metrics["best_step"]]
+    frames, splits = read_frames(small_file), json.loads((out / "splits.json").read_text())
+    calculator, before = MaskedGNNCalculator(out, device="cpu"), []
+    for frame in (frames[i] for i in splits["validation"]):
+        atoms = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc)
+        before.append(1e3 * (calculator.get_potential_energy(atoms) - frame.energy) / len(frame) + offset)
+    assert np.abs(before).mean() == pytest.approx(best["val/energy_mae"], rel=1e-3)
+    text = METRICS["energy_mae"].text(offset)
+    said = f"The median energy error of the training frames, {text} meV/atom, is taken off the finished potential"
+    assert said in (out / "report.md").read_text()
+    assert any(note.startswith(said) for note in listener.notes)
+
+
+def test_the_report_loads_the_potential_of_its_run(trained) -> None:
+    out, _, _, _ = trained
+    (line,) = [line for line in (out / "report.md").read_text().splitlines() if line.startswith("atoms.calc = ")]
+    assert eval(line.removeprefix("atoms.calc = "), {"MaskedGNNCalculator": Path}) == out
 
 
 # ---- own data --------------------------------------------------------------------------

@@ -37,6 +37,7 @@ class Frame:
         properties: further labels, a number each, by name, in the units of the data; no name of another label.
         file: of a folder, the file it is from, and its place there where that has several.
         electrons: what is stated of charge and spin, which force fields need to know.
+        kind: what the file calls frames of its kind, such as a `config_type`; errors are told apart by it.
     """
 
     numbers: np.ndarray
@@ -51,6 +52,7 @@ class Frame:
     properties: dict[str, float] = field(default_factory=dict)
     file: str = ""
     electrons: Electrons = NOTHING_SAID
+    kind: str = ""
 
     @property
     def place(self) -> str:

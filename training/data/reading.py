@@ -150,6 +150,8 @@ def finish(raw: Raw, need: Collection[str] | None, path: Path) -> Reading:
         return reading
     groups = make_groups([frame.group for frame in reading.frames])
     for frame, group in zip(reading.frames, groups, strict=True):
+        # A bare number tells a trajectory from others, and is no name of a kind.
+        frame.kind = frame.kind or ("" if frame.group.isdigit() else frame.group)
         frame.group = group
     if n_repeats := len(reading.frames) - len(set(first_of_repeats(reading.frames))):
         reading.notes.append(

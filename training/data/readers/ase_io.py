@@ -29,6 +29,7 @@ from mdpot.training.data.units import (
 
 GROUP_KEYS = ("group", "source", "source_frame", "trajectory", "config_type")
 ISOLATED_KEYS = ("config_type", "Config_type", "configtype")
+KIND_KEYS = (*ISOLATED_KEYS, "subset")
 #: What MACE multiplies the loss of a frame by, by label; nothing is learned where it is zero.
 WEIGHT_KEYS = {
     "energy": ("config_weight", "config_energy_weight"),
@@ -45,7 +46,8 @@ def parse_ase(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
     """The frames of any file that ASE reads, in the units that it states.
 
     Labels are looked for in the calculator's results, in `info` and in `arrays`, see `mdpot.training.data.labels`; the
-    stress of a virial is -virial / volume. A frame's group is in `info` under the first of `GROUP_KEYS` that it has.
+    stress of a virial is -virial / volume. A frame's group is in `info` under the first of `GROUP_KEYS` that it has,
+    its kind under the first of `KIND_KEYS`.
 
     Raises:
         MdpotError: as `read_outputs`, `choose_keys` and `stated_units`.
@@ -141,7 +143,7 @@ def _places(atoms: Atoms) -> list[Mapping[str, Any]]:
 
 
 def _frame(atoms: Atoms, values: Values, keys: Keys, units: Units, index: int) -> Frame:
-    group = _first(atoms.info, GROUP_KEYS)
+    group, kind = _first(atoms.info, GROUP_KEYS), _first(atoms.info, KIND_KEYS)
     stress = None if keys.stress is None else values.stress.get(keys.stress)
     if stress is not None and keys.stress_is_virial:
         stress = units.stress_of_virial(stress, atoms.cell.array)
@@ -156,6 +158,7 @@ def _frame(atoms: Atoms, values: Values, keys: Keys, units: Units, index: int) -
         group="" if group is None else str(group),
         index=index,
         electrons=stated_electrons(atoms),
+        kind="" if kind is None else str(kind),
     )
 
 
