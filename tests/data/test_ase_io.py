@@ -72,7 +72,7 @@ def test_groups_come_from_info(tmp_path: Path, atoms: Atoms) -> None:
     for k in range(40):
         structures.append(atoms.copy())
         structures[-1].rattle(seed=k)
-        structures[-1].info["config_type"] = f"run {k // 4}"
+        structures[-1].info["trajectory"] = f"run {k // 4}"
     write(tmp_path / "frames.extxyz", structures)
     assert [f.group for f in read_frames(tmp_path / "frames.extxyz")] == [f"run {k // 4}" for k in range(40)]
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
 from mdpot.training.data.frames import Dataset, fingerprint, first_of_repeats, make_groups
+from mdpot.training.data.splits import split_by_group
 
 
 def test_the_fingerprint_depends_on_all_of_the_content(make_frame) -> None:
@@ -58,6 +61,29 @@ def test_frames_without_names_come_in_runs(n_frames: int) -> None:
     # A group is one run: it starts once.
     starts = [g for k, g in enumerate(groups) if k == 0 or groups[k - 1] != g]
     assert len(starts) == len(set(starts))
+
+
+@pytest.mark.parametrize(
+    "names", [["C2H6O", "CH4"] + [f"C{n}H8" for n in range(2, 10)], [chr(33 + n) for n in range(60)]]
+)
+def test_molecules_and_many_names_are_kept_whole(names: list[str]) -> None:
+    groups = [name for name in names for _ in range(7)]
+    assert make_groups(groups) == groups
+
+
+def test_every_kind_is_in_training() -> None:
+    """Kinds by their names, or by what frames are said to be; rare ones, too, but for those of a few frames."""
+    sizes = {"bulk": 700, "shear": 300, "dimer": 60, "gamma_111": 20, "surface": 12, "slab": 12, "phonon": 100}
+    sizes |= {"liquid": 400, "vacancy": 90, "void": 12, "adatom": 30}
+    kinds = [name for name, size in sizes.items() for _ in range(size)]
+    for groups in (make_groups(kinds), make_groups([""] * len(kinds), kinds)):
+        runs = {name: [g for g, kind in zip(groups, kinds, strict=True) if kind == name] for name in sizes}
+        assert all(len(set(members)) >= min(10, sizes[name] // 2) for name, members in runs.items())
+        assert max(Counter(groups).values()) == round(sum(sizes.values()) / 50)
+        splits = split_by_group(groups)
+        assert {kinds[k] for k in splits["train"]} == set(sizes)
+        shares = [np.mean([kinds[k] == "bulk" for k in splits[part]]) for part in splits]
+        assert np.ptp(shares) < 0.5  # none has only such, or nearly none
 
 
 def test_few_names_are_cut_into_runs_of_their_own_frames() -> None:

@@ -231,7 +231,7 @@ def test_kinds_come_from_info(tmp_path: Path) -> None:
     write(tmp_path / "frames.extxyz", structures)
     frames = read_frames(tmp_path / "frames.extxyz")
     assert [frame.kind for frame in frames] == ["liquid", "surface", "slab", "", ""]
-    assert frames[0].group == "run 1#0"
+    assert frames[0].group == "run 1 liquid#0"
 
 
 # ---- whole runs --------------------------------------------------------------------------

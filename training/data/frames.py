@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -16,8 +17,10 @@ from mdpot.training.data.targets import TARGETS
 
 #: Frames without named groups are cut into about this many runs of consecutive frames.
 N_CHUNKS = 50
-#: Fewer named groups than this cannot be split into fractions; each is then cut into runs as well.
+#: Fewer named groups than this cannot be split into fractions; each is then cut into runs as well,
 MIN_GROUPS = 10
+#: and into at least so many, if it has as many frames.
+RUNS_OF_A_KIND = 10
 
 
 @dataclass(slots=True)
@@ -126,30 +129,40 @@ def fingerprint(frames: Sequence[Frame]) -> str:
     return digest.hexdigest()
 
 
-def make_groups(names: Sequence[str]) -> list[str]:
+def make_groups(names: Sequence[str], kinds: Sequence[str] = ()) -> list[str]:
     """Groups for frames in the order of a file, so that neighbors along a trajectory stay together.
 
-    Names that tell at least `MIN_GROUPS` groups apart are taken as they are. Otherwise the frames of each
-    name (of the whole file where there are no names) are cut into runs of consecutive frames, about
-    `N_CHUNKS` in all: then every name is in every split, and only the ends of the runs have neighbors on the
-    other side.
+    Names of trajectories or molecules are taken as they are: at least `N_CHUNKS` names, or at least `MIN_GROUPS` of
+    which most have a number in them, such as md_03 or C2H6O. Others, such as surface or Ta-W, are those of kinds, and
+    a potential has to learn every kind. So the frames of each kind (of the whole file where there are no names) are cut
+    into runs of consecutive frames, about `N_CHUNKS` in all and ten of each: then every kind is in training, all but
+    the rare ones are in every split, and only the ends of the runs have neighbors on the other side.
 
     Args:
         names: the group each frame names, "" where it names none.
+        kinds: what each frame is said to be besides; never a group, however many there are. None by default.
 
     Returns:
         The group of each frame.
     """
-    if "" not in names and len(set(names)) >= MIN_GROUPS:
+    if "" not in names and _are_trajectories(set(names)):
         return list(names)
-    length = max(1, round(len(names) / N_CHUNKS))
-    seen: dict[str, int] = {}
+    kinds = kinds or [""] * len(names)
+    cut = [" ".join(filter(None, dict.fromkeys(pair))) for pair in zip(names, kinds, strict=True)]
+    most = max(1, round(len(cut) / N_CHUNKS))
+    lengths = {name: min(most, -(-n // RUNS_OF_A_KIND)) for name, n in Counter(cut).items()}
+    seen: Counter[str] = Counter()
     groups = []
-    for name in names:
-        index = seen.get(name, 0)
-        seen[name] = index + 1
-        groups.append(f"{name}#{index // length}" if name else f"#{index // length}")
+    for name in cut:
+        groups.append(f"{name}#{seen[name] // lengths[name]}")
+        seen[name] += 1
     return groups
+
+
+def _are_trajectories(names: Collection[str]) -> bool:
+    """Whether so many names, or such, are those of trajectories or molecules rather than of kinds."""
+    numbered = sum(any(letter.isdigit() for letter in name) for name in names)
+    return len(names) >= N_CHUNKS or (len(names) >= MIN_GROUPS and numbered > len(names) / 2)
 
 
 def first_of_repeats(frames: Sequence[Frame]) -> list[int]:

@@ -148,7 +148,7 @@ def finish(raw: Raw, need: Collection[str] | None, path: Path) -> Reading:
         if frames and (wrong := contradictions(frames, {}, raw.units)):
             reading.refusal += f" Also: {' '.join(wrong)}"
         return reading
-    groups = make_groups([frame.group for frame in reading.frames])
+    groups = make_groups([frame.group for frame in reading.frames], [frame.kind for frame in reading.frames])
     for frame, group in zip(reading.frames, groups, strict=True):
         # A bare number tells a trajectory from others, and is no name of a kind.
         frame.kind = frame.kind or ("" if frame.group.isdigit() else frame.group)

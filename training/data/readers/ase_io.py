@@ -27,7 +27,7 @@ from mdpot.training.data.units import (
     units_of,
 )
 
-GROUP_KEYS = ("group", "source", "source_frame", "trajectory", "config_type")
+GROUP_KEYS = ("group", "source", "source_frame", "trajectory")
 ISOLATED_KEYS = ("config_type", "Config_type", "configtype")
 KIND_KEYS = (*ISOLATED_KEYS, "subset")
 #: What MACE multiplies the loss of a frame by, by label; nothing is learned where it is zero.
