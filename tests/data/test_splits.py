@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,24 @@ def test_whole_groups_in_about_the_fractions(kind: str, seed: int) -> None:
     for indices, fraction in zip(splits.values(), FRACTIONS, strict=True):
         assert abs(len(indices) - fraction * len(groups)) <= tolerance
         assert np.array_equal(indices, np.sort(indices))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_split_has_its_share_of_each_kind(seed: int) -> None:
+    n_runs = {"bulk": 40, "surface": 10, "liquid": 25, "dimer": 13}
+    groups = [f"{kind}#{run}" for kind, n in n_runs.items() for run in range(n) for _ in range(6)]
+    for indices, fraction in zip(split_by_group(groups, seed=seed).values(), FRACTIONS, strict=True):
+        found = Counter(groups[k].split("#")[0] for k in indices)
+        assert all(abs(found[kind] / 6 - fraction * n) <= 1.5 for kind, n in n_runs.items())
+
+
+def test_groups_of_one_kind_come_in_plain_random_order() -> None:
+    """So splits of earlier versions are kept."""
+    order = np.random.default_rng(3).permutation(100)
+    for name in ("frame_{:02}", "#{:02}"):
+        splits = split_by_group([name.format(k) for k in range(100)], seed=3)
+        assert set(splits["validation"]) == set(order[:9])
+        assert set(splits["test"]) == set(order[9:19])
 
 
 def test_a_seed_gives_one_split() -> None:

@@ -20,7 +20,7 @@ N_CHUNKS = 50
 #: Fewer named groups than this cannot be split into fractions; each is then cut into runs as well,
 MIN_GROUPS = 10
 #: and into at least so many, if it has as many frames.
-RUNS_OF_A_KIND = 10
+RUNS_OF_A_KIND = 20
 
 
 @dataclass(slots=True)
@@ -135,8 +135,8 @@ def make_groups(names: Sequence[str], kinds: Sequence[str] = ()) -> list[str]:
     Names of trajectories or molecules are taken as they are: at least `N_CHUNKS` names, or at least `MIN_GROUPS` of
     which most have a number in them, such as md_03 or C2H6O. Others, such as surface or Ta-W, are those of kinds, and
     a potential has to learn every kind. So the frames of each kind (of the whole file where there are no names) are cut
-    into runs of consecutive frames, about `N_CHUNKS` in all and ten of each: then every kind is in training, all but
-    the rare ones are in every split, and only the ends of the runs have neighbors on the other side.
+    into runs of consecutive frames, about `N_CHUNKS` in all and twenty of each: then all but rare kinds are in every
+    split, and only the ends of the runs have neighbors on the other side.
 
     Args:
         names: the group each frame names, "" where it names none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,12 +19,12 @@ def split_by_group(
 ) -> dict[str, np.ndarray]:
     """Divides frames among train, validation and test, whole groups at a time.
 
-    The groups come in random order. Validation and test each take a group where it brings their number of
-    frames nearer to their fraction; train has the rest. So the numbers of frames follow the fractions to
-    about half of the smallest group, however unequal the groups are.
+    The groups come in random order, those of each kind spread evenly. Validation and test each take a group where it
+    brings their number of frames nearer to their fraction; train has the rest. So the numbers of frames follow the
+    fractions to about half of the smallest group, however unequal the groups are.
 
     Args:
-        groups: the group of each frame.
+        groups: the group of each frame; a kind, whose frames were cut into runs, is what stands before the last #.
         fractions: of train, validation and test; they sum to 1. A split of fraction 0 stays empty.
         seed: of the order of the groups.
 
@@ -43,7 +44,7 @@ def split_by_group(
             f"{n_splits} splits need at least {n_splits} groups of frames; got {len(names)} "
             f"(of {len(groups)} frames). Give more frames, or name their trajectories in info['group']."
         )
-    order = list(np.random.default_rng(seed).permutation(len(names)))
+    order = _random_order(names, np.random.default_rng(seed))
     owner = np.zeros(len(names), dtype=np.int64)
     for split in (1, 2):
         n_taken, target = 0, wanted[split] * len(groups)
@@ -61,6 +62,21 @@ def split_by_group(
     if wanted[0] == 0:
         owner[order] = int(wanted.argmax())
     return {name: np.flatnonzero(owner[member] == k) for k, name in enumerate(SPLIT_NAMES)}
+
+
+def _random_order(names: np.ndarray, rng: np.random.Generator) -> list[int]:
+    """Random, but so that any stretch of it holds of each kind of groups its share."""
+    order: list[int] = rng.permutation(len(names)).tolist()
+    kinds = [name.rpartition("#")[0] for name in names]
+    sizes = Counter(kinds)
+    begin = {kind: rng.uniform() for kind in sizes}
+    rank: Counter[str] = Counter()
+    places = {}
+    for group in order:
+        kind = kinds[group]
+        places[group] = (rank[kind] + begin[kind]) / sizes[kind]
+        rank[kind] += 1
+    return sorted(order, key=places.__getitem__)
 
 
 def limit_frames(indices: np.ndarray, groups: Sequence[str], n_frames: int | None, seed: int = 0) -> np.ndarray:
