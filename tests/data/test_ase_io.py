@@ -13,6 +13,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from mdpot.errors import MdpotError
+from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import read_file, read_frames
 from mdpot.training.data.readers.ase_io import parse_ase
@@ -67,14 +68,45 @@ def test_absent_labels_are_none(tmp_path: Path, atoms: Atoms) -> None:
     assert frame.stress is None
 
 
-def test_groups_come_from_info(tmp_path: Path, atoms: Atoms) -> None:
+@pytest.mark.parametrize("key", ["trajectory", "config_type"])
+@pytest.mark.parametrize(
+    "names", [[f"run {k}" for k in range(10)], [chr(65 + k // 7) + chr(65 + k % 7) for k in range(50)]]
+)
+def test_names_that_count_or_are_many_are_groups(tmp_path: Path, atoms: Atoms, key: str, names: list[str]) -> None:
+    frames = _named(tmp_path, atoms, key, [name for name in names for _ in range(3)])
+    assert [f.group for f in frames] == [name for name in names for _ in range(3)]
+
+
+@pytest.mark.parametrize("key", ["group", "config_type"])
+def test_other_names_are_those_of_kinds(tmp_path: Path, atoms: Atoms, key: str) -> None:
+    names = [
+        "EOS",
+        "Elastic_BCC",
+        "Elastic_FCC",
+        "GSF_110",
+        "GSF_112",
+        "Shear",
+        "Strain",
+        "Volume_A15",
+        "aIn",
+        "aP",
+        "s_aIn",
+        "vv",
+    ]
+    frames = _named(tmp_path, atoms, key, [name for name in names for _ in range(6)])
+    assert [f.kind for f in frames] == [name for name in names for _ in range(6)]
+    assert len({f.group for f in frames}) >= 3 * len(names)
+
+
+def _named(folder: Path, atoms: Atoms, key: str, names: list[str]) -> list[Frame]:
+    """Frames of a file, all different, that it gives names to."""
     structures = []
-    for k in range(40):
+    for k, name in enumerate(names):
         structures.append(atoms.copy())
         structures[-1].rattle(seed=k)
-        structures[-1].info["trajectory"] = f"run {k // 4}"
-    write(tmp_path / "frames.extxyz", structures)
-    assert [f.group for f in read_frames(tmp_path / "frames.extxyz")] == [f"run {k // 4}" for k in range(40)]
+        structures[-1].info[key] = name
+    write(folder / "frames.extxyz", structures)
+    return read_frames(folder / "frames.extxyz")
 
 
 @pytest.mark.parametrize("n_lines", [3, 5, 15])

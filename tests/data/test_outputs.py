@@ -59,7 +59,7 @@ def test_labels_in_the_pairs_and_the_data_of_a_database(tmp_path: Path, name: st
     database = ase.db.connect(tmp_path / name)
     for n, atoms in enumerate(frames):
         data = {"dft_forces": atoms.get_forces()}
-        pairs = {"dft_energy": atoms.get_potential_energy(), "trajectory": f"run{n}"}
+        pairs = {"dft_energy": atoms.get_potential_energy(), "config_type": f"run{n}"}
         database.write(bare(atoms), data=data, **pairs)
     reading = read_file(tmp_path / name, need=NEED)
     assert_right(reading, frames)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -17,10 +18,10 @@ from mdpot.training.data.targets import TARGETS
 
 #: Frames without named groups are cut into about this many runs of consecutive frames.
 N_CHUNKS = 50
-#: Fewer named groups than this cannot be split into fractions; each is then cut into runs as well,
+#: Fewer named groups than this cannot be split into fractions; each is then cut into runs as well.
 MIN_GROUPS = 10
-#: and into at least so many, if it has as many frames.
-RUNS_OF_A_KIND = 20
+#: Frames in a run of a rare kind, where a file without names would have longer ones.
+SHORTEST_RUN = 5
 
 
 @dataclass(slots=True)
@@ -132,25 +133,23 @@ def fingerprint(frames: Sequence[Frame]) -> str:
 def make_groups(names: Sequence[str], kinds: Sequence[str] = ()) -> list[str]:
     """Groups for frames in the order of a file, so that neighbors along a trajectory stay together.
 
-    Names of trajectories or molecules are taken as they are: at least `N_CHUNKS` names, or at least `MIN_GROUPS` of
-    which most have a number in them, such as md_03 or C2H6O. Others, such as surface or Ta-W, are those of kinds, and
-    a potential has to learn every kind. So the frames of each kind (of the whole file where there are no names) are cut
-    into runs of consecutive frames, about `N_CHUNKS` in all and twenty of each: then all but rare kinds are in every
-    split, and only the ends of the runs have neighbors on the other side.
+    Names that tell at least `MIN_GROUPS` groups apart are taken as they are. Otherwise the frames of each name and kind
+    (of the whole file where there are none) are cut into runs of consecutive frames, about `N_CHUNKS` in all. Of a rare
+    kind they are shorter, so that it is in every split. Only the ends of the runs have neighbors on the other side.
 
     Args:
         names: the group each frame names, "" where it names none.
-        kinds: what each frame is said to be besides; never a group, however many there are. None by default.
+        kinds: the kind of each frame, "" where it has none, which is no group; none by default.
 
     Returns:
-        The group of each frame.
+        The group of each frame; what was cut has the number of the run behind a #.
     """
-    if "" not in names and _are_trajectories(set(names)):
+    if "" not in names and len(set(names)) >= MIN_GROUPS:
         return list(names)
     kinds = kinds or [""] * len(names)
     cut = [" ".join(filter(None, dict.fromkeys(pair))) for pair in zip(names, kinds, strict=True)]
-    most = max(1, round(len(cut) / N_CHUNKS))
-    lengths = {name: min(most, -(-n // RUNS_OF_A_KIND)) for name, n in Counter(cut).items()}
+    longest = max(1, round(len(cut) / N_CHUNKS))
+    lengths = {name: min(longest, _run_length(n)) for name, n in Counter(cut).items()}
     seen: Counter[str] = Counter()
     groups = []
     for name in cut:
@@ -159,10 +158,15 @@ def make_groups(names: Sequence[str], kinds: Sequence[str] = ()) -> list[str]:
     return groups
 
 
-def _are_trajectories(names: Collection[str]) -> bool:
-    """Whether so many names, or such, are those of trajectories or molecules rather than of kinds."""
-    numbered = sum(any(letter.isdigit() for letter in name) for name in names)
-    return len(names) >= N_CHUNKS or (len(names) >= MIN_GROUPS and numbered > len(names) / 2)
+def _run_length(n_frames: int) -> int:
+    """Of the runs of a kind: a twentieth of it, but no fewer than `SHORTEST_RUN` frames, and a run for each split."""
+    return min(max(SHORTEST_RUN, -(-n_frames // 20)), -(-n_frames // 3))
+
+
+def are_kinds(names: Collection[str]) -> bool:
+    """Whether so many names are those of kinds of frames, such as surface and Ta-W, of which a potential has to learn
+    all, and not those of trajectories, which count (md_01, md_02) or are more."""
+    return MIN_GROUPS <= len(names) < N_CHUNKS and 4 * len({re.sub(r"\d+", "", name) for name in names}) > len(names)
 
 
 def first_of_repeats(frames: Sequence[Frame]) -> list[int]:

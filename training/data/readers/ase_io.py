@@ -13,7 +13,7 @@ from ase import Atoms
 
 from mdpot.electrons import CHARGE_KEYS, MULTIPLICITY_KEYS, SPIN_KEYS, stated_electrons
 from mdpot.errors import MdpotError
-from mdpot.training.data.frames import Frame
+from mdpot.training.data.frames import Frame, are_kinds
 from mdpot.training.data.labels import Asked, Keys, Values, choose_keys, collect, family_of, looks_like_label
 from mdpot.training.data.readers.outputs import Outputs, read_outputs
 from mdpot.training.data.reading import Raw, is_called_isolated
@@ -27,7 +27,7 @@ from mdpot.training.data.units import (
     units_of,
 )
 
-GROUP_KEYS = ("group", "source", "source_frame", "trajectory")
+GROUP_KEYS = ("group", "source", "source_frame", "trajectory", "config_type")
 ISOLATED_KEYS = ("config_type", "Config_type", "configtype")
 KIND_KEYS = (*ISOLATED_KEYS, "subset")
 #: What MACE multiplies the loss of a frame by, by label; nothing is learned where it is zero.
@@ -47,7 +47,7 @@ def parse_ase(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
 
     Labels are looked for in the calculator's results, in `info` and in `arrays`, see `mdpot.training.data.labels`; the
     stress of a virial is -virial / volume. A frame's group is in `info` under the first of `GROUP_KEYS` that it has,
-    its kind under the first of `KIND_KEYS`.
+    its kind under the first of `KIND_KEYS`; groups whose names are those of kinds are none.
 
     Raises:
         MdpotError: as `read_outputs`, `choose_keys` and `stated_units`.
@@ -69,6 +69,9 @@ def label_outputs(path: Path, found: Outputs, asked: Asked, want_labels: bool = 
         keys = replace(keys, notes=(*keys.notes, *found.notes, *unweighted, *notes))
     units = parse_units(asked.units, _stated(path, found, keys))
     frames = [_frame(*pair, keys, units, index) for index, pair in enumerate(zip(structures, values, strict=True))]
+    if are_kinds({frame.group for frame in frames}):
+        for frame in frames:
+            frame.group, frame.kind = "", frame.kind or frame.group
     if asked.property_key is not None:
         for frame, atoms in zip(frames, structures, strict=True):
             frame.properties = _property(atoms, asked.property_key)
