@@ -104,7 +104,7 @@ def read_outputs(path: Path) -> Outputs:
     kind = _kind(path)
     found = _interrupted_aims(path) if kind == "aims-output" else None
     if kind == "abinit-out":
-        found = Outputs(read_abinit(path, decode(read_bytes(path))))
+        found = _abinit(path)
     found = found or Outputs(read_structures(path))
     mend = _MENDERS.get(kind)
     try:
@@ -131,6 +131,13 @@ def _interrupted_aims(path: Path) -> Outputs | None:
     if not structures:
         raise MdpotError(f"{path}: the calculation did not come to its end, and no step of it is complete.")
     return Outputs(structures, notes=["the calculation did not come to its end: the step it broke off in is left out."])
+
+
+def _abinit(path: Path) -> Outputs:
+    structures, n_others = read_abinit(path, decode(read_bytes(path)))
+    n = len(structures) + n_others
+    note = f"datasets that are no ground state (optdriver is not 0) are left out: {n_others} of {n}."
+    return Outputs(structures, notes=[note] if n_others else [])
 
 
 def _xyz(path: Path, found: Outputs) -> None:

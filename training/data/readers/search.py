@@ -16,6 +16,7 @@ from pathlib import Path
 from mdpot.errors import MdpotError
 from mdpot.packed import head, unpacked_name
 from mdpot.structures import read_bytes
+from mdpot.training.data.readers.abinit import is_abinit
 from mdpot.training.data.readers.arrays import NAMES, as_text
 from mdpot.training.data.readers.cp2k import is_cp2k, is_forces
 from mdpot.training.data.readers.foreign import refuse_foreign
@@ -257,6 +258,8 @@ def _kind(path: Path) -> str | None:
         kind = "i-PI" if held == "positions" else None
     elif name.lower().endswith("xyz"):
         kind = _BARE if is_xyz(start) and _is_bare(start) else _XYZ
+    elif name.endswith(".out") and is_abinit(start):  # its log begins alike
+        kind = "ABINIT"
     elif name == "gradient" and start.startswith(b"$grad"):
         kind = "Turbomole"
     elif name.endswith((".db", ".json")) and _DATABASE.match(start) and _OF_ASE.search(start):
