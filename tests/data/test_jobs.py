@@ -110,9 +110,24 @@ def test_gaussian_in_an_excited_state(tmp_path: Path, method: str) -> None:
     assert read_file(tmp_path / "a.log").frames[0].energy == pytest.approx(-76 * Hartree)
 
 
+@pytest.mark.parametrize("excited", [0, 1])
+def test_the_state_of_each_job_of_gaussian(tmp_path: Path, excited: int) -> None:
+    """Of one with forces that of the forces, whatever the other is."""
+    jobs = [gaussian(["Input"])] * 2
+    jobs[excited] = jobs[0].replace("9 cycles\n", "9 cycles\n Total Energy, E(TD-HF/TD-DFT) =  -75.5\n")
+    alone = [job.replace("Forces (Hartrees/Bohr)", "Charges") if n == excited else job for n, job in enumerate(jobs)]
+    archive = " 1\\1\\GINC-NODE\\SP\\RHF\\STO-3G\\H2O1\\USER\n Normal termination of Gaussian 16\n"
+    for texts, energy in ((jobs, -75.5), (alone, -76.0)):
+        (tmp_path / "a.log").write_text("".join(text + archive for text in texts))
+        energies = [-76.0 * Hartree] * 2
+        energies[excited] = energy * Hartree
+        assert [frame.energy for frame in read_file(tmp_path / "a.log").frames] == pytest.approx(energies)
+
+
+@pytest.mark.parametrize("of", ["Forces (Hartrees/Bohr)", "Charges"])
 @pytest.mark.parametrize("mark", ["ONIOM: extrapolated energy =", "Counterpoise corrected energy ="])
-def test_forces_of_several_parts_are_refused(tmp_path: Path, mark: str) -> None:
-    (tmp_path / "a.log").write_text(gaussian(["Input"]) + f" {mark}     -155.1\n")
+def test_energies_of_several_parts_are_refused(tmp_path: Path, mark: str, of: str) -> None:
+    (tmp_path / "a.log").write_text(gaussian(["Input"]).replace("Forces (Hartrees/Bohr)", of) + f" {mark} -155.1\n")
     with pytest.raises(MdpotError, match="energies of several parts of the system"):
         read_file(tmp_path / "a.log")
 
