@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from ase.io import write
 
 from mdpot.electrons import stated_electrons
 from mdpot.errors import MdpotError
-from mdpot.structures import read_structures
+from mdpot.structures import read_structures, without
 from mdpot.units import BOHR
 
 WATER = "3\n{comment}\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n"
@@ -390,3 +391,10 @@ def test_formal_charges_of_a_pdb_file(tmp_path: Path, said: str, charge: int | N
     first, ion = read_structures(tmp_path / "ion.pdb")
     assert "charge" not in first.info
     assert stated_electrons(ion).charge == charge
+
+
+def test_parts_are_cut_out_of_a_text() -> None:
+    """Of an opening in a part nothing begins, and one without an end stays."""
+    begin, end = re.compile("^<", re.M), re.compile(">")
+    assert without("a\n<b<c\n<d>e<f>\n<g>h\n<i\n<j", begin, end) == "a\ne<f>\nh\n<i\n<j"
+    assert without("a>b", begin, end) == "a>b"

@@ -31,6 +31,7 @@ from mdpot.training.data.readers.jobs import (
     steps_of_gamess,
     structures_of,
 )
+from mdpot.training.data.readers.settings import jobs_notes
 from mdpot.training.data.units import ASE, ATOMIC, SYSTEMS, Units, canonical
 from mdpot.xyz import blocks, columns_unread, is_xyz
 
@@ -348,13 +349,16 @@ def _castep(path: Path, found: Outputs) -> None:
 
 
 def _gaussian(path: Path, found: Outputs) -> None:
-    found.structures = jobs_of_gaussian(path, decode(read_bytes(path)), found.structures)
+    text = decode(read_bytes(path))
+    found.structures = jobs_of_gaussian(path, text, found.structures)
+    found.notes += jobs_notes("Gaussian", text)
 
 
 def _orca(path: Path, found: Outputs) -> None:
     """Of a compound job with several charges or multiplicities, nothing says which are those of a structure."""
     text = decode(read_bytes(path))
     found.structures = jobs_of_orca(path, text) or found.structures
+    found.notes += jobs_notes("ORCA", text)
     for key, pattern in _ELECTRONS_OF_ORCA.items():
         if len(said := set(pattern.findall(text))) == 1:
             for atoms in found.structures:
