@@ -23,7 +23,7 @@ from mdpot.training.data.readers.foreign import refuse_foreign
 from mdpot.training.data.readers.ipi import quantity_of
 from mdpot.training.data.readers.ml_ab import is_ml_ab
 from mdpot.training.data.readers.mtp import is_mtp
-from mdpot.training.data.readers.pymatgen import is_pymatgen
+from mdpot.training.data.readers.tables import is_pymatgen
 from mdpot.xyz import is_xyz
 
 MOST_FILES = 200_000
