@@ -166,7 +166,7 @@ def _read_other(path: Path, data: bytes) -> list[Atoms]:
     if kind == "lammps-data" and not structures[0].has("masses") and b"Atom Type Labels" not in data:
         raise MdpotError(f"{path}: atom types are numbers, not elements, and no masses say which; add them.")
     if kind == "proteindatabank":
-        structures = complete_pdb(structures, decode(data))
+        structures = complete_pdb(path, structures, decode(data))
     for atoms in structures:
         if kind in _NO_CELL and (not atoms.cell.array.any() or is_placeholder(atoms.cell.array)):
             atoms.set_cell(None)
