@@ -33,17 +33,19 @@ def test_each_key_names_the_unit_of_its_own_label(tmp_path: Path) -> None:
     reading = read_file(path, Asked("energy_kcal", "forces_kcal", "stress_GPa", check=False))
     assert str(reading.units) == "kcal/mol, kcal/mol/Å, Å (stated in the file)"
     frame = reading.frames[0]
+    assert frame.forces is not None
+    assert frame.stress is not None
     assert frame.energy == pytest.approx(-3.0 * KCAL_PER_MOL)
     np.testing.assert_allclose(frame.forces, FORCES * KCAL_PER_MOL)
     np.testing.assert_allclose(frame.stress, np.diag([0.1, 0.2, 0.3]) * GPA)
 
 
 def test_what_no_key_names_is_assumed(tmp_path: Path) -> None:
-    keys = {"energy_key": "energy_Ha", "forces_key": "forces"}
+    asked = Asked("energy_Ha", "forces", check=False)
     path = write(tmp_path / "a.xyz", "energy_Ha", "forces")
-    assert str(read_file(path, Asked(**keys, check=False)).units) == "Hartree, eV/Å, Å (partly assumed)"
+    assert str(read_file(path, asked).units) == "Hartree, eV/Å, Å (partly assumed)"
     path.write_text(path.read_text().replace("energy_Ha=", "force_unit=Ha/bohr energy_Ha="))
-    assert str(read_file(path, Asked(**keys, check=False)).units) == "Hartree, Hartree/bohr, Å (stated in the file)"
+    assert str(read_file(path, asked).units) == "Hartree, Hartree/bohr, Å (stated in the file)"
 
 
 def test_hdf5(tmp_path: Path) -> None:
@@ -55,7 +57,9 @@ def test_hdf5(tmp_path: Path) -> None:
     asked = Asked(energy_key="energy_Ha", forces_key="forces_Ha_bohr", check=False)
     reading = read_file(tmp_path / "a.h5", asked)
     assert str(reading.units) == "Hartree, Hartree/bohr, Å (stated in the file)"
-    np.testing.assert_allclose(reading.frames[0].forces, FORCES * HARTREE / BOHR)
+    (frame,) = reading.frames
+    assert frame.forces is not None
+    np.testing.assert_allclose(frame.forces, FORCES * HARTREE / BOHR)
 
 
 def test_names() -> None:
