@@ -27,10 +27,8 @@ PLACEHOLDER = "a cube of 1 Å, with which PDB files say that they have no cell"
 _NO_CELL = ("proteindatabank", "gromacs")  # ASE's names of formats that always have a cell, which may be none
 _PERIODIC = ("eon", "sys")  # of eOn and Qb@ll, which know nothing but periodic cells; ASE does not say so
 #: What VASP's machine-learned force field says of a step, between or beside those of DFT; of one alone, only this.
-_LEARNED = re.compile(
-    r"^ *(?:ML FORCE on cell|POSITION +TOTAL-FORCE \(eV/Angst\) \(ML\)).*?^ *ML energy  without entropy.*?\n",
-    re.M | re.S,
-)
+_LEARNED = re.compile(r"^ *(?:ML FORCE on cell|POSITION +TOTAL-FORCE \(eV/Angst\) \(ML\))", re.M)
+_LEARNED_END = re.compile(r"^ *ML energy  without entropy.*\n", re.M)
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -64,7 +62,16 @@ def decode(data: bytes) -> str:
 
 def without_learned(outcar: str) -> str:
     """An OUTCAR of VASP without what its machine-learned force field, trained on the fly, computed."""
-    return _LEARNED.sub("", outcar)
+    return without(outcar, _LEARNED, _LEARNED_END)
+
+
+def without(text: str, begin: re.Pattern[str], end: re.Pattern[str]) -> str:
+    """A text without the parts from what begins one to what ends it; one without an end stays."""
+    kept, at = [], 0
+    while (first := begin.search(text, at)) is not None and (last := end.search(text, first.end())) is not None:
+        kept.append(text[at : first.start()])
+        at = last.end()
+    return "".join([*kept, text[at:]])
 
 
 def read_structures(path: Path | str) -> list[Atoms]:
@@ -159,7 +166,7 @@ def _read_other(path: Path, data: bytes) -> list[Atoms]:
     if kind == "lammps-data" and not structures[0].has("masses") and b"Atom Type Labels" not in data:
         raise MdpotError(f"{path}: atom types are numbers, not elements, and no masses say which; add them.")
     if kind == "proteindatabank":
-        structures = complete_pdb(structures, decode(data))
+        structures = complete_pdb(path, structures, decode(data))
     for atoms in structures:
         if kind in _NO_CELL and (not atoms.cell.array.any() or is_placeholder(atoms.cell.array)):
             atoms.set_cell(None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,8 @@ from ase import Atoms
 from ase.build import bulk
 from ase.io import write
 
-from mdpot.electrons import stated_electrons
 from mdpot.errors import MdpotError
-from mdpot.structures import read_structures
+from mdpot.structures import read_structures, without
 from mdpot.units import BOHR
 
 WATER = "3\n{comment}\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n"
@@ -348,45 +348,8 @@ def test_programs_that_know_nothing_but_periodic_cells(tmp_path: Path, kind: str
     np.testing.assert_allclose(atoms.cell.lengths(), 3.61, atol=1e-5)
 
 
-PDB = "HETATM{:5}  {:3} HOH A   1    {:8.3f}{:8.3f}{:8.3f}  1.00  0.00          {:>2}{}"
-
-
-def model(charge: str = "", shift: float = 0.0) -> str:
-    water = (("O", (shift, 0, 0), charge), ("H1", (shift + 0.96, 0, 0), ""), ("H2", (shift - 0.24, 0.93, 0), ""))
-    return "\n".join(PDB.format(k + 1, name, *at, name[0], said) for k, (name, at, said) in enumerate(water))
-
-
-def cryst(*lengths: float) -> str:
-    return "CRYST1{:9.3f}{:9.3f}{:9.3f}  90.00  90.00  90.00 P 1           1".format(*lengths)
-
-
-def test_models_of_a_pdb_file(tmp_path: Path) -> None:
-    """One CRYST1 is for all of them, as OpenMM writes it; END after the last is no other."""
-    path = tmp_path / "models.pdb"
-    path.write_text(
-        "\n".join([cryst(9, 10, 11), "MODEL 1", model(), "ENDMDL", "MODEL 2", model("", 2), "ENDMDL", "END"])
-    )
-    first, second = read_structures(path)
-    for atoms in (first, second):
-        assert atoms.get_chemical_formula() == "H2O"
-        assert atoms.pbc.all()
-        np.testing.assert_allclose(atoms.cell.lengths(), [9, 10, 11])
-    np.testing.assert_allclose(second.positions - first.positions, [[2, 0, 0]] * 3, atol=1e-9)
-
-
-def test_a_pdb_file_with_a_cell_in_each_frame(tmp_path: Path) -> None:
-    frames = [cryst(9, 9, 9), model(), "END", cryst(1, 1, 1), model(), "END", cryst(8, 8, 8), model(), "END"]
-    (tmp_path / "frames.pdb").write_text("\n".join(frames))
-    assert [atoms.cell.lengths()[0] for atoms in read_structures(tmp_path / "frames.pdb")] == [9, 0, 8]
-    (tmp_path / "frame.pdb").write_text(model())
-    (atoms,) = read_structures(tmp_path / "frame.pdb")
-    assert len(atoms) == 3
-    assert not atoms.pbc.any()
-
-
-@pytest.mark.parametrize(("said", "charge"), [("2-", -2), ("+1", 1), ("1+", 1), ("", None), ("  ", None), ("0+", None)])
-def test_formal_charges_of_a_pdb_file(tmp_path: Path, said: str, charge: int | None) -> None:
-    (tmp_path / "ion.pdb").write_text("\n".join([model(), "ENDMDL", model(said), "ENDMDL", "END"]))
-    first, ion = read_structures(tmp_path / "ion.pdb")
-    assert "charge" not in first.info
-    assert stated_electrons(ion).charge == charge
+def test_parts_are_cut_out_of_a_text() -> None:
+    """Of an opening in a part nothing begins, and one without an end stays."""
+    begin, end = re.compile("^<", re.M), re.compile(">")
+    assert without("a\n<b<c\n<d>e<f>\n<g>h\n<i\n<j", begin, end) == "a\ne<f>\nh\n<i\n<j"
+    assert without("a>b", begin, end) == "a>b"

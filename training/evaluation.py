@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -37,10 +38,15 @@ class Evaluation:
         """The same of a potential whose energy is lower by an offset, eV per atom."""
         return replace(self, energy=self.energy - np.stack([np.zeros(len(self.sizes)), offset * self.sizes]))
 
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        """[n_frames], the first atom of each."""
+        return np.cumsum(self.sizes) - self.sizes
+
     def part(self, frames: np.ndarray) -> Evaluation:
         """The same of some of the frames [n_part], by their indices."""
-        ends = np.cumsum(self.sizes)
-        atoms = [np.arange(end - size, end) for end, size in zip(ends[frames], self.sizes[frames], strict=True)]
+        places = zip(self._starts[frames], self.sizes[frames], strict=True)
+        atoms = [np.arange(start, start + size) for start, size in places]
         return Evaluation(
             sizes=self.sizes[frames],
             energy=self.energy[:, frames],
@@ -51,12 +57,11 @@ class Evaluation:
 
     def frame_errors(self) -> dict[str, np.ndarray]:
         """The mean absolute errors of each frame, [n_frames], keys as in `metrics`; NaN where the label is absent."""
-        starts = np.cumsum(self.sizes) - self.sizes
         label, predicted = self.forces
         sums = {"force_mae": np.abs(predicted - label).sum(1), "baseline_force_mae": np.abs(label).sum(1)}
         return {
             "energy_mae": np.abs(np.diff(self.energy, axis=0)[0]) / self.sizes / MEV,
-            **{key: np.add.reduceat(of_atoms, starts) / (3 * self.sizes) / MEV for key, of_atoms in sums.items()},
+            **{key: np.add.reduceat(of_atoms, self._starts) / (3 * self.sizes) / MEV for key, of_atoms in sums.items()},
         }
 
     def metrics(self) -> dict[str, float]:

@@ -70,15 +70,16 @@ def error_rows(
     counts = _counts(trained)
     rows: list[dict[str, Any]] = []
     for name, result in results.items():
-        members, whole = _shown(frames[name]), result.metrics()
+        (way, members), whole = _shown(frames[name]), result.metrics()
+        n_trained = dict(counts[way])
         tables = {kind: result.part(part).metrics() for kind, part in members.items()}
         kinds = sorted(tables, key=lambda kind: _excess(tables[kind], whole), reverse=True)
         if len(kinds) > most:
             rest = kinds[most - 1 :]
             kinds = [*kinds[: most - 1], together := f"{len(rest)} others together"]
             tables[together] = result.part(np.concatenate([members[kind] for kind in rest])).metrics()
-            counts[together] = sum(counts[kind] for kind in rest)
-        known = {kind: {"n_trained": float(counts[kind])} if trained else {} for kind in kinds}
+            n_trained[together] = sum(n_trained.get(kind, 0) for kind in rest)
+        known = {kind: {"n_trained": float(n_trained.get(kind, 0))} if trained else {} for kind in kinds}
         rows += [{"frames": name, "kind": kind, **tables[kind], **known[kind]} for kind in kinds]
     return rows
 
@@ -94,18 +95,19 @@ def about_outliers(
         trained: the training frames, where they are known.
     """
     counts = _counts(trained)
-    judged: set[str] = set()
+    judged: list[set[str]] = [set() for _ in KINDS]
     sentences = []
     for name, result in results.items():
         errors, ways = result.frame_errors(), [_members(frames[name], kind_of) for kind_of in KINDS]
         for key in LEAST:
-            for members in ways:
+            for members, known, before in zip(ways, counts, judged, strict=True):
                 far, usual = _standing_out(errors, key, members)
-                if new := [found for found in far if found.kind not in judged]:
-                    sentences.append(_sentence(name, key, new, usual, Counter() if frames[name] is trained else counts))
+                if new := [found for found in far if found.kind not in before]:
+                    sentences.append(_sentence(name, key, new, usual, Counter() if frames[name] is trained else known))
                 if far:
                     break  # compositions would tell the same as names
-        judged |= {kind for members in ways for kind, part in members.items() if len(part) >= ENOUGH}
+        for members, before in zip(ways, judged, strict=True):
+            before |= {kind for kind, part in members.items() if len(part) >= ENOUGH}
     return sentences
 
 
@@ -151,18 +153,20 @@ def _members(frames: Sequence[Frame], kind_of: Callable[[Frame], str]) -> dict[s
     return {kind: np.array(part) for kind, part in members.items()}
 
 
-def _counts(frames: Sequence[Frame]) -> Counter[str]:
-    """How many frames there are of each kind, by name and by composition."""
-    return Counter(kind for frame in frames for kind in {kind_of(frame) for kind_of in KINDS})
+def _counts(frames: Sequence[Frame]) -> list[Counter[str]]:
+    """How many frames there are of each kind, for each of `KINDS`."""
+    return [Counter(map(kind_of, frames)) for kind_of in KINDS]
 
 
-def _shown(frames: Sequence[Frame]) -> dict[str, np.ndarray]:
-    """The frames of each kind by name, else by composition; empty where there is one kind, or most have one frame."""
-    for members in (_members(frames, kind_of) for kind_of in KINDS):
+def _shown(frames: Sequence[Frame]) -> tuple[int, dict[str, np.ndarray]]:
+    """The frames of each kind by name, else by composition, and which of `KINDS` that is; empty where there is one
+    kind, or most have one frame."""
+    for way, kind_of in enumerate(KINDS):
+        members = _members(frames, kind_of)
         n_alone = sum(len(part) == 1 for part in members.values())
         if len(members) > 1 and n_alone <= len(frames) / 2:
-            return members
-    return {}
+            return way, members
+    return 0, {}
 
 
 @dataclass(frozen=True)
@@ -196,18 +200,26 @@ def _standing_out(
         _Far(kind, float(np.median(values[part])), len(part)) for kind, part in labeled.items() if len(part) >= ENOUGH
     ]
     kinds = sorted(enough, key=lambda found: found.median, reverse=True)
-    left, n_far, others = there.copy(), 0, there
-    for n, found in enumerate(kinds, 1):
-        left[labeled[found.kind]] = False
-        if left.sum() < there.sum() / 2:
-            break
-        if found.median > max(FAR * np.median(values[left]), LEAST[key]):
-            n_far, others = n, left.copy()
-    far = kinds[:n_far]
+    medians = np.array([found.median for found in kinds])
+    place = np.full(len(values), len(kinds))  # in this order, of the kind of each frame
+    for n, found in enumerate(kinds):
+        place[labeled[found.kind]] = n
+    # Beside how many kinds a frame is among the others, and beside how many of these its error is that much smaller.
+    beside, below = place[there], np.searchsorted(-medians, -FAR * values[there])
+    n_left, n_below = (_count_above(ends, len(kinds)) for ends in (beside, np.minimum(beside, below)))
+    is_far = (n_left >= there.sum() / 2) & (n_below > n_left / 2) & (medians > LEAST[key])
+    n_far = int(np.flatnonzero(is_far)[-1]) + 1 if is_far.any() else 0
+    far, others = kinds[:n_far], there & (place >= n_far)
     if key == "force_mae" and far:
         share = values / errors["baseline_force_mae"]
-        far = [found for found in far if np.median(share[labeled[found.kind]]) > np.median(share[others])]
+        usual = np.median(share[others])
+        far = [found for found in far if np.median(share[labeled[found.kind]]) > usual]
     return far, float(np.median(values[others])) if far else np.nan
+
+
+def _count_above(values: np.ndarray, n: int) -> np.ndarray:
+    """How many of some integers are above 0, 1, ..., n - 1."""
+    return len(values) - np.cumsum(np.bincount(values, minlength=n))[:n]
 
 
 def _sentence(name: str, key: str, far: Sequence[_Far], usual: float, counts: Counter[str]) -> str:

@@ -66,6 +66,34 @@ def test_all_datasets_are_read(tmp_path: Path) -> None:
     assert_right(read_file(tmp_path, need=NEED), frames, stress=True)
 
 
+def test_a_folder_with_an_output_of_another_name_and_its_log(tmp_path: Path) -> None:
+    frames = coppers(2)
+    (tmp_path / "run.out").write_text(abinit(frames, 5.0, [1, 1, 1, 1]))
+    (tmp_path / "run.log").write_text(abinit(frames, 5.0, [1, 1, 1, 1]))
+    assert_right(read_file(tmp_path, need=NEED), frames, stress=True)
+
+
+def responding(frames: list[Atoms], drivers: list[int]) -> str:
+    """Datasets of other drivers, whose energy is that of a response, and whose forces are zero."""
+    for atoms, driver in zip(frames, drivers, strict=True):
+        if driver and atoms.calc is not None:
+            atoms.calc.results |= {"energy": 153.6, "forces": np.zeros((len(atoms), 3))}
+    said = "".join(f"         optdriver{n}           {driver}\n" for n, driver in enumerate(drivers, 1))
+    return abinit(frames, 5.0, [1, 1, 1, 1]).replace("P           mkmem", f"{said}P           mkmem")
+
+
+def test_responses_are_left_out(tmp_path: Path) -> None:
+    frames = coppers(4)
+    (tmp_path / "run.abo").write_text(responding(frames, [0, 1, 0, 5]))
+    reading = read_file(tmp_path / "run.abo", need=NEED)
+    assert_right(reading, [frames[0], frames[2]], stress=True)
+    assert "datasets that are no ground state (optdriver is not 0) are left out: 2 of 4." in reading.notes
+    alone = abinit(coppers(1), 5.0, [1, 1, 1, 1]).replace("P           mkmem", "     optdriver   3\nP           mkmem")
+    (tmp_path / "run.abo").write_text(alone)
+    with pytest.raises(MdpotError, match="no dataset is a ground state"):
+        read_file(tmp_path / "run.abo")
+
+
 def test_what_is_not_complete_is_refused(tmp_path: Path) -> None:
     text = abinit(coppers(1), 5.0, [1, 1, 1, 1])
     for change, said in (

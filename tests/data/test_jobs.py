@@ -85,17 +85,22 @@ def test_quantum_espresso_that_did_not_converge(tmp_path: Path) -> None:
 
 def test_castep_with_a_correction_for_dispersion(tmp_path: Path) -> None:
     text = installed("castep/md.castep")
+    (tmp_path / "md.castep").write_text(text)
+    before = [frame.energy for frame in read_file(tmp_path / "md.castep", need=NEED).frames]
+    assert len(set(before)) == 3
     corrected = ""
     for line in text.splitlines(keepends=True):
         corrected += line
         if line.startswith("NB est. 0K energy"):
+            energy = float(line.split()[-2])
             corrected += (
-                "Dispersion corrected final energy*, Ecor          =  -1400.5     eV\n"
-                "Dispersion corrected final free energy* (Ecor-TS) =  -1400.75    eV\n"
-                "NB dispersion corrected est. 0K energy* (Ecor-0.5TS) =  -1400.625     eV\n"
+                f"Dispersion corrected final energy*, Ecor          =  {energy - 50.5}     eV\n"
+                f"Dispersion corrected final free energy* (Ecor-TS) =  {energy - 50.75}    eV\n"
+                f"NB dispersion corrected est. 0K energy* (Ecor-0.5TS) =  {energy - 50.625}     eV\n"
             )
     (tmp_path / "md.castep").write_text(corrected)
-    assert [frame.energy for frame in read_file(tmp_path / "md.castep", need=NEED).frames] == [-1400.75] * 3
+    after = [frame.energy for frame in read_file(tmp_path / "md.castep", need=NEED).frames]
+    assert after == pytest.approx([energy - 50.75 for energy in before if energy is not None], abs=1e-6)
 
 
 @pytest.mark.parametrize("method", ["TD-HF/TD-DFT", "TD-HF/TD-KS", "CIS/TDA"])
@@ -110,9 +115,24 @@ def test_gaussian_in_an_excited_state(tmp_path: Path, method: str) -> None:
     assert read_file(tmp_path / "a.log").frames[0].energy == pytest.approx(-76 * Hartree)
 
 
+@pytest.mark.parametrize("excited", [0, 1])
+def test_the_state_of_each_job_of_gaussian(tmp_path: Path, excited: int) -> None:
+    """Of one with forces that of the forces, whatever the other is."""
+    jobs = [gaussian(["Input"])] * 2
+    jobs[excited] = jobs[0].replace("9 cycles\n", "9 cycles\n Total Energy, E(TD-HF/TD-DFT) =  -75.5\n")
+    alone = [job.replace("Forces (Hartrees/Bohr)", "Charges") if n == excited else job for n, job in enumerate(jobs)]
+    archive = " 1\\1\\GINC-NODE\\SP\\RHF\\STO-3G\\H2O1\\USER\n Normal termination of Gaussian 16\n"
+    for texts, energy in ((jobs, -75.5), (alone, -76.0)):
+        (tmp_path / "a.log").write_text("".join(text + archive for text in texts))
+        energies = [-76.0 * Hartree] * 2
+        energies[excited] = energy * Hartree
+        assert [frame.energy for frame in read_file(tmp_path / "a.log").frames] == pytest.approx(energies)
+
+
+@pytest.mark.parametrize("of", ["Forces (Hartrees/Bohr)", "Charges"])
 @pytest.mark.parametrize("mark", ["ONIOM: extrapolated energy =", "Counterpoise corrected energy ="])
-def test_forces_of_several_parts_are_refused(tmp_path: Path, mark: str) -> None:
-    (tmp_path / "a.log").write_text(gaussian(["Input"]) + f" {mark}     -155.1\n")
+def test_energies_of_several_parts_are_refused(tmp_path: Path, mark: str, of: str) -> None:
+    (tmp_path / "a.log").write_text(gaussian(["Input"]).replace("Forces (Hartrees/Bohr)", of) + f" {mark} -155.1\n")
     with pytest.raises(MdpotError, match="energies of several parts of the system"):
         read_file(tmp_path / "a.log")
 
@@ -129,6 +149,25 @@ def test_all_jobs_of_orca_are_read(tmp_path: Path, between: str) -> None:
     for frame, gradient in ((first, 0.02), (second, 0.04)):
         assert frame.forces is not None
         assert frame.forces[0, 2] == pytest.approx(-gradient * Hartree / Bohr)
+
+
+@pytest.mark.parametrize("second", ["! TightSCF HF def2-SVP EnGrad MOREAD", "! TightSCF MP2 def2-SVP"])
+def test_jobs_of_orca_at_several_levels_are_noted(tmp_path: Path, second: str) -> None:
+    """What is computed and where it begins are no level."""
+    one = ORCA.format(charge=0, multiplicity=1)
+    asked = f"|  1> ! HF def2-SVP\n|  2> ! TightSCF\n|  3> * xyzfile 0 1 a.xyz\n|  4> $new_job\n|  5> {second}\n"
+    (tmp_path / "a.out").write_text(one.replace("Number of atoms", f"{asked}Number of atoms") + one)
+    note = "keywords differs among the jobs of one output: DEF2-SVP HF TIGHTSCF, then DEF2-SVP MP2 TIGHTSCF. Energies"
+    assert any(said.startswith(note) for said in read_file(tmp_path / "a.out").notes) == ("MP2" in second)
+
+
+@pytest.mark.parametrize("second", ["# HF/STO-3G geom=check force", "#N GenChk RHF/STO-3G Freq", "# MP2/STO-3G"])
+def test_jobs_of_gaussian_at_several_levels_are_noted(tmp_path: Path, second: str) -> None:
+    """Those that Gaussian begins itself are at the same."""
+    jobs = [gaussian(["Input"]).replace("g16\n", f"g16\n {route}\n") for route in ("# HF/STO-3G opt", second)]
+    (tmp_path / "a.log").write_text(" 1\\1\\GINC-NODE\\SP\n Normal termination of Gaussian 16\n".join(jobs))
+    note = "method differs among the jobs of one output: HF/STO-3G, then MP2/STO-3G. Energies"
+    assert any(said.startswith(note) for said in read_file(tmp_path / "a.log").notes) == ("MP2" in second)
 
 
 def test_an_output_in_latin_1(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from ase.units import GPa
 from mdpot.errors import MdpotError
 from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import read_file
+from mdpot.training.data.readers.pymatgen import parse_pymatgen
 
 from .metals import coppers
 from .test_outputs import assert_right
@@ -86,6 +87,51 @@ def test_the_stress_of_others_is_in_units_of_ase_or_those_given(tmp_path: Path) 
     path = put(tmp_path / "own.json", content)
     assert "--units stress=-kbar" in " ".join(read_file(path, need=NEED).doubts())
     assert_right(read_file(path, Asked(units="stress=-kbar"), need=NEED), COPPERS, stress=True)
+
+
+def test_the_columns_of_a_table_of_pandas(tmp_path: Path) -> None:
+    rows = [{"structure": pymatgen(atoms), **labels(n, "energy", "forces")} for n, atoms in enumerate(COPPERS)]
+    content = {key: {str(n): row[key] for n, row in enumerate(rows)} for key in rows[0]}
+    reading = read_file(put(tmp_path / "own.json", content), Asked(units="stress=-kbar"), need=NEED)
+    assert_right(reading, COPPERS, stress=True)
+
+
+def test_a_list_of_another_length_is_refused(tmp_path: Path) -> None:
+    content = {"structures": [pymatgen(atoms) for atoms in COPPERS[:3]], "names": ["a"], "energies": [1.0, 2.0, 3.0]}
+    content["force"] = [atoms.get_forces().tolist() for atoms in COPPERS[:2]]
+    with pytest.raises(MdpotError, match="force has 2 values, and there are 3 structures beside it"):
+        read_file(put(tmp_path / "a.json", content))
+    del content["force"]
+    assert [frame.energy for frame in read_file(put(tmp_path / "a.json", content)).frames] == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize("other", ["uncorrected_total_energy", "e_0_energy"])
+@pytest.mark.parametrize("last", [False, True])
+def test_an_energy_by_its_own_name_goes_before_others(tmp_path: Path, other: str, last: bool) -> None:
+    content = []
+    for n, atoms in enumerate(COPPERS):
+        entry = {"structure": pymatgen(atoms), **labels(n, "energy", "forces")}
+        content.append(entry | {other: -9.0} if last else {other: -9.0} | entry)
+    reading = read_file(put(tmp_path / "a.json", content), need=NEED)
+    assert_right(reading, COPPERS, stress=True)
+    asked = read_file(tmp_path / "a.json", Asked(energy_key=other, forces_key="forces", check=False))
+    assert {frame.energy for frame in asked.frames} == {-9.0}
+
+
+def test_what_is_said_of_other_files_is_said_of_these(tmp_path: Path) -> None:
+    """Energies that are text, charges that differ, kinds, and properties."""
+    content = [
+        {"structure": pymatgen(atoms), **labels(n, "energy", "forces"), "charge": n % 2, "gap": n / 2, "subset": "a"}
+        for n, atoms in enumerate(COPPERS)
+    ]
+    content[3]["energy"] = "none"
+    reading = read_file(put(tmp_path / "a.json", content), Asked(check=False))
+    assert any(note.startswith("energy is not a number in 1 of 12 frames") for note in reading.notes)
+    assert any(note.startswith("charge differs among the frames (0, 1)") for note in reading.notes)
+    assert reading.frames[1].electrons.charge == 1
+    assert reading.frames[1].kind == "a"
+    raw = parse_pymatgen(tmp_path / "a.json", Asked(property_key="gap"), want_labels=False)
+    assert [frame.properties["gap"] for frame in raw.frames] == [n / 2 for n in range(12)]
 
 
 def test_what_is_no_structure_is_named(tmp_path: Path) -> None:

@@ -188,6 +188,46 @@ def test_larger_forces_may_have_larger_errors() -> None:
     assert about_outliers({"test": Evaluation(result.sizes, result.energy, forces, result.stress)}, frames) == []
 
 
+def test_a_name_is_no_composition() -> None:
+    """Though it is called as one: so of its training frames, and of what is judged before."""
+    copper, gold = bulk("Cu", cubic=True), bulk("Au", cubic=True)
+    trained = [frame_of(copper, "Cu")] * 2 + [frame_of(copper, "slab")] * 7
+    frames = {"test": [frame_of(copper, "Cu")] * 3 + [frame_of(copper, "slab")] * 6}
+    result = {"test": evaluation([90.0] * 3 + [1.0] * 6)}
+    assert [row["n_trained"] for row in error_rows(result, frames, trained)] == [2, 7]
+    (said,) = about_outliers(result, frames, trained)
+    assert "of Cu (median 90.0 meV/atom; 3 frames, 2 in training)" in said
+    frames = {
+        "test": [frame_of(gold, "Cu")] * 3 + [frame_of(gold, "slab")] * 6,
+        "train": [frame_of(copper)] * 3 + [frame_of(gold)] * 6,
+    }
+    (said,) = about_outliers({"test": evaluation([1.0] * 9), "train": result["test"]}, frames)
+    assert said.startswith("train: the energy errors of Cu (")
+
+
+def test_each_kind_is_compared_with_what_is_left_without_it_and_worse_ones() -> None:
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        kinds = [f"k{n}" for n in np.sort(rng.integers(0, 9, 61))]
+        scale = {kind: np.exp(2 * rng.normal()) * 3 for kind in kinds}
+        errors = np.array([scale[kind] * rng.uniform(0.5, 1.5) for kind in kinds])
+        there = {kind: np.array([kind == other for other in kinds]) for kind in scale}
+        ranked = sorted(
+            (kind for kind in scale if there[kind].sum() >= 3), key=lambda k: np.median(errors[there[k]]), reverse=True
+        )
+        left, far = np.ones(61, bool), []
+        for n, kind in enumerate(ranked, 1):
+            left &= ~there[kind]
+            median = np.median(errors[there[kind]])
+            if left.sum() >= 61 / 2 and np.mean(5 * errors[left] < median) > 0.5 and median > 1:
+                far = ranked[:n]
+        said = outliers({kind: errors[there[kind]].tolist() for kind in scale})
+        assert len(said) == bool(far)
+        if far:
+            assert f"of {far[0]} (" in said[0]
+            assert sum(said[0].count(f"{kind} (median") for kind in far) == min(len(far), 3)
+
+
 def test_a_kind_is_told_of_once() -> None:
     trained, tested = named(*"aaaaaaaabbbccc"), named(*"aaaaaaaabbb")
     results = {"test": evaluation([1.0] * 8 + [90.0] * 3), "train": evaluation([1.0] * 8 + [90.0] * 3 + [50.0] * 3)}

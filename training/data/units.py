@@ -105,7 +105,7 @@ class Units:
 
     Attributes:
         energy, length, force, stress, virial: names.
-        source: "assumed", "stated in the file", "of the format", "of PyG's CLASS" or "given".
+        source: "assumed", "partly assumed", "stated in the file", "of the format", "of PyG's CLASS" or "given".
     """
 
     energy: str = "eV"

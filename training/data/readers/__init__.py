@@ -23,10 +23,10 @@ from mdpot.training.data.readers.mtp import UNITS as MTP_UNITS
 from mdpot.training.data.readers.mtp import is_mtp, parse_mtp
 from mdpot.training.data.readers.npz import parse_npz
 from mdpot.training.data.readers.pyg import NOTHING_ASKED, is_pyg, parse_pyg
-from mdpot.training.data.readers.pymatgen import is_pymatgen, parse_pymatgen
+from mdpot.training.data.readers.pymatgen import parse_pymatgen
 from mdpot.training.data.readers.runner import parse_runner
 from mdpot.training.data.readers.search import is_folder
-from mdpot.training.data.readers.tables import parse_csv, parse_json
+from mdpot.training.data.readers.tables import is_pymatgen, parse_csv, parse_json
 from mdpot.training.data.reading import LABELS, Raw, Reading, finish
 from mdpot.training.data.units import ATOMIC, parse_units
 

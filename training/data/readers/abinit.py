@@ -20,7 +20,9 @@ _VERSION = re.compile(rb"^\.?Version\s+\S+\s+of ABINIT", re.M)
 _MARK = "echo values of variables after computation"
 #: A name, which a dataset's number may follow, or the numbers of the name before.
 _LINE = re.compile(r"^[-P]?\s+(?:([A-Za-z_]\w*)\s)?((?:\s*[-+]?\d\S*)*)")
-_NAMES = frozenset({"natom", "typat", "znucl", "acell", "rprim", "xred", "etotal", "fcart", "strten", "jdtset"})
+_NAMES = frozenset(
+    {"natom", "typat", "znucl", "acell", "rprim", "xred", "etotal", "fcart", "strten", "jdtset", "optdriver"}
+)
 _UNCONVERGED = "was not enough scf cycles to converge"
 
 
@@ -29,18 +31,21 @@ def is_abinit(start: bytes) -> bool:
     return _VERSION.search(start) is not None
 
 
-def read_abinit(path: Path, text: str) -> list[Atoms]:
-    """The structures of an output, one a dataset: of a relaxation the last one.
+def read_abinit(path: Path, text: str) -> tuple[list[Atoms], int]:
+    """The structures of an output, one a dataset: of a relaxation the last one. Datasets of other drivers than the
+    ground state's are left out, for their energies are others, such as the second-order ones of responses.
 
     Args:
         path: for messages.
         text: of the output (`.abo`, `.out`).
 
     Returns:
-        Structures with energy (eV), forces (eV/Å) and stress (eV/Å^3), as far as they were computed.
+        Structures with energy (eV), forces (eV/Å) and stress (eV/Å^3), as far as they were computed; and how many
+        datasets are left out.
 
     Raises:
-        MdpotError: it broke off or did not converge, or a variable does not fit the number of atoms.
+        MdpotError: it broke off or did not converge; no dataset is a ground state; a variable does not fit the number
+            of atoms.
     """
     if _MARK not in text:
         raise MdpotError(f"{path}: the calculation did not come to its end: no variables after computation.")
@@ -49,10 +54,14 @@ def read_abinit(path: Path, text: str) -> list[Atoms]:
     try:
         values = _variables(text.rpartition(_MARK)[2])
         datasets = [str(int(n)) for n in values.get("jdtset", [])] or [""]
-        return [_structure(values | _of(values, dataset)) for dataset in datasets]
+        found = [values | _of(values, dataset) for dataset in datasets]
+        ground = [_structure(dataset) for dataset in found if not np.any(dataset.get("optdriver", 0))]
     except (LookupError, ValueError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise MdpotError(f"{path}: the variables after computation are not complete ({reason}).") from None
+    if not ground:
+        raise MdpotError(f"{path}: no dataset is a ground state (optdriver 0), whose energy and forces can be learned.")
+    return ground, len(found) - len(ground)
 
 
 def _variables(text: str) -> dict[str, np.ndarray]:

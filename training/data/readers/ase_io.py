@@ -15,17 +15,10 @@ from mdpot.electrons import CHARGE_KEYS, MULTIPLICITY_KEYS, SPIN_KEYS, stated_el
 from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame, are_kinds
 from mdpot.training.data.labels import Asked, Keys, Values, choose_keys, collect, family_of, looks_like_label
+from mdpot.training.data.named_units import units_of_labels
 from mdpot.training.data.readers.outputs import Outputs, read_outputs
 from mdpot.training.data.reading import Raw, is_called_isolated
-from mdpot.training.data.units import (
-    Units,
-    canonical,
-    energy_in_name,
-    parse_units,
-    stated_system,
-    stated_units,
-    units_of,
-)
+from mdpot.training.data.units import Units, canonical, parse_units, stated_system, stated_units
 
 GROUP_KEYS = ("group", "source", "source_frame", "trajectory", "config_type")
 ISOLATED_KEYS = ("config_type", "Config_type", "configtype")
@@ -101,7 +94,7 @@ def _drop_unweighted(structures: Sequence[Atoms], values: Sequence[Values]) -> l
 
 
 def _stated(path: Path, outputs: Outputs, keys: Keys) -> Units:
-    """The units that all frames state, or those of the file.
+    """The units that all frames state, or those of the file, or that the keys name.
 
     Raises:
         MdpotError: frames that state different ones, or one that is not known.
@@ -114,7 +107,7 @@ def _stated(path: Path, outputs: Outputs, keys: Keys) -> Units:
                 f"{path}: frame 0 states the units {one}, and frame {index} {other}. Write all frames in one unit."
             )
     system, single = found[0]
-    return units_of(_of_keys(outputs.units_of, keys) | single, system or outputs.units)
+    return units_of_labels(keys, _of_keys(outputs.units_of, keys) | single, system or outputs.units)
 
 
 def _of_keys(units: Mapping[str, str], keys: Keys) -> dict[str, str]:
@@ -125,13 +118,11 @@ def _of_keys(units: Mapping[str, str], keys: Keys) -> dict[str, str]:
     """
     quantities = {"energy": keys.energy, "force": keys.forces, "length": "length"}
     quantities["virial" if keys.stress_is_virial else "stress"] = keys.stress
-    found = {
+    return {
         quantity: canonical(quantity, units[key], f"{key} in its metadata")
         for quantity, key in quantities.items()
         if units.get(key)
     }
-    named = energy_in_name(keys.energy or "")
-    return found if named is None else {"energy": named} | found
 
 
 def _said(system: Units | None, single: Mapping[str, str]) -> list[str]:

@@ -34,11 +34,11 @@ def jobs_of_gaussian(path: Path, printed: str, structures: list[Atoms]) -> list[
         structures: what ASE reads of it.
 
     Raises:
-        MdpotError: forces without the positions that they belong to, or of a system in parts.
+        MdpotError: forces without the positions that they belong to, or a system in parts.
     """
-    text = _excited(path, printed)
-    first, *others = _ARCHIVE.split(text)
-    found = structures if text == printed else structures_of(path, "gaussian-out", first)
+    jobs = _ARCHIVE.split(printed)
+    first, *others = (_excited(path, job) for job in jobs)
+    found = structures if first == jobs[0] else structures_of(path, "gaussian-out", first)
     said = _add_electrons(found, first, {})
     for job in others:
         if "orientation:" in job and "SCF Done:" in job:
@@ -46,7 +46,7 @@ def jobs_of_gaussian(path: Path, printed: str, structures: list[Atoms]) -> list[
             said = _add_electrons(more, job, said)
             found = [*found, *more]
     orientation, energy = "", False
-    for line in text.split("\n"):
+    for line in printed.split("\n"):
         words = line.split()
         if len(words) == 2 and words[1] == "orientation:":
             # The first of several prints between two energies counts, as in ASE's reader.
@@ -62,22 +62,20 @@ def jobs_of_gaussian(path: Path, printed: str, structures: list[Atoms]) -> list[
     return found
 
 
-def _excited(path: Path, text: str) -> str:
-    """An output in which the energy of an excited state, of which its forces are the derivative, goes for
-    that of the ground state, which ASE takes.
+def _excited(path: Path, job: str) -> str:
+    """A job in which the energy of an excited state, of which its forces are the derivative, goes for that of the
+    ground state, which ASE takes.
 
     Raises:
-        MdpotError: forces of a system in parts (ONIOM, counterpoise), of which ASE takes the energy of one.
+        MdpotError: a system in parts (ONIOM, counterpoise), of which ASE takes the energy of one.
     """
-    if _FORCES not in text:
-        return text
     for mark in _OF_PARTS:
-        if mark in text:
+        if mark in job:
             raise MdpotError(
                 f"{path}: it has energies of several parts of the system ({mark}), of which ASE takes one. Write the "
                 "energy and the forces of the whole as extended XYZ."
             )
-    return _EXCITED.sub(r" SCF Done:  E(excited) = \1", text)
+    return _EXCITED.sub(r" SCF Done:  E(excited) = \1", job) if _FORCES in job else job
 
 
 def _add_electrons(structures: Sequence[Atoms], job: str, before: dict[str, int]) -> dict[str, int]:

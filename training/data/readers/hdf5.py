@@ -16,6 +16,7 @@ from ase.symbols import Symbols
 from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import KINDS, Asked, Keys, Values, choose_keys, family_of, looks_like_label
+from mdpot.training.data.named_units import units_of_labels
 from mdpot.training.data.readers.arrays import NAMES, as_text, choose_arrays, frames_of
 from mdpot.training.data.readers.search import natural
 from mdpot.training.data.reading import Raw
@@ -23,11 +24,9 @@ from mdpot.training.data.units import (
     ASE,
     Units,
     canonical,
-    energy_in_name,
     parse_units,
     stated_system,
     stated_units,
-    units_of,
 )
 
 SIGNATURE = b"\x89HDF"
@@ -266,8 +265,7 @@ def _units(path: Path, file: Any, blocks: Sequence[_Block], keys: Keys, asked: A
             texts[key] = as_text(item[()])
     names = {name for block in blocks for name in block.sets}
     base = stated_system(texts) or (ANI if names.intersection(_OF_ANI) else ASE)
-    named = energy_in_name(keys.energy or "")
-    return parse_units(asked.units, units_of(({"energy": named} if named else {}) | stated_units(texts) | found, base))
+    return parse_units(asked.units, units_of_labels(keys, stated_units(texts) | found, base))
 
 
 def _unit(there: Any, quantity: str, where: str, asked: Asked) -> str:

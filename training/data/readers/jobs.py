@@ -6,6 +6,7 @@ import io
 import re
 import warnings
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from ase.io import read
 from ase.io.espresso import units as _ESPRESSO
 
 from mdpot.errors import MdpotError
+from mdpot.structures import without
 from mdpot.units import HARTREE, HARTREE_PER_BOHR
 
 _CONFIGURATION = re.compile(r"Program PWSCF|ATOMIC_POSITIONS")
@@ -37,7 +39,7 @@ _COORDINATES = re.compile(r"COORDINATES OF ALL ATOMS ARE \(ANGS\)" + _ROWS.forma
 _STEP_OF_GAMESS = re.compile(
     r"NSERCH= *\d+ +ENERGY= *(\S+)\s+-+\s+GRADIENT \(HARTREE/BOHR\)\s+-+" + _ROWS.format(r"\d+ +")
 )
-_PI = re.compile(r"\.\.\. PI ENERGY ANALYSIS.*?END OF PI ENERGY ANALYSIS", re.S)
+_PI, _PI_END = re.compile(r"\.\.\. PI ENERGY ANALYSIS"), re.compile("END OF PI ENERGY ANALYSIS")
 _GRADIENT_OF_GAMESS = re.compile(r"UNITS ARE HARTREE/BOHR +E'X")
 
 
@@ -92,19 +94,18 @@ def jobs_of_orca(path: Path, text: str) -> list[Atoms] | None:
         MdpotError: it cannot be read.
     """
     lines, computed = text.splitlines(keepends=True), False
-    ends = []
+    ended = []
     for n, line in enumerate(lines):
         if "FINAL SINGLE POINT ENERGY" in line:
             computed = True
         elif any(end in line for end in _ENDS_OF_ORCA):
             computed = False
         elif "CARTESIAN COORDINATES (ANGSTROEM)" in line and computed:
-            ends.append(n)
+            rows = takewhile(str.strip, (lines[k] for k in range(n + 2, len(lines))))
+            ended.append(f"{_ENDS_OF_ORCA[0]}\nNumber of atoms ... {sum(1 for _ in rows)}\n")
             computed = False
-    for n in reversed(ends):
-        n_atoms = next(k for k, line in enumerate([*lines[n + 2 :], ""]) if not line.strip())
-        lines.insert(n, f"{_ENDS_OF_ORCA[0]}\nNumber of atoms ... {n_atoms}\n")
-    return structures_of(path, "orca-output", "".join(lines)) if ends else None
+        ended.append(line)
+    return structures_of(path, "orca-output", "".join(ended)) if len(ended) > len(lines) else None
 
 
 def steps_of_gamess(path: Path, text: str) -> list[Atoms] | None:
@@ -121,7 +122,8 @@ def steps_of_gamess(path: Path, text: str) -> list[Atoms] | None:
                 f"{path}: gradients of several structures are in it, and ASE takes the last for that of the first "
                 "structure. Single points (RUNTYP=GRADIENT) and searches of a geometry (RUNTYP=OPTIMIZE) are read."
             )
-        return structures_of(path, "gamess-us-out", _PI.sub("", text)) if _PI.search(text) else None
+        rest = without(text, _PI, _PI_END)
+        return structures_of(path, "gamess-us-out", rest) if rest != text else None
     found = []
     for step in steps:
         places, gradient = _COORDINATES.search(step), _STEP_OF_GAMESS.search(step)

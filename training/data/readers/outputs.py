@@ -31,6 +31,7 @@ from mdpot.training.data.readers.jobs import (
     steps_of_gamess,
     structures_of,
 )
+from mdpot.training.data.readers.settings import jobs_notes
 from mdpot.training.data.units import ASE, ATOMIC, SYSTEMS, Units, canonical
 from mdpot.xyz import blocks, columns_unread, is_xyz
 
@@ -104,7 +105,7 @@ def read_outputs(path: Path) -> Outputs:
     kind = _kind(path)
     found = _interrupted_aims(path) if kind == "aims-output" else None
     if kind == "abinit-out":
-        found = Outputs(read_abinit(path, decode(read_bytes(path))))
+        found = _abinit(path)
     found = found or Outputs(read_structures(path))
     mend = _MENDERS.get(kind)
     try:
@@ -131,6 +132,13 @@ def _interrupted_aims(path: Path) -> Outputs | None:
     if not structures:
         raise MdpotError(f"{path}: the calculation did not come to its end, and no step of it is complete.")
     return Outputs(structures, notes=["the calculation did not come to its end: the step it broke off in is left out."])
+
+
+def _abinit(path: Path) -> Outputs:
+    structures, n_others = read_abinit(path, decode(read_bytes(path)))
+    n = len(structures) + n_others
+    note = f"datasets that are no ground state (optdriver is not 0) are left out: {n_others} of {n}."
+    return Outputs(structures, notes=[note] if n_others else [])
 
 
 def _xyz(path: Path, found: Outputs) -> None:
@@ -341,13 +349,16 @@ def _castep(path: Path, found: Outputs) -> None:
 
 
 def _gaussian(path: Path, found: Outputs) -> None:
-    found.structures = jobs_of_gaussian(path, decode(read_bytes(path)), found.structures)
+    text = decode(read_bytes(path))
+    found.structures = jobs_of_gaussian(path, text, found.structures)
+    found.notes += jobs_notes("Gaussian", text)
 
 
 def _orca(path: Path, found: Outputs) -> None:
     """Of a compound job with several charges or multiplicities, nothing says which are those of a structure."""
     text = decode(read_bytes(path))
     found.structures = jobs_of_orca(path, text) or found.structures
+    found.notes += jobs_notes("ORCA", text)
     for key, pattern in _ELECTRONS_OF_ORCA.items():
         if len(said := set(pattern.findall(text))) == 1:
             for atoms in found.structures:

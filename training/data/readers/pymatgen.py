@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ase import Atoms
+
 from mdpot.errors import MdpotError
-from mdpot.packed import head, unpacked_name
 from mdpot.structures import read_bytes
-from mdpot.training.data.frames import Frame
-from mdpot.training.data.labels import Asked, Keys, choose_keys, collect
+from mdpot.training.data.labels import Asked, looks_like_label
+from mdpot.training.data.readers.ase_io import label_outputs
+from mdpot.training.data.readers.outputs import Outputs
 from mdpot.training.data.readers.tables import of_pymatgen
 from mdpot.training.data.reading import Raw
-from mdpot.training.data.units import ASE, VASP, parse_units
+from mdpot.training.data.units import ASE, VASP
 
-#: Bytes in which one structure at least begins.
-_START = 50_000
-_STRUCTURE = re.compile(rb'"structures?"\s*:\s*[\[{]')
 #: VASP's energies by the names that pymatgen and its data sets give them, and what they are; forces are the derivative
 #: of the free energy, and corrections of a composition are no energy of a structure.
 _ENERGIES = {"uncorrected_total_energy": "energy", "e_0_energy": "energy", "e_fr_energy": "free_energy"}
@@ -28,14 +26,6 @@ _CORRECTED = "corrected_total_energy"
 #: Keys of data whose stress is VASP's, in kbar and positive under compression.
 _OF_VASP = {*_ENERGIES, "matpes_id"}
 _PLURAL = {"structures": "structure", "energies": "energy"}
-
-
-def is_pymatgen(path: Path) -> bool:
-    """Whether json holds structures of pymatgen that have names, in no table of pandas."""
-    if not unpacked_name(path).endswith(".json"):
-        return False
-    start = head(path, _START)
-    return b'"lattice"' in start and _STRUCTURE.search(start) is not None
 
 
 def parse_pymatgen(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
@@ -46,63 +36,62 @@ def parse_pymatgen(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
     compression, that of others in eV/Å^3.
 
     Raises:
-        MdpotError: no json, no structure, a site that several elements share; labels as of `choose_keys`.
+        MdpotError: no json, no structure, a site that several elements share, a list of labels of another length than
+            that of the structures; labels as of `choose_keys`.
     """
     try:
         content = json.loads(read_bytes(path))
     except ValueError as error:
         raise MdpotError(f"{path}: no json, truncated or damaged ({error}). Copy it again.") from None
-    records = list(_records(content, ""))
+    records = list(_records(path, content, ""))
     if not records:
         raise MdpotError(f"{path}: no structure of pymatgen is in it under the key 'structure' or 'structures'.")
-    frames = [_frame(path, n, *found) for n, found in enumerate(records)]
     of_vasp = any(not _OF_VASP.isdisjoint(record) for _, record in records)
-    named = [_named(record, asked.keys.values()) for _, record in records]
-    values = [
-        collect([found] if want_labels else [], len(frame), asked) for found, frame in zip(named, frames, strict=True)
-    ]
-    keys = choose_keys(values, asked, str(path)) if want_labels else Keys()
-    units = parse_units(asked.units, replace(VASP, source="of the format") if of_vasp else ASE)
-    for frame, found in zip(frames, values, strict=True):
-        for kind in ("energy", "forces", "stress"):
-            key = getattr(keys, kind)
-            setattr(frame, kind, None if key is None else found.of(kind).get(key))
-        if frame.stress is not None and keys.stress_is_virial:
-            frame.stress = units.stress_of_virial(frame.stress, frame.cell)
-    return Raw(frames, keys, units)
+    named = {*asked.keys.values(), asked.property_key}
+    structures = [_structure(path, n, *found, named) for n, found in enumerate(records)]
+    units = replace(VASP, source="of the format") if of_vasp else ASE
+    return label_outputs(path, Outputs(structures, units), asked, want_labels)
 
 
-def _records(content: Any, group: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _records(path: Path, content: Any, group: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """What stands beside each structure, by key, and the key at the top that it is under."""
     if isinstance(content, list):
         for part in content:
-            yield from _records(part, group)
+            yield from _records(path, part, group)
     elif isinstance(content, dict):
         content = {_PLURAL.get(key, key): value for key, value in content.items()}
         found = content.get("structure")
+        if isinstance(found, dict) and all(isinstance(value, dict) for value in found.values()):
+            # so pandas writes columns, each by row
+            content = {key: list(column.values()) for key, column in content.items() if isinstance(column, dict)}
+            found = content["structure"]
         if isinstance(found, dict):
             yield group, content
         elif isinstance(found, list):
-            lists = {key: value for key, value in content.items() if _is_list(value, len(found))}
-            yield from (("", dict(zip(lists, row, strict=True))) for row in zip(*lists.values(), strict=True))
+            yield from (("", row) for row in _rows(path, content, len(found)))
         else:
             for key, part in content.items():
-                yield from _records(part, group or key)
+                yield from _records(path, part, group or key)
 
 
-def _is_list(value: Any, length: int) -> bool:
-    return isinstance(value, list) and len(value) == length
+def _rows(path: Path, lists: Mapping[str, Any], length: int) -> Iterator[dict[str, Any]]:
+    """The values of lists of one length, one after the other; what is no label may have another."""
+    lists = {key: value for key, value in lists.items() if isinstance(value, list)}
+    for key, value in lists.items():
+        if len(value) != length and looks_like_label(key):
+            raise MdpotError(f"{path}: {key} has {len(value)} values, and there are {length} structures beside it.")
+    lists = {key: value for key, value in lists.items() if len(value) == length}
+    return (dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True))
 
 
-def _frame(path: Path, n: int, group: str, record: Mapping[str, Any]) -> Frame:
+def _structure(path: Path, n: int, group: str, record: Mapping[str, Any], asked: Collection[str | None]) -> Atoms:
+    """A structure with all that is beside it; VASP's energies are called by what they are, unless that name is taken,
+    or the user asks for one by its own."""
     numbers, positions, cell, pbc = of_pymatgen(f"{path}, structure {n}", record["structure"])
-    return Frame(numbers, positions, cell, pbc, group=group, index=n)
-
-
-def _named(record: Mapping[str, Any], asked: Collection[str]) -> dict[str, Any]:
-    """What may be a label, by key: VASP's energies by what they are, unless the user asks for one by its name."""
-    return {
-        key if key in asked else _ENERGIES.get(key, key): value
-        for key, value in record.items()
-        if key != _CORRECTED or key in asked
-    }
+    info = {"group": group} if group else {}
+    for key, value in record.items():
+        name = _ENERGIES.get(key, key)
+        if key == "structure" or (key == _CORRECTED and key not in asked):
+            continue
+        info[key if key in asked or name in record or name in info else name] = value
+    return Atoms(numbers, positions, cell=cell, pbc=pbc, info=info)

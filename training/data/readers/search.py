@@ -16,13 +16,14 @@ from pathlib import Path
 from mdpot.errors import MdpotError
 from mdpot.packed import head, unpacked_name
 from mdpot.structures import read_bytes
+from mdpot.training.data.readers.abinit import is_abinit
 from mdpot.training.data.readers.arrays import NAMES, as_text
 from mdpot.training.data.readers.cp2k import is_cp2k, is_forces
 from mdpot.training.data.readers.foreign import refuse_foreign
 from mdpot.training.data.readers.ipi import quantity_of
 from mdpot.training.data.readers.ml_ab import is_ml_ab
 from mdpot.training.data.readers.mtp import is_mtp
-from mdpot.training.data.readers.pymatgen import is_pymatgen
+from mdpot.training.data.readers.tables import is_pymatgen
 from mdpot.xyz import is_xyz
 
 MOST_FILES = 200_000
@@ -257,6 +258,8 @@ def _kind(path: Path) -> str | None:
         kind = "i-PI" if held == "positions" else None
     elif name.lower().endswith("xyz"):
         kind = _BARE if is_xyz(start) and _is_bare(start) else _XYZ
+    elif name.endswith(".out") and is_abinit(start):  # its log begins alike
+        kind = "ABINIT"
     elif name == "gradient" and start.startswith(b"$grad"):
         kind = "Turbomole"
     elif name.endswith((".db", ".json")) and _DATABASE.match(start) and _OF_ASE.search(start):

@@ -31,7 +31,14 @@ SETTINGS = {
     },
 }
 #: Keywords of ORCA that say what is computed, not how.
-_TASKS = re.compile(r"PAL\d+|SP|ENGRAD|(?:TIGHT|LOOSE|NORMAL|VERYTIGHT)?OPT|FREQ|NUMFREQ|MD|\w*PRINT|PRINT\w+", re.I)
+_TASKS = re.compile(
+    r"PAL\d+|SP|ENGRAD|(?:TIGHT|LOOSE|NORMAL|VERYTIGHT)?OPT|FREQ|NUMFREQ|MD|\w*PRINT|PRINT\w+|MOREAD", re.I
+)
+#: By what an output is, where it begins a further job, and lines of jobs that nobody asked for.
+_JOBS = {
+    "ORCA": (re.compile(r"^\|\s*\d+>\s*\$new_job", re.M | re.I), None),
+    "Gaussian": (re.compile(r"^ 1\\1\\GINC", re.M), re.compile(r"^ #.*\bGenChk\b.*", re.M | re.I)),
+}
 
 
 def settings_notes(outputs: Sequence[Output]) -> Iterator[str]:
@@ -52,6 +59,24 @@ def settings_notes(outputs: Sequence[Output]) -> Iterator[str]:
             yield (
                 f"{name} differs among the outputs: {', '.join(said[:4])}{more}. Energies of several settings do not "
                 "go together: keep the outputs of one."
+            )
+
+
+def jobs_notes(kind: str, text: str) -> Iterator[str]:
+    """A note on each setting that is not the same in all jobs of an output that state it.
+
+    Args:
+        kind: what it is.
+        text: the whole of it.
+    """
+    begin, inner = _JOBS[kind]
+    jobs = begin.split(text if inner is None else inner.sub("", text))
+    for name, pattern in SETTINGS[kind].items():
+        values = list(dict.fromkeys(_value(found) for job in jobs if (found := pattern.findall(job))))
+        if len(values) > 1:
+            yield (
+                f"{name} differs among the jobs of one output: {', then '.join(values)}. Energies of several settings "
+                "do not go together: take the jobs of one."
             )
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from ase.data import atomic_numbers
 
 from mdpot.errors import MdpotError
+from mdpot.packed import head, unpacked_name
 from mdpot.structures import decode, read_bytes, read_structures
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Keys
@@ -21,6 +23,9 @@ from mdpot.training.data.reading import Raw
 
 #: How the target of a list of structures is called; the list holds one or several numbers under "y".
 TARGET = "y"
+#: Bytes in which one structure of pymatgen at least begins.
+_START = 50_000
+_STRUCTURE = re.compile(rb'"structures?"\s*:\s*[\[{]')
 
 
 def parse_json(path: Path) -> Raw:
@@ -84,6 +89,14 @@ def parse_csv(path: Path) -> Raw:
             )
         )
     return _raw(frames)
+
+
+def is_pymatgen(path: Path) -> bool:
+    """Whether json holds structures of pymatgen that have names, in no table of pandas."""
+    if not unpacked_name(path).endswith(".json"):
+        return False
+    start = head(path, _START)
+    return b'"lattice"' in start and _STRUCTURE.search(start) is not None
 
 
 def _raw(frames: list[Frame]) -> Raw:
