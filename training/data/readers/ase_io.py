@@ -17,8 +17,7 @@ from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Asked, Keys, Values, choose_keys, collect, family_of, looks_like_label
 from mdpot.training.data.readers.outputs import Outputs, read_outputs
 from mdpot.training.data.reading import Raw, is_called_isolated
-from mdpot.training.data.units import (
-    Units,
+from mdpot.training.data.unit_statements import (
     canonical,
     energy_in_name,
     parse_units,
@@ -26,6 +25,7 @@ from mdpot.training.data.units import (
     stated_units,
     units_of,
 )
+from mdpot.training.data.units import Units
 
 GROUP_KEYS = ("group", "source", "source_frame", "trajectory")
 ISOLATED_KEYS = ("config_type", "Config_type", "configtype")

@@ -19,9 +19,7 @@ from mdpot.training.data.labels import KINDS, Asked, Keys, Values, choose_keys, 
 from mdpot.training.data.readers.arrays import NAMES, as_text, choose_arrays, frames_of
 from mdpot.training.data.readers.search import natural
 from mdpot.training.data.reading import Raw
-from mdpot.training.data.units import (
-    ASE,
-    Units,
+from mdpot.training.data.unit_statements import (
     canonical,
     energy_in_name,
     parse_units,
@@ -29,6 +27,7 @@ from mdpot.training.data.units import (
     stated_units,
     units_of,
 )
+from mdpot.training.data.units import ASE, Units
 
 SIGNATURE = b"\x89HDF"
 ANI = Units("Hartree", "Å", "Hartree/Å", "Hartree/Å³", "Hartree", source="of the format")

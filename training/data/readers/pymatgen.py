@@ -16,7 +16,8 @@ from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Asked, Keys, choose_keys, collect
 from mdpot.training.data.readers.tables import of_pymatgen
 from mdpot.training.data.reading import Raw
-from mdpot.training.data.units import ASE, VASP, parse_units
+from mdpot.training.data.unit_statements import parse_units
+from mdpot.training.data.units import ASE, VASP
 
 #: Bytes in which one structure at least begins.
 _START = 50_000
