@@ -14,7 +14,7 @@ from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import read_file
 
 from .metals import coppers
-from .test_outputs import assert_right
+from .outputs import assert_right
 from .test_tables import put, pymatgen
 
 NEED = ("energy", "forces")
