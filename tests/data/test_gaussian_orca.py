@@ -18,17 +18,16 @@ from mdpot.training.data.readers.gaussian import _twisted
 
 from .outputs import NEED, ORCA, gaussian
 
+ENDING = " 1\\1\\GINC-NODE\\SP\\RHF\\STO-3G\\H2O1\\USER\n Normal termination of Gaussian 16\n"
+
 
 def test_the_electrons_of_gaussian(tmp_path: Path) -> None:
     """Those of each job, and of the whole where the layers of ONIOM or fragments have their own."""
-    first, archive = (
-        gaussian(["Input"]),
-        " 1\\1\\GINC-NODE\\SP\\RHF\\STO-3G\\H2O1\\USER\n Normal termination of Gaussian 16\n",
-    )
+    first = gaussian(["Input"])
     said = " Charge =  1 Multiplicity = 2 for low   level calculation on real  system.\n Charge = -2 Multiplicity = 3\n"
     whole = first.replace("g16\n", f"g16\n{said}")
     anion = first.replace("g16\n", "g16\n Charge = -1 Multiplicity = 2\n")
-    (tmp_path / "a.log").write_text(whole + archive + first + archive + anion + archive)
+    (tmp_path / "a.log").write_text(whole + ENDING + first + ENDING + anion + ENDING)
     frames = read_file(tmp_path / "a.log").frames
     assert [frame.electrons for frame in frames] == [Electrons(1, 1), Electrons(1, 1), Electrons(-1, 1)]
     (tmp_path / "a.log").write_text(first)
@@ -55,9 +54,8 @@ def test_gaussian(tmp_path: Path, orientations: list[str]) -> None:
 
 def test_all_jobs_of_gaussian_are_read(tmp_path: Path) -> None:
     """As of files that were joined, and of --Link1--."""
-    archive = " 1\\1\\GINC-NODE\\SP\\RHF\\STO-3G\\H2O1\\USER\n Normal termination of Gaussian 16\n"
     second = gaussian(["Input"]).replace("-76.0", "-76.1")
-    (tmp_path / "a.log").write_text(gaussian(["Input"]) + archive + second + archive)
+    (tmp_path / "a.log").write_text(gaussian(["Input"]) + ENDING + second + ENDING)
     energies = [frame.energy for frame in read_file(tmp_path / "a.log", need=NEED).frames]
     assert energies == pytest.approx([-76.0 * Hartree, -76.1 * Hartree])
 

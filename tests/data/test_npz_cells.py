@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms, units
-from ase.build import bulk
-from ase.calculators.emt import EMT
 
 from mdpot.errors import MdpotError
 
 from .archives import archive, read_saved
+from .metals import coppers
 
 CELL = np.array([[9.0, 0.0, 0.0], [1.0, 8.0, 0.0], [0.5, -2.0, 7.0]])
 EDGES = np.array([9.0, 8.0, 7.0])
@@ -104,16 +103,7 @@ def test_three_words_for_the_directions(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def copper() -> list[Atoms]:
-    """Strained crystals with EMT's labels."""
-    rng, crystals = np.random.default_rng(0), []
-    for _ in range(12):
-        atoms = bulk("Cu", cubic=True) * (2, 1, 1)
-        atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.02 * rng.normal(size=(3, 3))), scale_atoms=True)
-        atoms.rattle(0.1, rng=rng)
-        atoms.calc = EMT()
-        atoms.get_stress()
-        crystals.append(atoms)
-    return crystals
+    return coppers(12)
 
 
 def arrays_of(crystals: list[Atoms]) -> dict[str, np.ndarray]:

@@ -127,8 +127,7 @@ def _of_keys(units: Mapping[str, str], keys: Keys) -> dict[str, str]:
         for quantity, key in quantities.items()
         if units.get(key)
     }
-    named = energy_in_name(keys.energy or "")
-    return found if named is None else {"energy": named} | found
+    return energy_in_name(keys.energy) | found
 
 
 def _said(system: Units | None, single: Mapping[str, str]) -> list[str]:
