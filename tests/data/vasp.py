@@ -8,11 +8,12 @@ import numpy as np
 from ase import Atoms
 
 KBAR = 0.1 / 160.21766208  # eV/Å³
+NELM = 5  # cycles of an OUTCAR
 HEAD = (
     " vasp.6.4.2 20Jul23\n POTCAR:    PAW_PBE Cu 22Jun2005\n POTCAR:    PAW_PBE Cu 22Jun2005\n"
     "   ions per type =               4\n   k-points           NKPTS =      1   k-points in BZ     NKDIM =   1   "
     "number of bands    NBANDS=     4\n k-points in reciprocal lattice and weights: G\n   0.0 0.0 0.0    1.000\n"
-    "   ISPIN  =      1    spin polarized calculation?\n   NELM   =    {nelm};   NELMIN=  2; NELMDL= -5\n"
+    f"   ISPIN  =      1    spin polarized calculation?\n   NELM   =    {NELM};   NELMIN=  2; NELMDL= -5\n"
 )
 
 
@@ -21,22 +22,19 @@ def rows(array: np.ndarray, before: str = "", behind: str = "") -> str:
     return "".join(f"{before}{' '.join(f'{x:.8f}' for x in row)}{behind}\n" for row in array)
 
 
-def outcar(
-    frames: list[Atoms], cycles: Sequence[int] | None = None, nelm: int = 5, entropy: float = 0.0, done: bool = True
-) -> str:
+def outcar(frames: list[Atoms], cycles: Sequence[int] | None = None, entropy: float = 0.0, done: bool = True) -> str:
     """An OUTCAR of these frames.
 
     Args:
-        cycles: electronic cycles of each step, one by default; `nelm` of them failed to converge.
-        nelm: see `cycles`.
+        cycles: electronic cycles of each step, one by default; five of them failed to converge.
         entropy: eV, by which the free energy is below the energy.
         done: whether the calculation came to its end.
     """
-    text = HEAD.format(nelm=nelm)
+    text = HEAD
     for n, (atoms, count) in enumerate(zip(frames, cycles or [1] * len(frames), strict=True), 1):
         for cycle in range(1, count + 1):
             text += f"------- Iteration {n:4d}({cycle:4d})  -------\n"
-        said = "because EDIFF is reached" if count < nelm else "EDIFF was not reached (unconverged)"
+        said = "because EDIFF is reached" if count < NELM else "EDIFF was not reached (unconverged)"
         text += f"------- aborting loop {said} -------\n"
         xx, yy, zz, yz, xz, xy = -atoms.get_stress() / KBAR
         text += f"  in kB {xx:.5f} {yy:.5f} {zz:.5f} {xy:.5f} {yz:.5f} {xz:.5f}\n"
@@ -54,13 +52,12 @@ def outcar(
 
 
 def vasprun(
-    frames: list[Atoms], changes: Sequence[float] | None = None, nelm: int = 3, entropy: float = 0.0, done: bool = True
+    frames: list[Atoms], changes: Sequence[float] | None = None, entropy: float = 0.0, done: bool = True
 ) -> str:
-    """A vasprun.xml of these frames.
+    """A vasprun.xml of these frames, of three cycles a step, which are as many as are allowed.
 
     Args:
         changes: by how much the last cycle of each step changed the energy, eV; nothing by default.
-        nelm: cycles of each step, which are as many as are allowed.
         entropy: eV, by which the free energy is below the energy.
         done: whether the calculation came to its end.
     """
@@ -78,7 +75,7 @@ def vasprun(
         return f"<energy>\n{both}</energy>\n"
 
     kpoints = varray("kpointlist", np.zeros((1, 3))) + '<varray name="weights">\n<v> 1 </v>\n</varray>\n'
-    settings = f'<i type="int" name="NELM">{nelm}</i>\n<i name="EDIFF"> 0.00001</i>\n'
+    settings = '<i type="int" name="NELM">3</i>\n<i name="EDIFF"> 0.00001</i>\n'
     kinds = "<rc><c>Cu</c><c>1</c></rc>\n" * len(frames[0])
     text = (
         f'<?xml version="1.0" encoding="ISO-8859-1"?>\n<modeling>\n<kpoints>\n{kpoints}</kpoints>\n'
@@ -88,7 +85,7 @@ def vasprun(
     )
     for atoms, change in zip(frames, changes or [0.0] * len(frames), strict=True):
         energy = atoms.get_potential_energy()
-        cycles = [energies(energy + change * left) for left in reversed(range(nelm))]
+        cycles = [energies(energy + change * left) for left in reversed(range(3))]
         text += "<calculation>\n" + "".join(f"<scstep>\n{cycle}</scstep>\n" for cycle in cycles)
         text += structure(atoms) + varray("forces", atoms.get_forces())
         text += varray("stress", -atoms.get_stress(voigt=False) / KBAR)
