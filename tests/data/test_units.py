@@ -93,10 +93,9 @@ def test_stated_units() -> None:
 
 def test_units_in_the_names_of_energies() -> None:
     names = {"energy_Ha": "Hartree", "E(eV)": "eV", "DFT_energy_kcal_mol": "kcal/mol", "energy.kJ/mol": "kJ/mol"}
-    for name, unit in names.items():
-        assert energy_in_name(name) == {"energy": unit}
-    for name in (None, "energy", "REF_energy", "energy_A", "wb97x_dz.energy", "energy_gpa"):
-        assert energy_in_name(name) == {}
+    assert {name: energy_in_name(name) for name in names} == names
+    for name in ("energy", "REF_energy", "energy_A", "wb97x_dz.energy", "energy_gpa"):
+        assert energy_in_name(name) is None
 
 
 def test_units_stated_of_all_quantities() -> None:

@@ -180,10 +180,10 @@ def _family_quantity(key: str, family: str) -> str | None:
     return "virial" if word.startswith("virial") else {"forces": "force"}.get(kind, kind)
 
 
-def energy_in_name(key: str | None) -> dict[str, str]:
-    """The unit that the key of an energy names, as `energy_Ha` and `E(eV)` do, by quantity; empty for none."""
-    units = [_SPELLINGS.get(word) for word in re.split(r"[^A-Za-z]+", (key or "").lower())]
-    return next(({"energy": unit} for unit in units if unit in ENERGIES), {})
+def energy_in_name(key: str) -> str | None:
+    """The unit that the key of an energy names, as `energy_Ha` and `E(eV)` do; None for one that names none."""
+    units = [_SPELLINGS.get(word) for word in re.split(r"[^A-Za-z]+", key.lower())]
+    return next((unit for unit in units if unit in ENERGIES), None)
 
 
 def units_of(stated: Mapping[str, str], base: Units = ASE) -> Units:

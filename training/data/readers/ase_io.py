@@ -127,7 +127,8 @@ def _of_keys(units: Mapping[str, str], keys: Keys) -> dict[str, str]:
         for quantity, key in quantities.items()
         if units.get(key)
     }
-    return energy_in_name(keys.energy) | found
+    named = energy_in_name(keys.energy or "")
+    return found if named is None else {"energy": named} | found
 
 
 def _said(system: Units | None, single: Mapping[str, str]) -> list[str]:

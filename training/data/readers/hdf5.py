@@ -265,7 +265,8 @@ def _units(path: Path, file: Any, blocks: Sequence[_Block], keys: Keys, asked: A
             texts[key] = as_text(item[()])
     names = {name for block in blocks for name in block.sets}
     base = stated_system(texts) or (ANI if names.intersection(_OF_ANI) else ASE)
-    return parse_units(asked.units, units_of(energy_in_name(keys.energy) | stated_units(texts) | found, base))
+    named = energy_in_name(keys.energy or "")
+    return parse_units(asked.units, units_of(({"energy": named} if named else {}) | stated_units(texts) | found, base))
 
 
 def _unit(there: Any, quantity: str, where: str, asked: Asked) -> str:
