@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mdpot.training.data.frames import Dataset, Frame
 
 SEED = 0
+BATCH = 5  # frames, for the peers: about 400 atoms
 
 
 @dataclass(frozen=True)

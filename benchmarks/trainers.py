@@ -7,24 +7,18 @@ test knows. What is not set here is as the package has it by default.
 from __future__ import annotations
 
 import json
-import shutil
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
-import numpy as np
-from accuracy_data import SEED, Calls, Frames, timed
+from accuracy_data import BATCH, SEED, Calls, Frames, timed
+from trainer_painn import painn_calculator, painn_settings, train_painn
+from trainer_tensornet import tensornet_calculator, tensornet_settings, train_tensornet
 
 # torch and the rest only inside functions: threads are set before they load, and help needs none of them.
 if TYPE_CHECKING:
-    from ase import Atoms
     from ase.calculators.calculator import BaseCalculator
-
-BATCH = 5  # frames, for the peers: about 400 atoms
 
 
 @dataclass(frozen=True)
@@ -138,239 +132,8 @@ def mace_calculator(folder: Path, settings: dict[str, Any], dynamics: bool) -> B
     return MACECalculator(model_paths=str(path), device="cpu", default_dtype="float32")
 
 
-# TensorNet
-
-
-def train_tensornet(frames: Frames, settings: dict[str, Any], epochs: int) -> Calls:
-    """`torchmd-train` with two changes.
-
-    Its neighbor list wants cells of twice the cutoff, which two thirds of the frames are not: `every_image` is in its
-    place. Its learning rate only falls when the validation loss stalls: here it falls along a cosine.
-    """
-    import torch
-    from lightning.pytorch import Trainer as Lightning
-    from torch_geometric.data import Data
-    from torchmdnet import datasets
-    from torchmdnet.scripts import train as script
-
-    parts = {split: frames.atoms(split) for split in ("train", "validation", "test")}
-    ends = np.cumsum([0, *(len(part) for part in parts.values())])
-    names = ("idx_train", "idx_val", "idx_test")
-    np.savez("splits.npz", **{name: np.arange(*ends[k : k + 2]) for k, name in enumerate(names)})
-    data = [
-        Data(
-            z=torch.tensor(atoms.numbers, dtype=torch.long),
-            pos=torch.tensor(atoms.positions, dtype=torch.float32),
-            box=torch.tensor(atoms.cell.array, dtype=torch.float32)[None],
-            y=torch.tensor([[atoms.info["REF_energy"]]], dtype=torch.float32),
-            neg_dy=torch.tensor(atoms.arrays["REF_forces"], dtype=torch.float32),
-        )
-        for part in parts.values()
-        for atoms in part
-    ]
-
-    class Cosine(script.LNNP):
-        def configure_optimizers(self) -> Any:
-            (optimizer,), _ = super().configure_optimizers()
-            return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs, eta_min=1e-6)]
-
-    options = {
-        **settings,
-        "num_epochs": epochs,
-        "batch_size": BATCH,
-        "lr": 1e-3,
-        "lr_warmup_steps": 100,
-        "early_stopping_patience": epochs,
-        "y_weight": 0.01,
-        "neg_dy_weight": 0.99,
-        "gradient_clipping": 40.0,
-        "derivative": True,
-        "dataset": "Water",
-        "splits": "splits.npz",
-        "save_interval": 1,
-        "num_workers": 0,
-        "ngpus": 1,
-        "seed": SEED,
-        "log_dir": "logs",
-    }
-    Path("settings.yaml").write_text(json.dumps(options))
-    torch.manual_seed(SEED)
-    with (
-        every_image(),
-        patch.object(datasets, "Water", lambda root: data, create=True),
-        patch.object(script, "LNNP", Cosine),
-        patch.object(sys, "argv", ["torchmd-train", "--conf", "settings.yaml"]),
-        timed(Lightning, "fit") as calls,
-    ):
-        script.main()
-    shutil.copy(calls.arguments[0].checkpoint_callback.best_model_path, "best.ckpt")
-    return calls
-
-
-@contextmanager
-def every_image() -> Iterator[None]:
-    """TensorNets made in the block find every periodic image inside the cutoff, in cells of any size and shape."""
-    import torch
-    from torchmdnet.models import tensornet
-
-    from mdpot.neighbors import neighbor_list
-
-    class EveryImage(tensornet.OptimizedDistance):
-        def forward(self, pos: Any, batch: Any = None, box: Any = None) -> Any:
-            batch = torch.zeros(len(pos), dtype=torch.long) if batch is None else batch
-            cells = box.reshape(-1, 3, 3).to(pos.dtype)
-            pairs, offsets, first = [], [], 0
-            for cell, n_atoms in zip(cells, torch.bincount(batch).tolist(), strict=True):
-                own = pos[first : first + n_atoms].detach().numpy()
-                edges, shifts = neighbor_list(own, cell.numpy(), np.ones(3, bool), self.cutoff_upper)
-                pairs.append(torch.from_numpy(edges) + first)
-                offsets.append(torch.from_numpy(shifts).to(pos.dtype) @ cell)
-                first += n_atoms
-            (i, j), offset = torch.cat(pairs, 1), torch.cat(offsets)
-            vectors = pos[i] - pos[j] - offset
-            loops = torch.arange(len(pos))  # TensorNet asks for these too; at length zero they have no gradient
-            nothing = vectors.new_zeros(len(pos), 3)
-            distances = torch.cat([vectors.norm(dim=1), nothing[:, 0]])
-            return torch.stack([torch.cat([i, loops]), torch.cat([j, loops])]), distances, torch.cat([vectors, nothing])
-
-    with patch.object(tensornet, "OptimizedDistance", EveryImage):
-        yield
-
-
-def tensornet_calculator(folder: Path, settings: dict[str, Any], dynamics: bool) -> BaseCalculator:
-    import warp
-
-    warp.config.log_level = warp.LOG_WARNING  # else it lists every kernel that it loads
-    from torchmdnet.calculators import TMDNETCalculator
-
-    class Neutral(TMDNETCalculator):
-        """It wants the charge of the system with the structure."""
-
-        def calculate(self, atoms: Atoms, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
-            atoms.info["charge"] = 0.0
-            super().calculate(atoms, *args, **kwargs)
-
-    with nullcontext() if dynamics else every_image():
-        return Neutral(str(folder / "best.ckpt"), max_num_neighbors=160)  # ice under pressure has more than 64
-
-
-# PaiNN
-
-EXPERIMENT = """# @package _global_
-defaults:
-  - override /model: nnp
-  - override /data: custom
-  - override /logger: csv
-run: {{path: ., id: run, data_dir: .}}
-globals: {{cutoff: {cutoff}, lr: 1e-3, energy_key: energy, forces_key: forces}}
-seed: {seed}
-print_config: false
-trainer: {{max_epochs: {epochs}, accelerator: cpu, enable_progress_bar: false}}
-data:
-  datapath: {folder}/frames.db
-  split_file: {folder}/splits.npz
-  num_train: null
-  num_val: null
-  batch_size: {batch}
-  num_workers: 0
-  distance_unit: Ang
-  property_units: {{energy: eV, forces: eV/Ang}}
-  transforms:
-    - _target_: schnetpack.transform.CachedNeighborList
-      cache_path: {folder}/neighbors
-      neighbor_list: {{_target_: schnetpack.transform.MatScipyNeighborList, cutoff: {cutoff}}}
-    - _target_: schnetpack.transform.CastTo32
-model:
-  representation: {{n_atom_basis: {n_atom_basis}, n_interactions: {n_interactions}}}
-  output_modules:
-    - _target_: schnetpack.atomistic.Atomwise
-      output_key: energy
-      n_in: ${{model.representation.n_atom_basis}}
-      aggregation_mode: sum
-    - _target_: schnetpack.atomistic.Forces
-task:
-  scheduler_cls: torch.optim.lr_scheduler.CosineAnnealingLR
-  scheduler_monitor: null
-  outputs:
-    - _target_: schnetpack.task.ModelOutput
-      name: energy
-      loss_fn: {{_target_: torch.nn.MSELoss}}
-      metrics: {{}}
-      loss_weight: 0.01
-    - _target_: schnetpack.task.ModelOutput
-      name: forces
-      loss_fn: {{_target_: torch.nn.MSELoss}}
-      metrics: {{}}
-      loss_weight: 0.99
-"""
-
-
-def train_painn(frames: Frames, settings: dict[str, Any], epochs: int) -> Calls:
-    """`spktrain` as its MD17 experiment is, but for the learning rate: from 1e-3 to 1e-6 along a cosine."""
-    import_schnetpack()
-    from pytorch_lightning import Trainer as Lightning
-    from schnetpack.cli import train
-    from schnetpack.data import ASEAtomsData
-
-    parts = {split: frames.atoms(split) for split in ("train", "validation", "test")}
-    ends = np.cumsum([0, *(len(part) for part in parts.values())])
-    names = ("train_idx", "val_idx", "test_idx")
-    np.savez("splits.npz", **{name: np.arange(*ends[k : k + 2]) for k, name in enumerate(names)})
-    everything = [atoms for part in parts.values() for atoms in part]
-    labels = [
-        {"energy": np.array([atoms.info["REF_energy"]]), "forces": atoms.arrays["REF_forces"]} for atoms in everything
-    ]
-    units = {"energy": "eV", "forces": "eV/Ang"}
-    store = ASEAtomsData.create("frames.db", distance_unit="Ang", property_unit_dict=units)
-    store.add_systems(labels, everything)
-    Path("experiment").mkdir()
-    text = EXPERIMENT.format(**settings, seed=SEED, epochs=epochs, batch=BATCH, folder=Path.cwd())
-    Path("experiment/water.yaml").write_text(text)
-    schedule = f"task.scheduler_args={{T_max: {epochs}, eta_min: 1e-6}}"
-    words = ["spktrain", f"--config-dir={Path.cwd()}", "experiment=water", "~task.scheduler_args", f"+{schedule}"]
-    with patch.object(sys, "argv", words), timed(Lightning, "fit") as calls:
-        train()
-    return calls
-
-
-def import_schnetpack() -> Any:
-    from torch.utils.data import dataloader
-
-    if not hasattr(dataloader, "T_co"):  # SchNetPack 2.1 takes from torch a type variable that torch 2.9 renamed
-        dataloader.T_co = dataloader._T_co  # type: ignore[attr-defined]
-    import schnetpack
-
-    return schnetpack
-
-
-def painn_calculator(folder: Path, settings: dict[str, Any], dynamics: bool) -> BaseCalculator:
-    spk = import_schnetpack()
-    from schnetpack.interfaces import SpkCalculator
-
-    neighbors = spk.transform.MatScipyNeighborList(settings["cutoff"])
-    if dynamics:
-        neighbors = spk.transform.SkinNeighborList(neighbors, cutoff_skin=0.3)
-    return SpkCalculator(str(folder / "run" / "best_model"), neighbors, energy_unit="eV")
-
-
-def tensornet_settings(width: int, layers: int, cutoff: float) -> dict[str, Any]:
-    return {
-        "model": "tensornet",
-        "embedding_dimension": width,
-        "num_layers": layers,
-        "num_rbf": 32,
-        "cutoff_upper": cutoff,
-        "max_z": 10,
-        "max_num_neighbors": 64,
-    }
-
-
 def mace_settings(channels: int, cutoff: float) -> dict[str, Any]:
     return {"num_channels": channels, "max_L": 0, "r_max": cutoff}
-
-
-def painn_settings(width: int, cutoff: float) -> dict[str, Any]:
-    return {"n_atom_basis": width, "n_interactions": 3, "cutoff": cutoff}
 
 
 def _mace(label: str, settings: dict[str, Any]) -> Trainer:

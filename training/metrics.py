@@ -125,7 +125,7 @@ def baseline_of(tables: Mapping[str, Mapping[str, float]], forcefield: str | Non
 def about_offset(offset: float) -> str:
     """That a constant was taken off the energies after training, meV/atom, as a sentence; empty where it is nothing."""
     text = ERRORS["energy_mae"].text(offset)
-    if float(text) == 0:
+    if not text.strip("-0."):
         return ""
     return (
         f"The median energy error of the training frames, {text} meV/atom, is taken off the finished potential; what "

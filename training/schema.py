@@ -14,7 +14,7 @@ from ase.formula import Formula
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mdpot.training.data.labels import Asked
-from mdpot.training.data.units import parse_units
+from mdpot.training.data.unit_statements import parse_units
 
 # The upper ends are beyond all use; what lies past them overflows somewhere.
 PositiveInt = Annotated[int, Field(ge=1, le=10**12, strict=True)]

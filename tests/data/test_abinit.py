@@ -13,7 +13,7 @@ from mdpot.errors import MdpotError
 from mdpot.training.data.readers import read_file
 
 from .metals import alloys, coppers
-from .test_outputs import assert_right
+from .outputs import assert_right
 
 NEED = ("energy", "forces")
 

@@ -44,13 +44,13 @@ def trajectory(frames: list[Atoms], arrays: list[np.ndarray], steps: list[int], 
     return text
 
 
-def write_run(folder: Path, frames: list[Atoms], project: str = "w", time: bool = True) -> Path:
+def write_run(folder: Path, frames: list[Atoms], time: bool = True) -> Path:
     folder.mkdir(exist_ok=True, parents=True)
     steps = list(range(len(frames)))
-    (folder / f"{project}-pos-1.xyz").write_text(trajectory(frames, [a.positions for a in frames], steps, time))
+    (folder / "w-pos-1.xyz").write_text(trajectory(frames, [a.positions for a in frames], steps, time))
     forces = [a.get_forces() / Hartree * Bohr for a in frames]
-    (folder / f"{project}-frc-1.xyz").write_text(trajectory(frames, forces, steps, time))
-    return folder / f"{project}-pos-1.xyz"
+    (folder / "w-frc-1.xyz").write_text(trajectory(frames, forces, steps, time))
+    return folder / "w-pos-1.xyz"
 
 
 def write_cells(path: Path, cells: list[np.ndarray]) -> None:

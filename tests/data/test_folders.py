@@ -1,13 +1,11 @@
-"""Folders of calculations: what is read, in which order and groups, and what is said of the rest."""
+"""Folders of calculations: what of them is read, and in which order."""
 
 from __future__ import annotations
 
 import gzip
-import json
 import os
 import shutil
 import sqlite3
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,97 +13,15 @@ import pytest
 from ase import Atoms
 from ase.constraints import FixAtoms
 from ase.io import write
-from click.testing import CliRunner
 
-from mdpot.cli import main
 from mdpot.errors import MdpotError
 from mdpot.structures import read_structures
-from mdpot.training.data.inspection import inspect_file
-from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import read_file
-from mdpot.training.data.readers.folders import listed
-from mdpot.training.data.readers.search import Output
-from mdpot.training.data.readers.settings import settings_notes
-from mdpot.training.data.reading import Reading
 from mdpot.training.data.sources import load_dataset
-from mdpot.training.data.splits import split_by_group
 
 from .metals import coppers
-
-NEED = ("energy", "forces")
-KBAR = 0.1 / 160.21766208
-
-
-def rows(array: np.ndarray, form: str = "{:.8f}", end: str = "\n") -> str:
-    return "".join(" ".join(form.format(x) for x in row) + end for row in array)
-
-
-def outcar(frames: list[Atoms], done: bool = True) -> str:
-    text = (
-        " vasp.6.4.2 20Jul23\n POTCAR:    PAW_PBE Cu 22Jun2005\n POTCAR:    PAW_PBE Cu 22Jun2005\n"
-        "   ions per type =               4\n   k-points           NKPTS =      1   k-points in BZ     NKDIM =   1   "
-        "number of bands    NBANDS=     4\n k-points in reciprocal lattice and weights: G\n   0.0 0.0 0.0    1.000\n"
-        "   ISPIN  =      1    spin polarized calculation?\n"
-    )
-    for n, atoms in enumerate(frames, 1):
-        text += f"------- Iteration {n:4d}(   1)  -------\n------- aborting loop because EDIFF is reached -------\n"
-        xx, yy, zz, yz, xz, xy = -atoms.get_stress() / KBAR
-        text += f"  in kB {xx:.5f} {yy:.5f} {zz:.5f} {xy:.5f} {yz:.5f} {xz:.5f}\n"
-        text += "      direct lattice vectors                 reciprocal lattice vectors\n"
-        text += rows(np.hstack([atoms.cell.array, np.zeros((3, 3))]))
-        text += f" POSITION                                       TOTAL-FORCE (eV/Angst)\n {'-' * 83}\n"
-        text += rows(np.hstack([atoms.positions, atoms.get_forces()]))
-        energy = atoms.get_potential_energy()
-        text += (
-            "  FREE ENERGIE OF THE ION-ELECTRON SYSTEM (eV)\n  ---------------------------------------------------\n"
-            f"  free  energy   TOTEN  =     {energy:.8f} eV\n\n"
-            f"  energy  without entropy=    {energy:.8f}  energy(sigma->0) =    {energy:.8f}\n"
-        )
-    return text + "  General timing and accounting informations for this job:\n" * done
-
-
-def vasprun(frames: list[Atoms], done: bool = True) -> str:
-    def varray(name: str, array: np.ndarray) -> str:
-        lines = "".join("<v> " + " ".join(f"{x:.8f}" for x in row) + " </v>\n" for row in array)
-        return f'<varray name="{name}">\n{lines}</varray>\n'
-
-    def structure(atoms: Atoms, name: str = "") -> str:
-        crystal = f"<crystal>\n{varray('basis', atoms.cell.array)}</crystal>\n"
-        places = varray("positions", atoms.get_scaled_positions())
-        return f"<structure{name}>\n{crystal}{places}</structure>\n"
-
-    atom = "<rc><c>Cu</c><c>1</c></rc>\n"
-    text = '<?xml version="1.0" encoding="ISO-8859-1"?>\n<modeling>\n<kpoints>\n'
-    text += '<varray name="kpointlist">\n<v> 0 0 0 </v>\n</varray>\n<varray name="weights">\n<v> 1 </v>\n</varray>\n'
-    text += '</kpoints>\n<atominfo>\n<array name="atoms">\n<set>\n'
-    text += atom * 4 + "</set>\n</array>\n</atominfo>\n" + structure(frames[0], ' name="initialpos"')
-    for atoms in frames:
-        energy = atoms.get_potential_energy()
-        energies = "".join(
-            f'<i name="{key}"> {energy:.8f} </i>\n' for key in ("e_fr_energy", "e_wo_entrp", "e_0_energy")
-        )
-        text += (
-            f"<calculation>\n<scstep>\n<energy>\n{energies}</energy>\n</scstep>\n"
-            + structure(atoms)
-            + varray("forces", atoms.get_forces())
-        )
-        text += varray("stress", -atoms.get_stress(voigt=False) / KBAR)
-        text += f"<energy>\n{energies}</energy>\n</calculation>\n"
-    return text + "</modeling>\n" * done
-
-
-def put(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
-
-
-def energies(reading) -> list[float]:
-    return [frame.energy for frame in reading.frames]
-
-
-def of(frames: list[Atoms]) -> object:
-    return pytest.approx([atoms.get_potential_energy() for atoms in frames], abs=1e-6)
+from .outputs import NEED, energies, of, put
+from .vasp import outcar, vasprun
 
 
 def test_an_output_in_each_directory_in_natural_order(tmp_path: Path) -> None:
@@ -157,111 +73,6 @@ def test_of_both_outputs_the_complete_one_is_taken(tmp_path: Path, packed: bool)
     assert reading.notes == []
 
 
-def test_runs_of_several_frames_stay_together(tmp_path: Path) -> None:
-    for n in range(12):
-        put(tmp_path / f"run{n}" / "vasprun.xml", vasprun(coppers(5, seed=n)))
-    reading = read_file(tmp_path, need=NEED)
-    assert [frame.group for frame in reading.frames] == [f"run{n}/vasprun.xml" for n in range(12) for _ in range(5)]
-    assert reading.frames[7].file == "run1/vasprun.xml, frame 2"
-    dataset = load_dataset("custom", tmp_path)
-    splits = split_by_group([frame.group for frame in dataset.frames])
-    found = [{dataset.frames[n].group for n in rows} for rows in splits.values()]
-    assert not found[0] & found[1]
-    assert not found[0] & found[2]
-    assert dataset.labels.startswith(f"as in {tmp_path.name}: 12 vasprun.xml: run0/vasprun.xml to run11/")
-
-
-def test_series_of_single_frames_are_groups(tmp_path: Path) -> None:
-    """Of twelve systems with three frames each, in files or in folders side by side."""
-    for n in range(12):
-        for k, atoms in enumerate(coppers(3, seed=n)):
-            if n % 2:
-                (tmp_path / f"s{n}").mkdir(exist_ok=True)
-                write(tmp_path / f"s{n}" / f"frame_{k}.extxyz", atoms)
-            else:
-                (tmp_path / f"s{n}" / f"{k}").mkdir(parents=True)
-                write(tmp_path / f"s{n}" / f"{k}" / "frame.extxyz", atoms)
-    reading = read_file(tmp_path, need=NEED)
-    assert [frame.group for frame in reading.frames] == [f"s{n}" for n in range(12) for _ in range(3)]
-
-
-def neighbors_apart(reading: Reading) -> int:
-    """How many pairs of frames, one after the other, are of two groups."""
-    groups = [frame.group for frame in reading.frames]
-    return sum(one != other for one, other in pairwise(groups))
-
-
-@pytest.mark.parametrize("name", ["step_{}/scf/out.xyz", "T300/step_{}/scf_{}/out.xyz", "step_{}.xyz", "{}/out.xyz"])
-def test_single_frames_are_a_series_however_deep_they_lie(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mdpot.training.data.frames.N_CHUNKS", 20)
-    for n, atoms in enumerate(coppers(60)):
-        path = tmp_path / name.format(n, n)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, atoms, format="extxyz")
-    reading = read_file(tmp_path, need=NEED)
-    assert neighbors_apart(reading) == 19  # runs of three frames
-
-
-@pytest.mark.parametrize("name", ["extra.xyz", "c0/opt.xyz", "relax/opt.xyz"])
-@pytest.mark.parametrize("size", [2, 5])
-def test_a_trajectory_among_single_frames_leaves_them_a_series(
-    tmp_path: Path, name: str, size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mdpot.training.data.frames.N_CHUNKS", 20)
-    for n, atoms in enumerate(coppers(60)):
-        path = tmp_path / (f"c{n}/out.xyz" if name.startswith("c0") else f"c{n}.xyz")
-        path.parent.mkdir(exist_ok=True)
-        write(path, atoms, format="extxyz")
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    write(tmp_path / name, coppers(size, seed=1), format="extxyz")
-    reading = read_file(tmp_path, need=NEED)
-    assert neighbors_apart(reading) <= 22
-    assert len({frame.group.split("#")[0] for frame in reading.frames}) == 2
-    # What tells ten groups apart is not cut, and the series is one of them.
-    for n in range(10):
-        write(tmp_path / f"opt{n}.xyz", coppers(2, seed=n + 2), format="extxyz")
-    reading = read_file(tmp_path, need=NEED)
-    series = {frame.group for frame in reading.frames if ", frame" not in frame.file}
-    assert series == {"."}
-    assert len({frame.group for frame in reading.frames}) == 12
-
-
-def test_names_of_groups_in_the_files_are_kept(tmp_path: Path) -> None:
-    for n in range(3):
-        frames = coppers(8, seed=n)
-        for k, atoms in enumerate(frames):
-            atoms.info["group"] = f"T{k // 2}"
-        write(tmp_path / f"{n}.extxyz", frames)
-    reading = read_file(tmp_path, need=NEED)
-    assert [frame.group for frame in reading.frames[::2]] == [f"{n}.extxyz: T{k}" for n in range(3) for k in range(4)]
-
-
-def test_what_is_broken_is_named_and_loses_nothing_else(tmp_path: Path) -> None:
-    frames = coppers(6)
-    for n, atoms in enumerate(frames):
-        put(tmp_path / f"c{n}" / "OUTCAR", outcar([atoms], done=n != 4))
-    put(tmp_path / "c6" / "OUTCAR", "")
-    put(tmp_path / "c7" / "OUTCAR", outcar(frames[:1])[:600])
-    put(tmp_path / "c8" / "POSCAR", "not begun\n")
-    (tmp_path / "c9").mkdir()
-    os.symlink(tmp_path / "gone", tmp_path / "c10")
-    reading = read_file(tmp_path, need=NEED)
-    assert energies(reading) == of(frames)
-    failed, empty, broken, *rest = reading.notes
-    assert failed.startswith("3 files cannot be read and are left out: c")
-    assert "c6/OUTCAR (empty: it holds no frame)" in failed
-    assert "c10 (a link to what is not there)" in failed
-    assert empty == "2 folders beside those that were read have no output: c8, c9."
-    assert broken == "1 of 6 calculations did not come to their end: c4/OUTCAR. What they completed is read."
-    assert rest == []
-    for n in range(6):
-        put(tmp_path / f"c{n}" / "OUTCAR", "")
-    with pytest.raises(MdpotError, match=r"of its 8 outputs none can be read\. The first, .*: "):
-        read_file(tmp_path)
-
-
 def test_an_outcar_has_the_constraints_beside_it(tmp_path: Path) -> None:
     """`mdpot md` refuses them; forces that are trained on are those of all atoms."""
     frames = coppers(2)
@@ -279,53 +90,6 @@ def test_an_outcar_has_the_constraints_beside_it(tmp_path: Path) -> None:
     assert read_structures(tmp_path / "OUTCAR")[-1].constraints
     put(tmp_path / "POSCAR", "cut off\n1.0\n")
     assert len(read_structures(tmp_path / "OUTCAR")) == 2
-
-
-def test_outputs_without_labels_are_named(tmp_path: Path) -> None:
-    frames = coppers(3)
-    for n, atoms in enumerate(frames):
-        put(tmp_path / f"c{n}" / "vasprun.xml", vasprun([atoms]) if n else vasprun([atoms]).split("<calculation>")[0])
-    reading = read_file(tmp_path, need=NEED)
-    assert energies(reading) == of(frames[1:])
-    assert "1 of 3 outputs have no labels: c0/vasprun.xml." in reading.notes
-    assert any(note.startswith("1 of 3 frames are left out") for note in reading.notes)
-
-
-def test_settings_that_differ_are_noted(tmp_path: Path) -> None:
-    frames = coppers(6)
-    for n, atoms in enumerate(frames[:3]):
-        said = f"   ENCUT  =  {400 if n else 520}.0 eV  29.40 Ry\n   GGA     =    {'--' if n else 'PE'}    GGA type\n"
-        put(tmp_path / f"c{n}" / "OUTCAR", outcar([atoms]).replace("   ISPIN ", said + "   ISPIN "))
-    for n, atoms in enumerate(frames[3:], 3):
-        said = (
-            f'<i name="ENMAX">    400.00000000</i>\n<i type="logical" name="LHFCALC"> {"FTF"[n % 3]}  </i>\n<kpoints>'
-        )
-        put(tmp_path / f"c{n}" / "vasprun.xml", vasprun([atoms]).replace("<kpoints>", said))
-    reading = read_file(tmp_path, need=NEED)
-    assert energies(reading) == of(frames)
-    ending = "Energies of several settings do not go together: keep the outputs of one."
-    assert reading.notes == [
-        f"ENCUT differs among the outputs: 520 in 1 (c0/OUTCAR), 400 in 5 (c1/OUTCAR). {ending}",
-        f"LHFCALC differs among the outputs: F in 2 (c3/vasprun.xml), T in 1 (c4/vasprun.xml). {ending}",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("kind", "texts", "said"),
-    [
-        ("ORCA", ["|  1> ! PBE def2-SVP EnGrad PAL4\n|  2> ! TightSCF", "|  1> ! tightscf def2-svp pbe Opt"], []),
-        ("ORCA", ["|  1> ! PBE def2-SVP", "|  1> ! PBE0 def2-SVP"], ["DEF2-SVP PBE in 1", "DEF2-SVP PBE0 in 1"]),
-        ("Gaussian", [" #P B3LYP/6-31G* force", " # b3lyp/6-31g* opt nosymm"], []),
-        ("Gaussian", [" #P B3LYP/6-31G* force", " #B3LYP/def2SVP force"], ["B3LYP/6-31G* in 1", "B3LYP/DEF2SVP in 1"]),
-        ("Quantum ESPRESSO", ["kinetic-energy cutoff = 60.0 Ry", "kinetic-energy cutoff = 40.0 Ry"], ["60 in 1"]),
-    ],
-)
-def test_settings_of_other_programs(tmp_path: Path, kind: str, texts: list[str], said: list[str]) -> None:
-    outputs = [Output(put(tmp_path / f"{n}.out", text), f"{n}.out", kind) for n, text in enumerate(texts)]
-    notes = list(settings_notes(outputs))
-    assert len(notes) == bool(said)
-    for part in said:
-        assert part in notes[0]
 
 
 def test_links_are_followed_once(tmp_path: Path) -> None:
@@ -463,45 +227,3 @@ def test_archives_and_their_keys(tmp_path: Path) -> None:
         read_file(tmp_path)
     (tmp_path / "1.npz").rename(tmp_path / "1.old")
     assert energies(read_file(tmp_path)) == of(frames[:3])
-
-
-def test_formats_that_are_not_read_are_told_where_nothing_else_is(tmp_path: Path) -> None:
-    put(tmp_path / "a" / "job.out", " DBCSR| CPU\n CP2K| version string\n")
-    with pytest.raises(MdpotError, match=r"no output of a calculation .* a/job\.out: an output of CP2K"):
-        read_file(tmp_path)
-    put(tmp_path / "b" / "OUTCAR", outcar(coppers(1)))
-    assert any("1 files are of formats that are not read: a/job.out (an output" in n for n in read_file(tmp_path).notes)
-
-
-def test_inspect_and_messages_name_the_file(tmp_path: Path) -> None:
-    frames = coppers(13)
-    frames[5].calc.results["forces"][0, 0] = 1e3  # type: ignore[union-attr]
-    for n, atoms in enumerate(frames):
-        put(tmp_path / "data" / f"c{n}" / "OUTCAR", outcar([atoms]))
-    done = CliRunner().invoke(main, ["data", "inspect", str(tmp_path / "data")])
-    assert done.exit_code == 0, done.output
-    assert "files:       13 OUTCAR: c0/OUTCAR to c12/OUTCAR" in done.stdout
-    assert "forces far larger than in the other frames: frame 5 (c5/OUTCAR)." in done.stdout
-    told = CliRunner().invoke(main, ["data", "inspect", str(tmp_path / "data"), "--json"])
-    assert json.loads(told.stdout)["outliers"]["forces far larger than in the other frames"] == [5]
-    first, second, *_ = frames[5].positions
-    near = outcar([frames[5]]).replace(rows(second[None]).strip(), rows(first[None] + 0.1).strip())
-    put(tmp_path / "data" / "c5" / "OUTCAR", near)
-    with pytest.raises(MdpotError, match=r"frame 5 \(c5/OUTCAR\): atoms overlap"):
-        load_dataset("custom", tmp_path / "data", labels=Asked(check=False))
-    assert any("frame 5 (c5/OUTCAR): atoms overlap" in w for w in inspect_file(tmp_path / "data", Asked())["warnings"])
-
-
-def test_data_that_are_split_already(tmp_path: Path) -> None:
-    for name in ("train_set.extxyz", "valid.extxyz", "my-test.extxyz"):
-        write(tmp_path / name, coppers(2))
-    (note,) = [note for note in read_file(tmp_path).notes if "split anew" in note]
-    assert note.startswith("my-test.extxyz, train_set.extxyz, valid.extxyz are read together")
-    (tmp_path / "my-test.extxyz").rename(tmp_path / "attested.extxyz")
-    (tmp_path / "valid.extxyz").unlink()
-    assert not any("split anew" in note for note in read_file(tmp_path).notes)
-
-
-def test_lists_are_cut() -> None:
-    assert listed(list("abcde")) == "a, b, c, d, e"
-    assert listed(list("abcdefg")) == "a, b, c, d, e, and 2 more"

@@ -17,7 +17,7 @@ from mdpot.errors import MdpotError
 from mdpot.training.data.readers import read_file
 
 from .metals import coppers
-from .test_outputs import ORCA, assert_right, gaussian, installed
+from .outputs import ORCA, assert_right, gaussian, installed
 
 NEED = ("energy", "forces")
 RY, BOHR = units["Ry"], units["Bohr"]

@@ -15,7 +15,7 @@ from mdpot.training.data.readers import read_file
 from mdpot.training.data.readers.pymatgen import parse_pymatgen
 
 from .metals import coppers
-from .test_outputs import assert_right
+from .outputs import assert_right
 from .test_tables import put, pymatgen
 
 NEED = ("energy", "forces")

@@ -6,8 +6,7 @@ import pytest
 from ase import units
 
 from mdpot.errors import MdpotError
-from mdpot.training.data.units import (
-    VASP,
+from mdpot.training.data.unit_statements import (
     canonical,
     energy_in_name,
     parse_units,
@@ -15,6 +14,7 @@ from mdpot.training.data.units import (
     stated_units,
     units_of,
 )
+from mdpot.training.data.units import VASP
 
 KCAL = units.kcal / units.mol
 EH, BOHR = units.Hartree, units.Bohr

@@ -167,19 +167,17 @@ def mutate_json(value: Any, rng: np.random.Generator) -> Any:
 # ---- inputs that are right -------------------------------------------------------------
 
 
-def make_frames(n: int = 8, periodic: bool = True) -> list[Atoms]:
-    """Pairs of waters with made-up labels."""
+def make_frames() -> list[Atoms]:
+    """Eight pairs of waters with made-up labels."""
     rng = np.random.default_rng(5)
     frames = []
-    for k in range(n):
+    for k in range(8):
         atoms = molecule("H2O")
         atoms += Atoms(atoms.numbers, atoms.positions + np.array([0, 0, 3.0]))
         atoms.rattle(0.03, seed=k)
-        if periodic:
-            atoms.cell, atoms.pbc = np.diag([6.0, 6.5, 7.0]), True
+        atoms.cell, atoms.pbc = np.diag([6.0, 6.5, 7.0]), True
         labels = {"energy": float(rng.normal(-930, 0.1)), "forces": rng.normal(0, 0.5, atoms.positions.shape)}
-        if periodic:
-            labels["stress"] = rng.normal(0, 0.005, 6)
+        labels["stress"] = rng.normal(0, 0.005, 6)
         atoms.calc = SinglePointCalculator(atoms, **labels)
         frames.append(atoms)
     return frames

@@ -1,7 +1,8 @@
-"""Cheap things to run: calculators, structures, an OpenMM system."""
+"""Cheap things to run: calculators, structures, an OpenMM system; what stops a run, and what it logged."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.lj import LennardJones
 from ase.cluster import Icosahedron
 from ase.io import write
+
+from mdpot.simulate.log import Row
 
 EPSILON, SIGMA = 0.0103, 3.4  # eV, Å: argon
 
@@ -128,3 +131,23 @@ def ideal_gas_system() -> Callable[[Any], Any]:
         return system
 
     return make
+
+
+def log_without_speed(out: Path) -> list[list[str]]:
+    with (out / "log.csv").open(newline="") as file:
+        return [row[:-1] for row in csv.reader(file)]
+
+
+class Interrupter:
+    """An observer that presses Ctrl-C after some lines of the log."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def phase(self, text: str) -> None:
+        pass
+
+    def row(self, row: Row, n_steps: int) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt

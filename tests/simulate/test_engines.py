@@ -29,8 +29,8 @@ from mdpot.units import BAR, BOLTZMANN
 Make = Callable[..., Any]
 
 
-def start(engine: Engine, temperature: float, seed: int = 0) -> Engine:
-    rng = np.random.default_rng(seed)
+def start(engine: Engine, temperature: float) -> Engine:
+    rng = np.random.default_rng(0)
     engine.set_velocities(maxwell_boltzmann(engine.atoms.get_masses(), temperature, rng))
     return engine
 

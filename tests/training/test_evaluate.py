@@ -9,7 +9,7 @@ import pytest
 
 from mdpot.cli.tables import print_errors
 from mdpot.training.evaluation import Evaluation
-from mdpot.training.metrics import METRICS, worse_than_nothing
+from mdpot.training.metrics import METRICS, about_offset, worse_than_nothing
 from mdpot.training.report import draw_parity, error_table
 
 SIZES = np.array([2, 3])
@@ -77,3 +77,9 @@ def test_what_is_worse_than_nothing_is_said() -> None:
     assert "force MAE of test: 5 against 4 meV/Å" in said
     assert "energy" not in said.split(":", 1)[1]
     assert "train" not in said.split(":", 1)[1].split("Do not")[0]
+
+
+@pytest.mark.parametrize(("offset", "said"), [(-10943.42, "-10,943.4 meV/atom"), (0.26, "0.26 meV/atom"), (-1e-9, "")])
+def test_what_is_taken_off_the_energies_is_said(offset: float, said: str) -> None:
+    assert said in about_offset(offset)
+    assert bool(said) == bool(about_offset(offset))

@@ -224,8 +224,8 @@ def test_another_element(small_frames: list[Frame], store: Store) -> None:
     assert len(target.atoms) == 0
 
 
-def _empty_batch(small_frames: list[Frame], formula: str = "CH4") -> Batch:
-    return Store(small_frames[:2], CUTOFF, molecule=formula).batch(torch.arange(2), torch.float64)
+def _empty_batch(small_frames: list[Frame]) -> Batch:
+    return Store(small_frames[:2], CUTOFF, molecule="CH4").batch(torch.arange(2), torch.float64)
 
 
 def test_without_molecules_nothing_happens(small_frames: list[Frame]) -> None:

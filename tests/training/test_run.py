@@ -203,7 +203,7 @@ def test_the_report_loads_the_potential_of_its_run(trained) -> None:
 # ---- own data --------------------------------------------------------------------------
 
 
-def labelled(atoms: Atoms, rng: np.random.Generator, stress: bool = True) -> Atoms:
+def labelled(atoms: Atoms, rng: np.random.Generator) -> Atoms:
     """With labels from springs between neighbors, the same in every frame, and their exact stress."""
     (i, j), shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, 3.0)
     vectors = atoms.positions[j] - atoms.positions[i] + shifts @ atoms.cell.array
@@ -213,7 +213,7 @@ def labelled(atoms: Atoms, rng: np.random.Generator, stress: bool = True) -> Ato
     forces = np.zeros((len(atoms), 3))
     np.add.at(forces, i, pull)
     results: dict[str, Any] = {"energy": energy, "forces": forces}
-    if stress and atoms.pbc.all():
+    if atoms.pbc.all():
         full = 0.5 * (pull[:, :, None] * vectors[:, None]).sum(0) / atoms.get_volume()
         results["stress"] = full[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
     atoms.calc = SinglePointCalculator(atoms, **results)

@@ -51,7 +51,7 @@ class Asked:
 
     Attributes:
         energy_key, forces_key, stress_key: the keys that hold them; `IGNORE` for a label that is to be left out.
-        units: see `mdpot.training.data.units.parse_units`.
+        units: see `mdpot.training.data.unit_statements.parse_units`.
         check: whether labels that contradict physics are refused.
         property_key: the key of a property, a number a structure, of files whose keys hold much else.
         charge, multiplicity: of every frame that does not state them.

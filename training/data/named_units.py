@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from mdpot.errors import MdpotError
 from mdpot.training.data.labels import Keys
-from mdpot.training.data.units import ASE, Units, canonical, energy_in_name, units_of
+from mdpot.training.data.unit_statements import canonical, energy_in_name, units_of
+from mdpot.training.data.units import ASE, Units
 
 
 def units_of_labels(keys: Keys, stated: Mapping[str, str], base: Units = ASE) -> Units:

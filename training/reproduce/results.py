@@ -143,9 +143,9 @@ class Result:
 NOTHING_RECORDED: Mapping[str, Outcome] = MappingProxyType({})
 
 
-def paired(result: Result, base: Result, key: str, frames: str = "test") -> Estimate | None:
-    """The mean difference of an error, `result` minus `base`, over the seeds that both finished."""
-    ours, theirs = result.values(key, frames), base.values(key, frames)
+def paired(result: Result, base: Result, key: str) -> Estimate | None:
+    """The mean difference of a test error, `result` minus `base`, over the seeds that both finished."""
+    ours, theirs = result.values(key), base.values(key)
     return estimate([value - theirs[seed] for seed, value in ours.items() if seed in theirs])
 
 

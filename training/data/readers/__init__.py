@@ -28,7 +28,8 @@ from mdpot.training.data.readers.runner import parse_runner
 from mdpot.training.data.readers.search import is_folder
 from mdpot.training.data.readers.tables import is_pymatgen, parse_csv, parse_json
 from mdpot.training.data.reading import LABELS, Raw, Reading, finish
-from mdpot.training.data.units import ATOMIC, parse_units
+from mdpot.training.data.unit_statements import parse_units
+from mdpot.training.data.units import ATOMIC
 
 _ZIP = b"PK\x03\x04"
 _MARK = b"\xef\xbb\xbf"

@@ -18,7 +18,8 @@ from mdpot.training.data.labels import Asked, Keys, Values, choose_keys, collect
 from mdpot.training.data.named_units import units_of_labels
 from mdpot.training.data.readers.outputs import Outputs, read_outputs
 from mdpot.training.data.reading import Raw, is_called_isolated
-from mdpot.training.data.units import Units, canonical, parse_units, stated_system, stated_units
+from mdpot.training.data.unit_statements import canonical, parse_units, stated_system, stated_units
+from mdpot.training.data.units import Units
 
 GROUP_KEYS = ("group", "source", "source_frame", "trajectory", "config_type")
 ISOLATED_KEYS = ("config_type", "Config_type", "configtype")

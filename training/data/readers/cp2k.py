@@ -13,7 +13,8 @@ from ase.cell import Cell
 
 from mdpot.errors import MdpotError
 from mdpot.structures import decode, read_bytes
-from mdpot.training.data.units import LENGTHS, canonical
+from mdpot.training.data.unit_statements import canonical
+from mdpot.training.data.units import LENGTHS
 from mdpot.xyz import blocks
 
 _COMMENT = re.compile(r"\s*i\s*=\s*(\d+)(?:,\s*time\s*=\s*\S+?)?,\s*E\s*=\s*(\S+)")

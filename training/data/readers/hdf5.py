@@ -20,14 +20,13 @@ from mdpot.training.data.named_units import units_of_labels
 from mdpot.training.data.readers.arrays import NAMES, as_text, choose_arrays, frames_of
 from mdpot.training.data.readers.search import natural
 from mdpot.training.data.reading import Raw
-from mdpot.training.data.units import (
-    ASE,
-    Units,
+from mdpot.training.data.unit_statements import (
     canonical,
     parse_units,
     stated_system,
     stated_units,
 )
+from mdpot.training.data.units import ASE, Units
 
 SIGNATURE = b"\x89HDF"
 ANI = Units("Hartree", "Å", "Hartree/Å", "Hartree/Å³", "Hartree", source="of the format")

@@ -16,7 +16,8 @@ from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Keys, looks_like_label
 from mdpot.training.data.readers.arrays import NAMES, as_text, choose_arrays, frames_of
 from mdpot.training.data.reading import Raw, convert, finish
-from mdpot.training.data.units import ASE, SYSTEMS, parse_units, stated_system, stated_units, units_of
+from mdpot.training.data.unit_statements import parse_units, stated_system, stated_units, units_of
+from mdpot.training.data.units import ASE, SYSTEMS
 
 RMD17_KEYS = ("nuclear_charges", "coords", "energies", "forces")
 WATER_KEYS = ("numbers", "positions", "forces", "energies", "cells", "source")

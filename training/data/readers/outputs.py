@@ -32,7 +32,8 @@ from mdpot.training.data.readers.jobs import (
     structures_of,
 )
 from mdpot.training.data.readers.settings import jobs_notes
-from mdpot.training.data.units import ASE, ATOMIC, SYSTEMS, Units, canonical
+from mdpot.training.data.unit_statements import canonical
+from mdpot.training.data.units import ASE, ATOMIC, SYSTEMS, Units
 from mdpot.xyz import blocks, columns_unread, is_xyz
 
 #: Units of LAMMPS by the name of its command `units`.

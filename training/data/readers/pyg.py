@@ -21,7 +21,8 @@ from mdpot.training.data.frames import Dataset, Frame
 from mdpot.training.data.labels import Asked, Keys, Values, choose_keys, collect, family_of, looks_like_label
 from mdpot.training.data.readers.ase_io import GROUP_KEYS
 from mdpot.training.data.reading import ENERGY_AND_FORCES, Raw, finish
-from mdpot.training.data.units import ASE, SYSTEMS, Units, parse_units
+from mdpot.training.data.unit_statements import parse_units
+from mdpot.training.data.units import ASE, SYSTEMS, Units
 
 PREFIX = "pyg:"
 EXAMPLES = "pyg:MD17:revised aspirin, pyg:QM9"

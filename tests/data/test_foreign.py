@@ -1,0 +1,76 @@
+"""Files that are not read: what they are, and what to do with them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import lzma
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from mdpot.errors import MdpotError
+from mdpot.training.data.readers import read_file
+
+from .outputs import ORCA
+
+
+def tarred(name: str, content: bytes) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    return file.getvalue()
+
+
+def zipped(name: str, content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(name, content)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("run1.out", b" vasp.6.4.2 20Jul23\n", "ASE tells it by the name: rename it, e.g. OUTCAR"),
+        ("rows.sqlite", b"SQLite format 3\0", "rename it, e.g. frames.db"),
+        ("OUTCAR.xz", lzma.compress(b" vasp.6.4.2 20Jul23\n"), "unpack it, or pack it by gzip"),
+        ("run1.xml", b'<?xml version="1.0"?>\n<modeling>\n', "rename it, e.g. run1_vasprun.xml"),
+        ("coord.npy", b"\x93NUMPY\x01\x00", "give the folder of a system of DeePMD-kit"),
+        ("vaspout.h5", b"\x89HDF\r\n\x1a\n" + bytes(99), "VASP's own HDF5, which is not read: give the vasprun.xml"),
+        ("rows.parquet", b"PAR1" + bytes(99), "a table in Parquet"),
+        ("frames.pckl", b"\x80\x05\x95" + bytes(99), "a pickle, which is not read"),
+        ("frames.pt", b"PK\x03\x04" + bytes(26) + b"frames/data.pkl" + bytes(99), "a pickle, which is not read"),
+        ("train.cfg", b"BEGIN_CFG\n Size\n    2\n", "an MTP file, whose atom types are numbers.*Write type_map.raw"),
+        ("job.out", b" DBCSR| CPU\n CP2K| version string\n", "an output of CP2K: ASE does not read"),
+        ("a.engrad", b"#\n# Number of atoms\n#\n 3\n#\n# The current total energy in Eh\n#\n", "give ORCA's output"),
+        ("FORCE_SETS", b"8\n1\n\n1\n 0.01 0 0\n 0 0 0\n", "phonopy's forces without their structures"),
+        (
+            "phonopy_params.yaml",
+            b"phonopy:\n  version: 2.20\n",
+            "phonopy's displaced structures without their energies",
+        ),
+        ("run.out", b"Siesta Version  : 4.1.5\n", "an output of SIESTA: ASE does not read"),
+        (
+            "unknown.out",
+            b"Total energy: -4.07 H\n",
+            "no frame that ASE can read as espresso-out, which it takes it for",
+        ),
+        ("a.out", ORCA.encode("utf-16"), "text in UTF-16, as PowerShell writes it"),
+        ("a.tar", tarred("a.xyz", b"1\n\nH 0 0 0\n"), "an archive of several files: unpack it"),
+        ("a.tgz", gzip.compress(tarred("a.xyz", b"1\n\nH 0 0 0\n")), "an archive of several files: unpack it"),
+        ("a.zip", zipped("a.xyz", b"1\n\nH 0 0 0\n"), "an archive of several files: unpack it"),
+        ("data.lmdb", bytes(16) + b"\xde\xc0\xef\xbe" + bytes(4000), "a database in LMDB"),
+        ("a.xyz.zst", b"\x28\xb5\x2f\xfd" + bytes(50), "packed by Zstandard"),
+        ("mptrj.json", b'{"mp-1": {"0": {"structure": {"@module": "pymatgen.core.structure"', "structures of pymatgen"),
+    ],
+)
+def test_what_is_not_read_says_what_it_is(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(MdpotError, match=said) as caught:
+        read_file(tmp_path / name)
+    assert "\n" not in str(caught.value)
