@@ -152,7 +152,14 @@ def _needed(recipe: Recipe, data: Path | Dataset | None) -> set[str]:
         return recipe.finetune.needed_labels
     if recipe.data.property_key is not None:
         return {recipe.data.property_key}
-    return {data.property} if isinstance(data, Dataset) else {"property"}  # that of the source
+    if isinstance(data, Dataset):
+        return {data.property}
+    if recipe.data.source == "custom":
+        raise MdpotError(
+            "data.property_key must be the key of the property to learn, e.g. --set data.property_key=band_gap; got "
+            "none. `mdpot data inspect` shows those that the data have."
+        )
+    return {"property"}  # that of the source
 
 
 def _load(config: DataConfig, data: Path | Dataset | None, need: Collection[str]) -> Dataset:

@@ -14,7 +14,16 @@ from ase import Atoms
 from mdpot.electrons import CHARGE_KEYS, MULTIPLICITY_KEYS, SPIN_KEYS, stated_electrons
 from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame
-from mdpot.training.data.labels import Asked, Keys, Values, choose_keys, collect, family_of, looks_like_label
+from mdpot.training.data.labels import (
+    Asked,
+    Keys,
+    Values,
+    choose_keys,
+    collect,
+    family_of,
+    looks_like_label,
+    numbers_of,
+)
 from mdpot.training.data.readers.outputs import Outputs, read_outputs
 from mdpot.training.data.reading import Raw, is_called_isolated
 from mdpot.training.data.units import (
@@ -79,6 +88,7 @@ def label_outputs(path: Path, found: Outputs, asked: Asked, want_labels: bool = 
         units=units,
         isolated=[is_called_isolated(_first(atoms.info, ISOLATED_KEYS)) for atoms in structures],
         ignored=_ignored(structures, values),
+        numbers=numbers_of(place for atoms in structures for place in _places(atoms)[1:]),
     )
 
 

@@ -9,18 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mdpot.errors import MdpotError
 from mdpot.packed import head, unpacked_name
-from mdpot.structures import read_bytes
+from mdpot.structures import parse_cif, read_bytes
 from mdpot.training.data.frames import Frame
-from mdpot.training.data.labels import Asked, Keys, choose_keys, collect
-from mdpot.training.data.readers.tables import of_pymatgen
+from mdpot.training.data.labels import Asked, Keys, choose_keys, collect, numbers_of
+from mdpot.training.data.readers.tables import number, of_pymatgen
 from mdpot.training.data.reading import Raw
 from mdpot.training.data.units import ASE, VASP, parse_units
 
 #: Bytes in which one structure at least begins.
 _START = 50_000
 _STRUCTURE = re.compile(rb'"structures?"\s*:\s*[\[{]')
+#: Or a CIF in its place, as in MEGNet's data.
+_CIF = re.compile(rb'"structures?"\s*:\s*\[?\s*"(?:\\n|\s)*(?:#|data_)')
 #: VASP's energies by the names that pymatgen and its data sets give them, and what they are; forces are the derivative
 #: of the free energy, and corrections of a composition are no energy of a structure.
 _ENERGIES = {"uncorrected_total_energy": "energy", "e_0_energy": "energy", "e_fr_energy": "free_energy"}
@@ -35,7 +39,7 @@ def is_pymatgen(path: Path) -> bool:
     if not unpacked_name(path).endswith(".json"):
         return False
     start = head(path, _START)
-    return b'"lattice"' in start and _STRUCTURE.search(start) is not None
+    return (b'"lattice"' in start and _STRUCTURE.search(start) is not None) or _CIF.search(start) is not None
 
 
 def parse_pymatgen(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
@@ -69,7 +73,12 @@ def parse_pymatgen(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
             setattr(frame, kind, None if key is None else found.of(kind).get(key))
         if frame.stress is not None and keys.stress_is_virial:
             frame.stress = units.stress_of_virial(frame.stress, frame.cell)
-    return Raw(frames, keys, units)
+    if (key := asked.property_key) is not None:
+        for frame, (_, record) in zip(frames, records, strict=True):
+            value = number(record.get(key))
+            frame.properties = {} if value is None else {key: value}
+        keys = replace(keys, properties=(key,))
+    return Raw(frames, keys, units, numbers=numbers_of([record for _, record in records]))
 
 
 def _records(content: Any, group: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -80,7 +89,10 @@ def _records(content: Any, group: str) -> Iterator[tuple[str, Mapping[str, Any]]
     elif isinstance(content, dict):
         content = {_PLURAL.get(key, key): value for key, value in content.items()}
         found = content.get("structure")
-        if isinstance(found, dict):
+        if isinstance(found, dict) and "lattice" not in found:  # columns of pandas, each an object by row
+            columns = {key: value for key, value in content.items() if isinstance(value, dict)}
+            yield from (("", {key: value.get(row) for key, value in columns.items()}) for row in found)
+        elif isinstance(found, (dict, str)):
             yield group, content
         elif isinstance(found, list):
             lists = {key: value for key, value in content.items() if _is_list(value, len(found))}
@@ -95,8 +107,11 @@ def _is_list(value: Any, length: int) -> bool:
 
 
 def _frame(path: Path, n: int, group: str, record: Mapping[str, Any]) -> Frame:
-    numbers, positions, cell, pbc = of_pymatgen(f"{path}, structure {n}", record["structure"])
-    return Frame(numbers, positions, cell, pbc, group=group, index=n)
+    at, structure = f"{path}, structure {n}", record["structure"]
+    if isinstance(structure, str):
+        atoms = parse_cif(structure, at)
+        return Frame(atoms.numbers.astype(np.int64), atoms.positions, atoms.cell.array, atoms.pbc, group=group, index=n)
+    return Frame(*of_pymatgen(at, structure), group=group, index=n)
 
 
 def _named(record: Mapping[str, Any], asked: Collection[str]) -> dict[str, Any]:
