@@ -144,12 +144,12 @@ def test_the_command_reads_databases_and_folders(properties: Path, tmp_path: Pat
     """Rows of a database, records of pymatgen, and the folder of CGCNN, with the labels under a key."""
     crystals = [molecule("CH4"), molecule("H2O")]
     (tmp_path / "folder").mkdir()
-    with connect(tmp_path / "rows.db") as database:
-        for number, atoms in enumerate(crystals):
-            atoms.center(vacuum=3.0)
-            atoms.pbc = True
-            database.write(atoms, band=number + 1.5)
-            write(tmp_path / "folder" / f"c{number}.vasp", atoms, format="vasp")
+    database = connect(tmp_path / "rows.db")
+    for number, atoms in enumerate(crystals):
+        atoms.center(vacuum=3.0)
+        atoms.pbc = True
+        database.write(atoms, band=number + 1.5)
+        write(tmp_path / "folder" / f"c{number}.vasp", atoms, format="vasp")
     records = [{"structure": pymatgen(atoms), "band": n + 1.5} for n, atoms in enumerate(crystals)]
     (tmp_path / "records.json").write_text(json.dumps(records))
     (tmp_path / "folder" / "id_prop.csv").write_text("c0,1.5\nc1,2.5\n")

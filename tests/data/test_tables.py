@@ -170,3 +170,13 @@ def test_inspection_shows_numbers_that_may_be_properties(tmp_path: Path) -> None
     wrong = read_file(tmp_path / "p.extxyz", Asked(property_key="metal"), {"metal"})
     assert "no frame has the property 'metal', a number, which text, True, and False are not" in wrong.refusal
     assert "there are numbers under gap" in wrong.refusal
+
+
+def test_repeats_whose_properties_differ_are_told(tmp_path: Path) -> None:
+    for values, differ in (([1.0, 8.5, 0.0, 1.0001], False), ([1.0, 8.5, 0.0, 2.0], True)):
+        content = table(values[:3], [0, 1, 2])
+        content["index"].append(3)
+        content["data"].append([pymatgen(CRYSTALS[0]), values[3]])
+        (note,) = read_file(put(tmp_path / "gaps.json", content), need={"gap"}).notes
+        assert note.startswith("1 of 4 frames are repeats of others")
+        assert ("They differ in gap: a network learns something between." in note) == differ

@@ -165,11 +165,12 @@ def finish(raw: Raw, need: Collection[str] | None, path: Path) -> Reading:
         # A bare number tells a trajectory from others, and is no name of a kind.
         frame.kind = frame.kind or ("" if frame.group.isdigit() else frame.group)
         frame.group = group
-    if n_repeats := len(reading.frames) - len(set(first_of_repeats(reading.frames))):
-        reading.notes.append(
-            f"{n_repeats} of {len(reading.frames)} frames are repeats of others, atom for atom; a split keeps them "
-            "together."
-        )
+    first = first_of_repeats(reading.frames)
+    if n_repeats := len(first) - len(set(first)):
+        said = f"{n_repeats} of {len(first)} frames are repeats of others, atom for atom; a split keeps them together."
+        if differ := _contradict(reading.frames, first):
+            said += f" They differ in {differ}: a network learns something between."
+        reading.notes.append(said)
     if still := _held(reading.frames):
         reading.notes.append(
             f"in {still} frames some atoms have forces of exactly zero and others do not: if these were held fixed and "
@@ -231,6 +232,16 @@ def _drop_absent_labels(frames: Sequence[Frame], reading: Reading) -> None:
             n_empty += 1
     if n_empty:
         reading.notes.append(f"{n_empty} frames have an energy and forces of zero, and are taken as unlabeled.")
+
+
+def _contradict(frames: Sequence[Frame], first: Sequence[int]) -> str:
+    """The properties in which repeats of a structure differ from the first of them."""
+    differ: dict[str, None] = {}
+    for frame, place in zip(frames, first, strict=True):
+        for name, value in frame.properties.items():
+            if not np.isclose(value, frames[place].properties.get(name, value), rtol=1e-3, atol=0.0):
+                differ[name] = None
+    return ", ".join(differ)
 
 
 def _held(frames: Sequence[Frame]) -> int:

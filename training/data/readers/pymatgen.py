@@ -110,8 +110,10 @@ def _frame(path: Path, n: int, group: str, record: Mapping[str, Any]) -> Frame:
     at, structure = f"{path}, structure {n}", record["structure"]
     if isinstance(structure, str):
         atoms = parse_cif(structure, at)
-        return Frame(atoms.numbers.astype(np.int64), atoms.positions, atoms.cell.array, atoms.pbc, group=group, index=n)
-    return Frame(*of_pymatgen(at, structure), group=group, index=n)
+        numbers, positions, cell, pbc = atoms.numbers.astype(np.int64), atoms.positions, atoms.cell.array, atoms.pbc
+    else:
+        numbers, positions, cell, pbc = of_pymatgen(at, structure)
+    return Frame(numbers, positions, cell, pbc, group=group, index=n)
 
 
 def _named(record: Mapping[str, Any], asked: Collection[str]) -> dict[str, Any]:
