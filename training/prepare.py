@@ -84,7 +84,13 @@ def data_to_pretrain(recipe: Recipe, prepared: Prepared, seed: int, device: torc
         return structures_to_pretrain(recipe, prepared)
     learns = stage.objective == "labels"
     path = None if config.path is None else Path(config.path)
-    dataset = _load(config, path, stage.needed_labels if learns else set())
+    try:
+        dataset = _load(config, path, stage.needed_labels if learns else set())
+    except MdpotError as error:
+        raise MdpotError(
+            f"{error} This is of the data to pretrain on: pretrain.data.path names another place, and --set "
+            "pretrain.objective=none goes without."
+        ) from None
     chosen = _split(dataset, config, seed)
     chosen = {name: chosen[name] for name in ("train", "validation")}
     own = _lay_out(dataset, chosen, config, recipe.model.cutoff, stage.objective == "mask", prepared.elements)

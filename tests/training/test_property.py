@@ -208,3 +208,15 @@ def test_a_table_of_ones_own_needs_its_own_recipe_and_the_key(tmp_path: Path, mo
             run_property(
                 load_recipe(recipe, "quick", settings), from_file=None, data=Path("t.csv"), out=Path("run"), **CPU
             )
+
+
+def test_data_to_pretrain_on_that_are_not_there(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MDPOT_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    made = load_recipe("custom-property", "quick", ["data.property_key=gap"])
+    with pytest.raises(
+        MdpotError, match=r"crystals-mattersim: not found.*pretrain\.data\.path.*pretrain\.objective=none"
+    ):
+        run_train(made, data=dataset, out=tmp_path / "run", **CPU)
