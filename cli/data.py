@@ -77,6 +77,9 @@ def _inspection_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield kind, found[f"{kind}_key"] or "none"
     for name, limits in found["properties"].items():
         yield "property", f"{name}, " + (f"{limits[0]:.4g} to {limits[1]:.4g}" if limits else "none")
+    if found["numbers"]:
+        ranges = [f"{name} {low:.4g} to {high:.4g}" for name, (low, high) in found["numbers"].items()]
+        yield "numbers", f"{', '.join(ranges)} (a property by data.property_key)"
     if found["other_keys"]:
         yield "also seen", ", ".join(found["other_keys"])
     yield (

@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 def predict(file: Path, structures: Path, out: Path | None, key: str | None, device: str | None) -> None:
     """Predict a property of structures.
 
-    FILE is a model file with a property, an ensemble of such, or the folder of a run. STRUCTURES is a file in any
-    format that ASE reads, json as MatBench has it, or a CSV with a column of files' names. The table has a line for
-    each structure: index, formula, prediction, std (for an ensemble), and label where the structures have one; then the
-    mean absolute error is printed too.
+    FILE is a model file with a property, an ensemble of such, or the folder of a run. STRUCTURES is a file or a folder
+    as training takes them: in any format that ASE reads, json, or a CSV with a column of files' names. The table has a
+    line for each structure: index, name (where the structures have any), formula, prediction, std (for an ensemble),
+    and label where the structures have one; then the mean absolute error is printed too.
     """
     check_device(device)
     from mdpot.files import write_text
     from mdpot.predictor import PropertyPredictor
 
     predictor = PropertyPredictor(file, device=device)
-    frames = _read(structures, predictor.name)
+    frames, names = _read(structures, key or predictor.name)
     found = predictor.evaluate(frames)
     labels = [_label(atoms, key or predictor.name) for atoms in frames]
     if key is not None and not any(label is not None for label in labels):
@@ -44,6 +44,7 @@ def predict(file: Path, structures: Path, out: Path | None, key: str | None, dev
         raise MdpotError(f"--key {key!r}: no structure of {structures} has a number under it.")
     columns: dict[str, list[Any]] = {
         "index": list(range(len(frames))),
+        **({"name": names} if any(names) else {}),
         "formula": [atoms.get_chemical_formula() for atoms in frames],
         "prediction": [f"{value:.8g}" for value in found.values],
     }
@@ -66,22 +67,23 @@ def predict(file: Path, structures: Path, out: Path | None, key: str | None, dev
         click.echo(f"MAE: {mae}, on {len(errors)} structures with a label", err=out is None)
 
 
-def _read(path: Path, name: str) -> list[Atoms]:
-    """The structures of a file, with their properties in `info`; a list's only property has the name asked for."""
+def _read(path: Path, name: str) -> tuple[list[Atoms], list[str]]:
+    """The structures of a file or a folder, with their properties in `info`, of which the only one of a table without
+    titles has the name asked for; and what the structures are called there."""
     from ase import Atoms
 
-    from mdpot.structures import read_bytes, read_structures
-    from mdpot.training.data.readers import parse_table
+    from mdpot.training.data.labels import Asked
+    from mdpot.training.data.readers import parse_file
     from mdpot.training.data.readers.tables import TARGET
+    from mdpot.training.data.reading import convert
 
-    read_bytes(path)  # says what is wrong with it
-    table = parse_table(path)
-    if table is None:
-        return read_structures(path)
-    for frame in table.frames:
+    raw = parse_file(path, Asked(property_key=name), False)
+    frames = [convert(frame, raw.units) for frame in raw.frames]
+    for frame in frames:
         if TARGET in frame.properties:
             frame.properties.setdefault(name, frame.properties[TARGET])
-    return [Atoms(f.numbers, f.positions, cell=f.cell, pbc=f.pbc, info=f.properties) for f in table.frames]
+    structures = [Atoms(f.numbers, f.positions, cell=f.cell, pbc=f.pbc, info=f.properties) for f in frames]
+    return structures, [frame.file or frame.group for frame in frames]
 
 
 def _label(atoms: Atoms, key: str) -> float | None:

@@ -24,6 +24,8 @@ from mdpot.pdb import complete_pdb
 from mdpot.xyz import NO_ELEMENTS, parse_xyz
 
 PLACEHOLDER = "a cube of 1 Å, with which PDB files say that they have no cell"
+#: Less than this of a site may be empty, for such is the error of a measurement or of rounding.
+MAY_BE_EMPTY = 0.01
 _NO_CELL = ("proteindatabank", "gromacs")  # ASE's names of formats that always have a cell, which may be none
 _PERIODIC = ("eon", "sys")  # of eOn and Qb@ll, which know nothing but periodic cells; ASE does not say so
 #: What VASP's machine-learned force field says of a step, between or beside those of DFT; of one alone, only this.
@@ -116,6 +118,26 @@ def read_structures(path: Path | str) -> list[Atoms]:
     return structures
 
 
+def parse_cif(text: str, what: str) -> Atoms:
+    """The one structure of a CIF.
+
+    Raises:
+        MdpotError: no CIF that ASE reads, or none of one structure whose sites are occupied by an atom each; it is
+            called `what`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = read(io.StringIO(text), index=":", format="cif")
+    except Exception as error:  # whatever ASE's parsers raise
+        raise MdpotError(f"{what}: no CIF that ASE reads ({type(error).__name__}: {error}).") from None
+    structures = found if isinstance(found, list) else [found]
+    if len(structures) != 1:
+        raise MdpotError(f"{what}: a CIF must have one structure here; got {len(structures)}.")
+    refuse_disorder(structures[0], what)
+    return structures[0]
+
+
 def is_placeholder(cell: np.ndarray) -> bool:
     """Whether a cell [3, 3], Å, is `PLACEHOLDER`."""
     return np.allclose(cell, np.eye(3), rtol=0, atol=1e-6)
@@ -125,6 +147,18 @@ def refuse_placeholder(atoms: Atoms, what: str) -> None:
     """Refuses a periodic structure whose cell is `PLACEHOLDER`, as ASE reads it; errors call it `what`."""
     if atoms.pbc.any() and is_placeholder(atoms.cell.array):
         raise MdpotError(f"{what}: the cell is {PLACEHOLDER}. Set atoms.pbc = False, or the true cell.")
+
+
+def refuse_disorder(atoms: Atoms, what: str) -> None:
+    """Refuses a structure of a CIF that has sites which are empty in part, or which several elements share: ASE puts a
+    whole atom of one of them there. Errors call it `what`."""
+    for site in atoms.info.get("occupancy", {}).values():
+        known = {element: share for element, share in site.items() if isinstance(share, (int, float))}
+        if len(site) > 1 or min(known.values(), default=1.0) < 1 - MAY_BE_EMPTY:
+            shares = " and ".join(f"{share:g} {element}" for element, share in known.items())
+            raise MdpotError(
+                f"{what}: a site is occupied by {shares}, not by one atom. Give an ordered structure, e.g. a supercell."
+            )
 
 
 def _is_xyz(path: Path, data: bytes) -> bool:
@@ -168,6 +202,8 @@ def _read_other(path: Path, data: bytes) -> list[Atoms]:
     if kind == "proteindatabank":
         structures = complete_pdb(path, structures, decode(data))
     for atoms in structures:
+        if kind == "cif":
+            refuse_disorder(atoms, str(path))
         if kind in _NO_CELL and (not atoms.cell.array.any() or is_placeholder(atoms.cell.array)):
             atoms.set_cell(None)
             atoms.pbc = False

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
+from ase.db import connect
 from ase.io import write
 from click.testing import CliRunner
 
@@ -132,8 +133,33 @@ def test_the_command_reads_the_tables_that_trainings_read(properties: Path, tmp_
         rows = list(csv.DictReader(done.output.splitlines()[:3]))
         np.testing.assert_allclose([float(row["prediction"]) for row in rows], expected, atol=1e-5)
         assert [row["label"] for row in rows] == ["1.5", "1.5" if name == "list.json" else ""]
+        assert [row["name"] for row in rows] == {"table.json": ["4", "7"], "list.json": ["0", "1"]}.get(
+            name, ["0.xyz", "1.xyz"]
+        )
     done = CliRunner().invoke(main, ["predict", str(properties), str(tmp_path / "nothing.csv")])
     assert (done.exit_code, "no such file" in done.output) == (2, True)
+
+
+def test_the_command_reads_databases_and_folders(properties: Path, tmp_path: Path) -> None:
+    """Rows of a database, records of pymatgen, and the folder of CGCNN, with the labels under a key."""
+    crystals = [molecule("CH4"), molecule("H2O")]
+    (tmp_path / "folder").mkdir()
+    database = connect(tmp_path / "rows.db")
+    for number, atoms in enumerate(crystals):
+        atoms.center(vacuum=3.0)
+        atoms.pbc = True
+        database.write(atoms, band=number + 1.5)
+        write(tmp_path / "folder" / f"c{number}.vasp", atoms, format="vasp")
+    records = [{"structure": pymatgen(atoms), "band": n + 1.5} for n, atoms in enumerate(crystals)]
+    (tmp_path / "records.json").write_text(json.dumps(records))
+    (tmp_path / "folder" / "id_prop.csv").write_text("c0,1.5\nc1,2.5\n")
+    expected = PropertyPredictor(properties).predict(crystals)
+    for name in ("rows.db", "records.json", "folder"):
+        done = CliRunner().invoke(main, ["predict", str(properties), str(tmp_path / name), "--key", "band"])
+        assert done.exit_code == 0, done.output
+        rows = list(csv.DictReader(done.output.splitlines()[:3]))
+        assert [row["label"] for row in rows] == ["1.5", "2.5"]
+        np.testing.assert_allclose([float(row["prediction"]) for row in rows], expected, atol=1e-4)
 
 
 def pymatgen(atoms: Any) -> dict[str, Any]:

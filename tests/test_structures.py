@@ -353,3 +353,26 @@ def test_parts_are_cut_out_of_a_text() -> None:
     begin, end = re.compile("^<", re.M), re.compile(">")
     assert without("a\n<b<c\n<d>e<f>\n<g>h\n<i\n<j", begin, end) == "a\ne<f>\nh\n<i\n<j"
     assert without("a>b", begin, end) == "a>b"
+
+
+@pytest.mark.parametrize(
+    ("sites", "said"),
+    [
+        ("Na Na1 0 0 0 0.5\nK K1 0 0 0 0.5\nCl Cl1 0.5 0.5 0.5 1\n", r"0\.5 Na and 0\.5 K"),
+        ("Na Na1 0 0 0 1\nCl Cl1 0.5 0.5 0.5 0.75\n", r"0\.75 Cl"),
+        ("Na Na1 0 0 0 0.999(2)\nCl Cl1 0.5 0.5 0.5 1.0\n", None),
+        ("Na Na1 0 0 0 ?\nCl Cl1 0.5 0.5 0.5 ?\n", None),
+    ],
+)
+def test_sites_of_a_cif_hold_one_atom(tmp_path: Path, sites: str, said: str | None) -> None:
+    cell = "".join(f"_cell_length_{axis} 4\n" for axis in "abc")
+    cell += "".join(f"_cell_angle_{angle} 90\n" for angle in ("alpha", "beta", "gamma"))
+    columns = ("type_symbol", "label", "fract_x", "fract_y", "fract_z", "occupancy")
+    loop = "loop_\n" + "".join(f"_atom_site_{column}\n" for column in columns)
+    path = tmp_path / "x.cif"
+    path.write_text(f"data_x\n{cell}{loop}{sites}", encoding="utf-8")
+    if said is None:
+        assert [atoms.get_chemical_formula() for atoms in read_structures(path)] == ["ClNa"]
+    else:
+        with pytest.raises(MdpotError, match=rf"x\.cif: a site is occupied by {said}, not by one atom"):
+            read_structures(path)

@@ -381,5 +381,5 @@ def _one_line(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{place} is missing"
     if first["type"] == "value_error":
-        return f"in [{place}]: {message}"
+        return f"in [{place}]: {message}" if place else message
     return f"{place}: {message[0].lower()}{message[1:]}, got {first['input']!r}"

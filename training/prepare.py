@@ -84,7 +84,13 @@ def data_to_pretrain(recipe: Recipe, prepared: Prepared, seed: int, device: torc
         return structures_to_pretrain(recipe, prepared)
     learns = stage.objective == "labels"
     path = None if config.path is None else Path(config.path)
-    dataset = _load(config, path, stage.needed_labels if learns else set())
+    try:
+        dataset = _load(config, path, stage.needed_labels if learns else set())
+    except MdpotError as error:
+        raise MdpotError(
+            f"{error} This is of the data to pretrain on: pretrain.data.path names another place, and --set "
+            "pretrain.objective=none goes without."
+        ) from None
     chosen = _split(dataset, config, seed)
     chosen = {name: chosen[name] for name in ("train", "validation")}
     own = _lay_out(dataset, chosen, config, recipe.model.cutoff, stage.objective == "mask", prepared.elements)
@@ -152,7 +158,14 @@ def _needed(recipe: Recipe, data: Path | Dataset | None) -> set[str]:
         return recipe.finetune.needed_labels
     if recipe.data.property_key is not None:
         return {recipe.data.property_key}
-    return {data.property} if isinstance(data, Dataset) else {"property"}  # that of the source
+    if isinstance(data, Dataset):
+        return {data.property}
+    if recipe.data.source == "custom":
+        raise MdpotError(
+            "data.property_key must be the key of the property to learn, e.g. --set data.property_key=band_gap; got "
+            "none. `mdpot data inspect` shows those that the data have."
+        )
+    return {"property"}  # that of the source
 
 
 def _load(config: DataConfig, data: Path | Dataset | None, need: Collection[str]) -> Dataset:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 CURVES_FILE, PARITY, REPORT = "learning_curves.png", "parity.png", "report.md"
 MOST_POINTS = 20_000
+#: A logarithmic axis whose ends are less than this factor apart has few round numbers, and gets those of a linear one.
+FEW_TICKS = 7.0
 
 
 def write_report(out: Path, metrics: Mapping[str, Any], results: Mapping[str, Evaluation | PropertyEvaluation]) -> None:
@@ -35,7 +37,7 @@ def write_report(out: Path, metrics: Mapping[str, Any], results: Mapping[str, Ev
     """
     draw_curves(out / CURVES_FILE, {stage: read_log(out / stage) for stage in ("pretrain", "finetune")})
     shown = {name: result for name, result in results.items() if name not in ("train", "validation")} or results
-    draw_parity(out / PARITY, shown, metrics["labels"], metrics.get("baseline"))
+    draw_parity(out / PARITY, shown, metrics["labels"], metrics.get("baseline"), metrics.get("property"))
     write_text(out / REPORT, _report(metrics, out))
 
 
@@ -78,6 +80,7 @@ def draw_curves(path: Path, logs: Mapping[str, Mapping[str, Sequence[float]]]) -
         if key in ERRORS:
             axis.set_yscale("log")
             readable_log(axis.yaxis)
+        axis.locator_params(axis="x", integer=True)
         axis.set_xlabel(f"step of {'pretraining' if stage == 'pretrain' else 'finetuning'}")
         axis.set_ylabel(LOGGED[key].heading)
         axis.legend(frameon=False)
@@ -85,20 +88,35 @@ def draw_curves(path: Path, logs: Mapping[str, Mapping[str, Sequence[float]]]) -
 
 
 def draw_parity(
-    path: Path, results: Mapping[str, Evaluation | PropertyEvaluation], labels: str, forcefield: str | None = None
+    path: Path,
+    results: Mapping[str, Evaluation | PropertyEvaluation],
+    labels: str,
+    forcefield: str | None = None,
+    prop: Mapping[str, str] | None = None,
 ) -> None:
-    """Predictions over labels, a color a set of frames: energies per atom and force components, or a property; of a
-    potential that corrects a force field what the labels have beyond it."""
+    """Predictions over labels, a color a set of frames: energies per atom, force components, and where there are any
+    stress components, or a property; of a potential that corrects a force field what the labels have beyond it.
+
+    Args:
+        path: file to write.
+        results: labels beside predictions for each set of frames.
+        labels: what computed them.
+        forcefield: that is corrected.
+        prop: name and unit of the property.
+    """
     of_property = {name: result.values for name, result in results.items() if isinstance(result, PropertyEvaluation)}
     if of_property:
-        panels = [("property_mae", "property", "", of_property)]
+        name, unit = ("property", "") if prop is None else (prop["name"], prop["unit"])
+        panels = [("property_mae", name, unit, of_property)]
     else:
-        energies, forces = _energies_and_forces(results)
+        energies, forces, stresses = _pairs(results)
         less = "" if forcefield is None else f" − {forcefield}"
         panels = [
             ("energy_rmse", f"energy − reference{less}", "meV/atom", energies),
             ("force_rmse", f"force component{less}", "eV/Å", forces),
         ]
+        if stresses:
+            panels.append(("stress_rmse", f"stress component{less}", "eV/Å³", stresses))
     figure, axes = new_figure(len(panels), height=4.2)
     for axis, (key, what, unit, pairs) in zip(axes, panels, strict=True):
         for name, pair in pairs.items():
@@ -110,11 +128,12 @@ def draw_parity(
     save(figure, path)
 
 
-def _energies_and_forces(results: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Labels beside predictions [2, n] of the sets of frames that have them: meV/atom, and eV/Å."""
+def _pairs(results: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Labels beside predictions [2, n] of the sets of frames that have them: meV/atom, eV/Å, and eV/Å^3."""
     errors = {name: result.metrics() for name, result in results.items()}
     energies = {n: r.energy / r.sizes * 1e3 for n, r in results.items() if "energy_rmse" in errors[n]}
-    return energies, {n: r.forces.reshape(2, -1) for n, r in results.items() if "force_rmse" in errors[n]}
+    forces = {n: r.forces.reshape(2, -1) for n, r in results.items() if "force_rmse" in errors[n]}
+    return energies, forces, {n: r.stress.reshape(2, -1) for n, r in results.items() if "stress_rmse" in errors[n]}
 
 
 def _finish_parity(axis: Axes, what: str, unit: str) -> None:
@@ -149,11 +168,12 @@ def label_validation(axis: Axes, key: str) -> None:
 
 
 def readable_log(*axes: Axis) -> None:
-    """Plain numbers on logarithmic axes that span less than a decade or two."""
-    from matplotlib.ticker import LogLocator
+    """Plain numbers on logarithmic axes, drawn already, that span less than a decade or two."""
+    from matplotlib.ticker import AutoLocator, LogLocator
 
     for axis in axes:
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
+        low, high = axis.get_view_interval()
+        axis.set_major_locator(AutoLocator() if high < FEW_TICKS * low else LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
         axis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set_minor_formatter("")
 

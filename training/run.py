@@ -134,7 +134,9 @@ def run_property(
         from_file: a potential file whose network is that of the recipe; None begins from random weights.
     """
     if recipe.property is None:
-        raise MdpotError(f"recipe {recipe.name!r} learns no property: it has no table [property].")
+        raise MdpotError(
+            f"recipe {recipe.name!r} learns no property: it has no table [property]. Take custom-property."
+        )
     run = _begin("finetune", recipe, out, seed, device, resume, listener, team)
     return _finetune_from(run, data, from_file)
 

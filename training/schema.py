@@ -355,6 +355,15 @@ class Recipe(Section):
     """The property that is learned, where it is no potential; "none": energy and its derivatives."""
 
     @model_validator(mode="after")
+    def _check_property(self) -> Recipe:
+        if self.data.property_key is not None and self.property is None:
+            raise ValueError(
+                "data.property_key is for recipes with a table [property], such as custom-property; "
+                f"{self.name!r} has none"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_baseline(self) -> Recipe:
         if self.model.baseline is None:
             return self

@@ -18,6 +18,8 @@ from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import read_file, read_frames
 from mdpot.training.data.readers.ase_io import parse_ase
 
+from .metals import coppers
+
 
 @pytest.fixture
 def atoms() -> Atoms:
@@ -225,3 +227,14 @@ def test_charges_that_differ_are_noted(tmp_path: Path, atoms: Atoms) -> None:
     write(tmp_path / "frames.extxyz", structures)
     (note,) = (n for n in parse_ase(tmp_path / "frames.extxyz", Asked()).keys.notes if "networks" in n)
     assert note.startswith("charge differs among the frames (0, 1)")
+
+
+@pytest.mark.parametrize(("moments", "noted"), [([0.6, 0.6, 0.6, 0.6], False), ([0.6, -0.6, 0.6, -0.6], True)])
+def test_several_magnetic_orders_are_noted(tmp_path: Path, moments: list[float], noted: bool) -> None:
+    frames = coppers(4)
+    for n, atoms in enumerate(frames):
+        assert atoms.calc is not None
+        atoms.calc.results["magmoms"] = np.array(moments if n == 2 else [0.6, 0.55, 0.6, 0.6])
+    write(tmp_path / "frames.extxyz", frames, format="extxyz")
+    said = "net magnetic moments of Cu are 0 to 0.59 μB per atom, and networks do not know them"
+    assert any(said in note for note in read_file(tmp_path / "frames.extxyz").notes) == noted

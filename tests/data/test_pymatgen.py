@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.io import write
 from ase.units import GPa
 
 from mdpot.errors import MdpotError
+from mdpot.training.data.inspection import inspect_file
 from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import read_file
 from mdpot.training.data.readers.pymatgen import parse_pymatgen
@@ -90,8 +94,10 @@ def test_the_stress_of_others_is_in_units_of_ase_or_those_given(tmp_path: Path) 
 
 
 def test_the_columns_of_a_table_of_pandas(tmp_path: Path) -> None:
+    """Each is by row, in whatever order."""
     rows = [{"structure": pymatgen(atoms), **labels(n, "energy", "forces")} for n, atoms in enumerate(COPPERS)]
     content = {key: {str(n): row[key] for n, row in enumerate(rows)} for key in rows[0]}
+    content["energy"] = dict(reversed(content["energy"].items()))
     reading = read_file(put(tmp_path / "own.json", content), Asked(units="stress=-kbar"), need=NEED)
     assert_right(reading, COPPERS, stress=True)
 
@@ -144,3 +150,30 @@ def test_what_is_no_structure_is_named(tmp_path: Path) -> None:
         read_file(tmp_path / "a.json")
     with pytest.raises(MdpotError, match="give the file itself"):
         read_file(tmp_path)
+
+
+def as_cif(atoms: Atoms, path: Path) -> str:
+    write(path, atoms, format="cif")
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("layout", ["records", "lists", "columns", "cifs"])
+def test_a_property_beside_structures(tmp_path: Path, layout: str) -> None:
+    """Records of pandas or of a database, lists by key, columns of pandas, and MEGNet's, with CIFs as text."""
+    crystals = [bulk("Si"), bulk("NaCl", "rocksalt", 5.64), bulk("Mo", cubic=True)]
+    structures: list[Any] = [pymatgen(atoms) for atoms in crystals]
+    if layout == "cifs":
+        structures = [as_cif(atoms, tmp_path / "x.cif") for atoms in crystals]
+    gaps = [1.1, None, 0.0]
+    content: Any = [{"structure": s, "gap": g, "id": "x"} for s, g in zip(structures, gaps, strict=True)]
+    if layout == "lists":
+        content = {"structures": structures, "gap": gaps}
+    elif layout == "columns":
+        content = {key: {str(n): row[key] for n, row in enumerate(content)} for key in ("gap", "structure")}
+    path = put(tmp_path / "gaps.json.gz", content)
+    found = read_file(path, Asked(property_key="gap"), {"gap"})
+    assert [(str(Atoms(frame.numbers).symbols), frame.properties["gap"]) for frame in found.frames] == [
+        ("Si2", 1.1),
+        ("Mo2", 0.0),
+    ]
+    assert inspect_file(path, Asked())["numbers"] == {"gap": [0.0, 1.1]}

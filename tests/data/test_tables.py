@@ -129,3 +129,54 @@ def test_inspection_shows_properties(tmp_path: Path) -> None:
     assert found["properties"] == {"gap": [0.0, 8.5]}
     assert found["labeled"] == 3
     assert not found["warnings"]
+
+
+@pytest.mark.parametrize("cartesian", [False, True])
+def test_a_list_of_jarvis(tmp_path: Path, cartesian: bool) -> None:
+    entries = [
+        {
+            "jid": f"JVASP-{n}",
+            "atoms": {
+                "lattice_mat": a.cell.array.tolist(),
+                "coords": (a.positions if cartesian else a.get_scaled_positions(wrap=False)).tolist(),
+                "elements": list(a.symbols),
+                "cartesian": cartesian,
+            },
+            "gap": value,
+            "magmom": n,
+            "dimension": "3D",
+        }
+        for n, (a, value) in enumerate(zip(CRYSTALS, [1.1, "na", 0.0], strict=True))
+    ]
+    found = read_file(put(tmp_path / "jdft.json", entries), need=None)
+    assert [f.properties for f in found.frames] == [{"gap": 1.1, "magmom": 0}, {"magmom": 1}, {"gap": 0, "magmom": 2}]
+    for frame, atoms in zip(found.frames, CRYSTALS, strict=True):
+        assert (frame.numbers == atoms.numbers).all()
+        assert frame.pbc.all()
+        np.testing.assert_allclose(frame.cell, atoms.cell.array)
+        np.testing.assert_allclose(frame.positions, atoms.positions, atol=1e-12)
+    entries[1]["atoms"]["coords"].pop()
+    with pytest.raises(MdpotError, match="entry 1: 2 elements, but 1 coords"):
+        read_file(put(tmp_path / "jdft.json", entries))
+
+
+def test_inspection_shows_numbers_that_may_be_properties(tmp_path: Path) -> None:
+    atoms = [a.copy() for a in CRYSTALS]
+    for n, a in enumerate(atoms):
+        a.info.update(gap=n / 2, metal=True, name="x", DFT_energy=-1.0 - n)
+    write(tmp_path / "p.extxyz", atoms, format="extxyz")
+    found = inspect_file(tmp_path / "p.extxyz", Asked())
+    assert found["numbers"] == {"gap": [0.0, 1.0]}
+    wrong = read_file(tmp_path / "p.extxyz", Asked(property_key="metal"), {"metal"})
+    assert "no frame has the property 'metal', a number, which text, True, and False are not" in wrong.refusal
+    assert "there are numbers under gap" in wrong.refusal
+
+
+def test_repeats_whose_properties_differ_are_told(tmp_path: Path) -> None:
+    for values, differ in (([1.0, 8.5, 0.0, 1.0001], False), ([1.0, 8.5, 0.0, 2.0], True)):
+        content = table(values[:3], [0, 1, 2])
+        content["index"].append(3)
+        content["data"].append([pymatgen(CRYSTALS[0]), values[3]])
+        (note,) = read_file(put(tmp_path / "gaps.json", content), need={"gap"}).notes
+        assert note.startswith("1 of 4 frames are repeats of others")
+        assert ("They differ in gap: a network learns something between." in note) == differ

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mdpot.cli.tables import print_errors
-from mdpot.training.evaluation import Evaluation
+from mdpot.training.evaluation import Evaluation, PropertyEvaluation
 from mdpot.training.metrics import METRICS, about_offset, worse_than_nothing
-from mdpot.training.report import draw_parity, error_table
+from mdpot.training.report import draw_curves, draw_parity, error_table
 
 SIZES = np.array([2, 3])
 
@@ -50,6 +51,41 @@ def test_labels_that_are_absent_have_no_errors(absent: str, tmp_path: Path, caps
     assert f"{word} RMSE" not in capsys.readouterr().out
     draw_parity(tmp_path / "parity.png", {"test": result}, "of a test")
     assert (tmp_path / "parity.png").stat().st_size > 0
+
+
+@pytest.fixture
+def panels(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The panels of the pictures that are drawn, in place of files."""
+    drawn: list[Any] = []
+    monkeypatch.setattr("mdpot.training.report.save", lambda figure, path: drawn.extend(figure.axes))
+    return drawn
+
+
+def test_the_panels_of_a_parity_plot(panels: list[Any]) -> None:
+    result = _evaluation()
+    draw_parity(Path("x.png"), {"test": result, "bare": _evaluation(stress=False)}, "of a test")
+    names = ["energy − reference (meV/atom)", "force component (eV/Å)", "stress component (eV/Å³)"]
+    assert [axis.get_xlabel() for axis in panels] == [f"label: {name}" for name in names]
+    points = panels[2].lines[0]
+    np.testing.assert_array_equal(points.get_xdata(), result.stress[0].ravel())
+    np.testing.assert_array_equal(points.get_ydata(), result.stress[1].ravel())
+    assert len(panels[2].lines) == 2  # of the one that has it, and the diagonal
+
+
+def test_the_parity_plot_of_a_property_names_it(panels: list[Any]) -> None:
+    result = PropertyEvaluation(np.array([1, 2]), np.array([[1.0, 2.0], [1.5, 2.5]]), 1.5)
+    for unit, shown in (("eV", "gap (eV)"), ("", "gap")):
+        panels.clear()
+        draw_parity(Path("x.png"), {"test": result}, "of a test", prop={"name": "gap", "unit": unit})
+        assert panels[0].get_xlabel() == f"label: {shown}"
+
+
+@pytest.mark.parametrize("values", [[75.0, 110.0, 120.0], [33.0, 60.0, 140.0], [4.0, 40.0, 400.0]])
+def test_a_learning_curve_has_numbers_on_its_axis(panels: list[Any], values: list[float]) -> None:
+    draw_curves(Path("x.png"), {"finetune": {"step": [10.0, 20.0, 30.0], "val/property_mae": values}})
+    low, high = panels[0].get_ylim()
+    assert sum(low <= tick <= high for tick in panels[0].get_yticks()) >= 3
+    assert panels[0].get_yscale() == "log"
 
 
 def test_frames_without_a_label_do_not_touch_those_with_one() -> None:

@@ -189,5 +189,34 @@ def test_a_file_of_ones_own_and_its_command(recipe, tmp_path: Path, monkeypatch:
 
 
 def test_a_recipe_without_a_property(tiny_recipe, tmp_path: Path) -> None:
-    with pytest.raises(MdpotError, match="learns no property"):
+    with pytest.raises(MdpotError, match=r"learns no property.*Take custom-property"):
         run_property(tiny_recipe(), from_file=None, data=None, out=tmp_path, **CPU)
+    with pytest.raises(MdpotError, match=r"data\.property_key is for recipes with a table .* 'custom' has none"):
+        load_recipe("custom", None, ["data.property_key=gap"])
+
+
+def test_a_table_of_ones_own_needs_its_own_recipe_and_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write("a.xyz", [Atoms("H2", [[0, 0, 0], [0, 0, 0.8]])])
+    Path("t.csv").write_text("file,gap,metal\na.xyz,1.0,True\n", encoding="utf-8")
+    for recipe, settings, said in (
+        ("matbench-jdft2d", [], r"t\.csv: no json, .* Your own data: the recipe custom-property"),
+        ("custom-property", [], r"data\.property_key must be the key of the property to learn"),
+        ("custom-property", ["data.property_key=metal"], r"no frame has the property 'metal'.*numbers under gap"),
+    ):
+        with pytest.raises(MdpotError, match=said):
+            run_property(
+                load_recipe(recipe, "quick", settings), from_file=None, data=Path("t.csv"), out=Path("run"), **CPU
+            )
+
+
+def test_data_to_pretrain_on_that_are_not_there(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MDPOT_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    made = load_recipe("custom-property", "quick", ["data.property_key=gap"])
+    with pytest.raises(
+        MdpotError, match=r"crystals-mattersim: not found.*pretrain\.data\.path.*pretrain\.objective=none"
+    ):
+        run_train(made, data=dataset, out=tmp_path / "run", **CPU)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mdpot.errors import MdpotError
+from mdpot.packed import head
 from mdpot.training.data import matbench, mpf
 from mdpot.training.data.download import Download, unpack_members, unpack_runner, zenodo_address
 from mdpot.training.data.frames import Frame
@@ -164,6 +166,8 @@ def _rmd17(molecule: str) -> Source:
 
 def _read_property(name: str, files: Sequence[Path], request: Request) -> Reading:
     """Frames of a source with one property, under its name there or, in a list of structures, under "y"."""
+    if not head(files[0]).lstrip().startswith((b"[", b"{")):
+        raise MdpotError(f"{files[0]}: no json, as this source has it. Your own data: the recipe custom-property.")
     raw = parse_json(files[0])
     for frame in raw.frames:
         if name not in frame.properties and TARGET in frame.properties:

@@ -45,10 +45,11 @@ def inspect_file(path: Path | str, asked: Asked) -> dict[str, Any]:
         the rest of them; stressed: labeled ones with a stress; n_atoms: smallest and largest; elements: symbols;
         periodic: frames by periodic directions; charges: frames by the charge that they state, where any does;
         energy_key, forces_key, stress_key, and other_keys that were seen; properties: the range of each, in the unit of
-        the file; units; isolated_atoms {symbol: eV}; energy_per_atom, force, volume_per_atom: ranges in eV, eV/Å and
-        Å^3; vacuum: frames with a gap along a periodic direction; distances: the smallest in Å by pair; outliers:
-        frames by what is odd in them; first: energy (eV), forces_rms (eV/Å) and stress (eV/Å^3, tension positive) of
-        the first labeled frame with finite labels; warnings: sentences.
+        the file; numbers: those of other keys that may be properties; units; isolated_atoms {symbol: eV};
+        energy_per_atom, force, volume_per_atom: ranges in eV, eV/Å and Å^3; vacuum: frames with a gap along a periodic
+        direction; distances: the smallest in Å by pair; outliers: frames by what is odd in them; first: energy (eV),
+        forces_rms (eV/Å) and stress (eV/Å^3, tension positive) of the first labeled frame with finite labels;
+        warnings: sentences.
 
     Raises:
         MdpotError: a file that cannot be read at all.
@@ -161,6 +162,7 @@ def _summary(
         "properties": {
             name: _range([f.properties[name] for f in frames if name in f.properties]) for name in keys.properties
         },
+        "numbers": {name: list(limits) for name, limits in reading.numbers.items()},
         "units": reading.units.as_dict(),
         "isolated_atoms": {chemical_symbols[z]: energy for z, energy in sorted(reading.isolated.items())},
         "energy_per_atom": _range([f.energy / len(f) for f in sound if f.energy is not None]),

@@ -117,6 +117,18 @@ class Keys:
         return ", ".join([*said, *self.properties])
 
 
+def numbers_of(records: Iterable[Mapping[Any, Any]]) -> dict[str, tuple[float, float]]:
+    """The keys that hold numbers and are no label's, any of which may be a property, with the least and the largest."""
+    found: dict[str, tuple[float, float]] = {}
+    for record in records:
+        for key, value in record.items():
+            known = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and np.isfinite(value)
+            if known and family_of(str(key)) is None:
+                low, high = found.get(str(key), (np.inf, -np.inf))
+                found[str(key)] = min(low, float(value)), max(high, float(value))
+    return found
+
+
 @dataclass
 class Values:
     """The numbers of one structure that may be labels: by key, arrays of one shape a kind."""

@@ -38,6 +38,7 @@ class Raw:
         isolated: for each frame, whether the file calls it an isolated atom.
         ignored: keys that look like labels and are not.
         files: of a folder, which files were read.
+        numbers: other keys under which structures have a number, with the least and the largest.
     """
 
     frames: list[Frame]
@@ -46,6 +47,7 @@ class Raw:
     isolated: Sequence[bool] = ()
     ignored: Sequence[str] = ()
     files: str = ""
+    numbers: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass
@@ -65,6 +67,7 @@ class Reading:
         refusal: why no frame can be used; empty where some can.
         splits: the official split, frame indices by split name; None where there is none.
         files: of a folder, which files were read.
+        numbers: other keys under which structures have a number, with the least and the largest.
     """
 
     frames: list[Frame]
@@ -80,11 +83,13 @@ class Reading:
     refusal: str = ""
     splits: dict[str, np.ndarray] | None = None
     files: str = ""
+    numbers: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def described(self) -> str:
-        """Files of a folder, keys and units in one line."""
-        return f"{self.files}; " * bool(self.files) + f"{self.keys}; in {self.units}"
+        """Files of a folder, keys and units in one line; a property is in the unit of its data."""
+        of_labels = any(getattr(self.keys, kind) for kind in LABELS)
+        return f"{self.files}; " * bool(self.files) + f"{self.keys}" + f"; in {self.units}" * of_labels
 
     def check(self, physics: bool = True) -> None:
         """Refuses what cannot be trained on.
@@ -127,7 +132,14 @@ def finish(raw: Raw, need: Collection[str] | None, path: Path) -> Reading:
         MdpotError: atomic numbers that are none.
     """
     reading = Reading(
-        [], raw.keys, raw.units, n_frames=len(raw.frames), path=path, ignored=raw.ignored, files=raw.files
+        [],
+        raw.keys,
+        raw.units,
+        n_frames=len(raw.frames),
+        path=path,
+        ignored=raw.ignored,
+        files=raw.files,
+        numbers=raw.numbers,
     )
     reading.notes.extend(raw.keys.notes)
     called = raw.isolated or [False] * len(raw.frames)
@@ -153,11 +165,12 @@ def finish(raw: Raw, need: Collection[str] | None, path: Path) -> Reading:
         # A bare number tells a trajectory from others, and is no name of a kind.
         frame.kind = frame.kind or ("" if frame.group.isdigit() else frame.group)
         frame.group = group
-    if n_repeats := len(reading.frames) - len(set(first_of_repeats(reading.frames))):
-        reading.notes.append(
-            f"{n_repeats} of {len(reading.frames)} frames are repeats of others, atom for atom; a split keeps them "
-            "together."
-        )
+    first = first_of_repeats(reading.frames)
+    if n_repeats := len(first) - len(set(first)):
+        said = f"{n_repeats} of {len(first)} frames are repeats of others, atom for atom; a split keeps them together."
+        if differ := _contradict(reading.frames, first):
+            said += f" They differ in {differ}: a network learns something between."
+        reading.notes.append(said)
     if still := _held(reading.frames):
         reading.notes.append(
             f"in {still} frames some atoms have forces of exactly zero and others do not: if these were held fixed and "
@@ -221,6 +234,16 @@ def _drop_absent_labels(frames: Sequence[Frame], reading: Reading) -> None:
         reading.notes.append(f"{n_empty} frames have an energy and forces of zero, and are taken as unlabeled.")
 
 
+def _contradict(frames: Sequence[Frame], first: Sequence[int]) -> str:
+    """The properties in which repeats of a structure differ from the first of them."""
+    differ: dict[str, None] = {}
+    for frame, place in zip(frames, first, strict=True):
+        for name, value in frame.properties.items():
+            if not np.isclose(value, frames[place].properties.get(name, value), rtol=1e-3, atol=0.0):
+                differ[name] = None
+    return ", ".join(differ)
+
+
 def _held(frames: Sequence[Frame]) -> int:
     """In how many frames some atoms have forces of exactly zero, as if held fixed; 0 where that is not the rule."""
     forces = [frame.forces for frame in frames if frame.forces is not None and len(frame) > 1]
@@ -264,10 +287,12 @@ def _nothing_left(reading: Reading, frames: Sequence[Frame], need: Collection[st
     if not frames:
         return f"{reading.path}: it holds isolated atoms only ({reading.n_isolated}), which are not trained on."
     if asked := sorted(set(need or ()) - set(LABELS)):
-        known = sorted({name for frame in frames for name in frame.properties})
-        held = f"has the properties {', '.join(known)}" if known else "has none that was found"
-        other = "Name another: --set data.property_key=KEY."
-        return f"{reading.path}: no frame has the property {asked[0]!r}; it {held}. {other}"
+        known = sorted({name for frame in frames for name in frame.properties} | reading.numbers.keys())
+        held = f"there are numbers under {', '.join(known)}" if known else "no structure has a number of its own"
+        return (
+            f"{reading.path}: no frame has the property {asked[0]!r}, a number, which text, True, and False are not; "
+            f"{held}. Name another: --set data.property_key=KEY."
+        )
     missing = [kind for kind in LABELS if need is None or kind in need]
     missing = [kind for kind in missing if all(getattr(frame, kind) is None for frame in frames)] or list(missing)
     seen = [*reading.keys.others, *reading.ignored]

@@ -13,6 +13,7 @@ from mdpot.structures import read_bytes
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import IGNORE, Asked
 from mdpot.training.data.readers.ase_io import parse_ase
+from mdpot.training.data.readers.csv_tables import parse_csv, table_in
 from mdpot.training.data.readers.deepmd import UNITS as DEEPMD_UNITS
 from mdpot.training.data.readers.deepmd import is_deepmd, parse_deepmd
 from mdpot.training.data.readers.folders import parse_folder
@@ -26,7 +27,7 @@ from mdpot.training.data.readers.pyg import NOTHING_ASKED, is_pyg, parse_pyg
 from mdpot.training.data.readers.pymatgen import parse_pymatgen
 from mdpot.training.data.readers.runner import parse_runner
 from mdpot.training.data.readers.search import is_folder
-from mdpot.training.data.readers.tables import is_pymatgen, parse_csv, parse_json
+from mdpot.training.data.readers.tables import is_pymatgen, parse_json
 from mdpot.training.data.reading import LABELS, Raw, Reading, finish
 from mdpot.training.data.unit_statements import parse_units
 from mdpot.training.data.units import ATOMIC
@@ -38,8 +39,9 @@ _TABLE = re.compile(rb'\[|\{\s*"(?:index|columns|data)"')
 
 def read_file(path: Path | str, asked: Asked = NOTHING_ASKED, need: Collection[str] | None = None) -> Reading:
     """What can be used of a file: RuNNer `input.data`, VASP's ML_AB, MTP's cfg, npz, HDF5, a folder of DeePMD-kit,
-    a table of structures with properties (MatBench's json, CSV), structures of pymatgen in json, or whatever ASE reads;
-    any file may be packed by gzip, bzip2 or xz. Of a folder of calculations, see `mdpot.training.data.readers.folders`.
+    a table of structures with properties (MatBench's or JARVIS's json, CSV, CGCNN's folder), structures of pymatgen in
+    json, or whatever ASE reads; any file may be packed by gzip, bzip2 or xz. Of a folder of calculations, see
+    `mdpot.training.data.readers.folders`.
 
     Args:
         path: the file, a folder, a pattern of files as `runs/*/OUTCAR`, or a data set of PyG as in
@@ -76,6 +78,7 @@ def parse_file(path: Path, asked: Asked, want_labels: bool) -> Raw:
         return parse_pyg(str(path), asked, want_labels)
     if is_deepmd(path):
         return _named(parse_deepmd(path, parse_units(asked.units, DEEPMD_UNITS)), asked)
+    path = table_in(path)
     if is_folder(path):
         return parse_folder(path, asked, want_labels, lambda file: parse_file(file, asked, want_labels))
     if not path.is_file() or path.stat().st_size == 0:
@@ -94,10 +97,10 @@ def parse_file(path: Path, asked: Asked, want_labels: bool) -> Raw:
         return _named(parse_ml_ab(path, parse_units(asked.units, UNITS)), asked)
     if is_mtp(start.removeprefix(_MARK)):
         return _named(parse_mtp(path, parse_units(asked.units, MTP_UNITS)), asked)
-    return parse_table(path) or parse_ase(path, asked, want_labels)
+    return _parse_table(path) or parse_ase(path, asked, want_labels)
 
 
-def parse_table(path: Path) -> Raw | None:
+def _parse_table(path: Path) -> Raw | None:
     """What a table of structures with properties holds, CSV or json; None for a file that is none.
 
     Raises:

@@ -14,7 +14,16 @@ from ase import Atoms
 from mdpot.electrons import CHARGE_KEYS, MULTIPLICITY_KEYS, SPIN_KEYS, stated_electrons
 from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame, are_kinds
-from mdpot.training.data.labels import Asked, Keys, Values, choose_keys, collect, family_of, looks_like_label
+from mdpot.training.data.labels import (
+    Asked,
+    Keys,
+    Values,
+    choose_keys,
+    collect,
+    family_of,
+    looks_like_label,
+    numbers_of,
+)
 from mdpot.training.data.named_units import units_of_labels
 from mdpot.training.data.readers.outputs import Outputs, read_outputs
 from mdpot.training.data.reading import Raw, is_called_isolated
@@ -32,6 +41,8 @@ WEIGHT_KEYS = {
 }
 #: States of a structure, or methods, that networks do not see.
 STATE_KEYS = (*CHARGE_KEYS, *MULTIPLICITY_KEYS, *SPIN_KEYS, "head")
+#: Bohr magnetons per atom; net moments of one composition that differ by more are those of several magnetic orders.
+MAGNETIC_ORDER = 0.2
 #: Keys of frames that say whether their electrons, or else their atoms, converged.
 _CONVERGED = re.compile(r"(?:\w+_)?converged", re.I)
 
@@ -59,7 +70,7 @@ def label_outputs(path: Path, found: Outputs, asked: Asked, want_labels: bool = 
     keys = choose_keys(values, asked, str(path)) if want_labels else Keys()
     if want_labels:
         notes = [*_slab_notes(structures, values, keys), *_text_notes(structures), *_state_notes(structures)]
-        notes += _converged_notes(structures)
+        notes += [*_magnetic_notes(structures), *_converged_notes(structures)]
         keys = replace(keys, notes=(*keys.notes, *found.notes, *unweighted, *notes))
     units = parse_units(asked.units, _stated(path, found, keys))
     frames = [_frame(*pair, keys, units, index) for index, pair in enumerate(zip(structures, values, strict=True))]
@@ -76,6 +87,7 @@ def label_outputs(path: Path, found: Outputs, asked: Asked, want_labels: bool = 
         units=units,
         isolated=[is_called_isolated(_first(atoms.info, ISOLATED_KEYS)) for atoms in structures],
         ignored=_ignored(structures, values),
+        numbers=numbers_of(place for atoms in structures for place in _places(atoms)[1:]),
     )
 
 
@@ -202,6 +214,22 @@ def _state_notes(structures: Sequence[Atoms]) -> Iterator[str]:
                 f"{key} differs among the frames ({', '.join(values[:4])}{', …' if len(values) > 4 else ''}), and "
                 "networks do not know it: frames of one molecule in several states contradict each other."
             )
+
+
+def _magnetic_notes(structures: Sequence[Atoms]) -> Iterator[str]:
+    """The composition whose net magnetic moments differ most; single atoms, which may be isolated, aside."""
+    nets: dict[str, list[float]] = {}
+    for atoms in structures:
+        moments = _first({**atoms.arrays, **(atoms.calc.results if atoms.calc is not None else {})}, ("magmoms",))
+        if len(atoms) > 1 and np.shape(moments) in ((len(atoms),), (len(atoms), 3)):
+            net = float(np.linalg.norm(np.sum(moments, axis=0))) / len(atoms)
+            nets.setdefault(atoms.symbols.get_chemical_formula(empirical=True), []).append(net)
+    formula, found = max(nets.items(), key=lambda pair: max(pair[1]) - min(pair[1]), default=("", [0.0]))
+    if max(found) - min(found) > MAGNETIC_ORDER:
+        yield (
+            f"net magnetic moments of {formula} are {min(found):.2g} to {max(found):.2g} μB per atom, and networks do "
+            "not know them: frames of one structure in several magnetic orders contradict each other."
+        )
 
 
 def _converged_notes(structures: Sequence[Atoms]) -> Iterator[str]:

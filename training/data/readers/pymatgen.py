@@ -11,7 +11,7 @@ from typing import Any
 from ase import Atoms
 
 from mdpot.errors import MdpotError
-from mdpot.structures import read_bytes
+from mdpot.structures import parse_cif, read_bytes
 from mdpot.training.data.labels import Asked, looks_like_label
 from mdpot.training.data.readers.ase_io import label_outputs
 from mdpot.training.data.readers.outputs import Outputs
@@ -61,11 +61,12 @@ def _records(path: Path, content: Any, group: str) -> Iterator[tuple[str, Mappin
     elif isinstance(content, dict):
         content = {_PLURAL.get(key, key): value for key, value in content.items()}
         found = content.get("structure")
-        if isinstance(found, dict) and all(isinstance(value, dict) for value in found.values()):
+        if isinstance(found, dict) and {"lattice", "sites"}.isdisjoint(found):
             # so pandas writes columns, each by row
-            content = {key: list(column.values()) for key, column in content.items() if isinstance(column, dict)}
+            columns = {key: column for key, column in content.items() if isinstance(column, dict)}
+            content = {key: [column.get(row) for row in found | column] for key, column in columns.items()}
             found = content["structure"]
-        if isinstance(found, dict):
+        if isinstance(found, (dict, str)):
             yield group, content
         elif isinstance(found, list):
             yield from (("", row) for row in _rows(path, content, len(found)))
@@ -87,11 +88,20 @@ def _rows(path: Path, lists: Mapping[str, Any], length: int) -> Iterator[dict[st
 def _structure(path: Path, n: int, group: str, record: Mapping[str, Any], asked: Collection[str | None]) -> Atoms:
     """A structure with all that is beside it; VASP's energies are called by what they are, unless that name is taken,
     or the user asks for one by its own."""
-    numbers, positions, cell, pbc = of_pymatgen(f"{path}, structure {n}", record["structure"])
-    info = {"group": group} if group else {}
+    atoms = _bare(f"{path}, structure {n}", record["structure"])
+    atoms.info = {"group": group} if group else {}
     for key, value in record.items():
         name = _ENERGIES.get(key, key)
         if key == "structure" or (key == _CORRECTED and key not in asked):
             continue
-        info[key if key in asked or name in record or name in info else name] = value
-    return Atoms(numbers, positions, cell=cell, pbc=pbc, info=info)
+        atoms.info[key if key in asked or name in record or name in atoms.info else name] = value
+    return atoms
+
+
+def _bare(at: str, structure: Any) -> Atoms:
+    """A structure of pymatgen, or one that is a CIF."""
+    if isinstance(structure, str):
+        found = parse_cif(structure, at)
+        return Atoms(found.numbers, found.positions, cell=found.cell, pbc=found.pbc)
+    numbers, positions, cell, pbc = of_pymatgen(at, structure)
+    return Atoms(numbers, positions, cell=cell, pbc=pbc)

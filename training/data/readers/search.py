@@ -364,9 +364,11 @@ def _nothing(path: Path, found: Found) -> str:
     there = f"{found.n_others + len(found.refused):,} other files are there" if found.n_others else "it is empty"
     reasons = [f"{name}: {reason}" for name, reason in (found.refused | found.failed).items()][:1]
     said = f" {reasons[0]}" if reasons else f" ({there})"
+    tables = sorted(path.glob("*.csv")) if path.is_dir() else []
+    table = f", such as the table {tables[0].name} where it has the values of the structures" if tables else ""
     return (
         f"{path}: no output of a calculation and no file of frames is in this folder or below it{said}. Give the "
-        "folder that has them, or a file."
+        f"folder that has them, or a file{table}."
     )
 
 

@@ -1,9 +1,7 @@
-"""Tables of structures with properties, a number each: MatBench's json, lists of structures, CSV with file names."""
+"""Structures with properties, a number each, in json: MatBench's tables, lists of structures, those of JARVIS."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import re
@@ -16,7 +14,7 @@ from ase.data import atomic_numbers
 
 from mdpot.errors import MdpotError
 from mdpot.packed import head, unpacked_name
-from mdpot.structures import decode, read_bytes, read_structures
+from mdpot.structures import read_bytes
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Keys
 from mdpot.training.data.reading import Raw
@@ -26,6 +24,8 @@ TARGET = "y"
 #: Bytes in which one structure of pymatgen at least begins.
 _START = 50_000
 _STRUCTURE = re.compile(rb'"structures?"\s*:\s*[\[{]')
+#: Or a CIF in its place, as in MEGNet's data.
+_CIF = re.compile(rb'"structures?"\s*:\s*\[?\s*"(?:\\n|\s)*(?:#|data_)')
 
 
 def parse_json(path: Path) -> Raw:
@@ -33,7 +33,8 @@ def parse_json(path: Path) -> Raw:
 
     Either a table as pandas writes it (`orient="split"`) with structures of pymatgen in one of its columns, which is
     how MatBench publishes its tasks, and numbers in others; or a list of `structure_id, positions, cell,
-    atomic_numbers, y`. A frame's place is its row in the index of the table, in the list its place there.
+    atomic_numbers, y`; or one as JARVIS and ALIGNN have it, of `jid, atoms` and numbers. A frame's place is its row in
+    the index of the table, in a list its place there.
 
     Raises:
         MdpotError: no json, another layout, a site that several elements share, lengths that do not fit.
@@ -43,63 +44,28 @@ def parse_json(path: Path) -> Raw:
     except ValueError as error:
         raise MdpotError(f"{path}: no json, truncated or damaged ({error}). Copy it again.") from None
     if isinstance(content, dict) and {"index", "columns", "data"} <= content.keys():
-        return _raw(_of_table(path, content))
+        return of_properties(_of_table(path, content))
     if isinstance(content, list) and content and isinstance(content[0], dict) and "atomic_numbers" in content[0]:
-        return _raw([_of_entry(path, n, entry) for n, entry in enumerate(content)])
+        return of_properties([_of_entry(path, n, entry) for n, entry in enumerate(content)])
+    if isinstance(content, list) and content and all(_is_of_jarvis(entry) for entry in content):
+        return of_properties([_of_jarvis(f"{path}, entry {n}", n, entry) for n, entry in enumerate(content)])
     raise MdpotError(
         f"{path}: its json is neither a table of pandas (index, columns, data) with structures of pymatgen, as "
-        "MatBench has them, nor a list of structures (positions, cell, atomic_numbers, y)."
+        "MatBench has them, nor a list of structures (positions, cell, atomic_numbers, y), or of atoms as JARVIS has "
+        "them."
     )
 
 
-def parse_csv(path: Path) -> Raw:
-    """The structures that a CSV table names, each with the numbers of its row as properties.
-
-    One column holds names of files, relative to the table, of one structure each in any format that ASE reads; it is
-    found by its content. The others are properties where they hold numbers; an empty field is an absent one.
-
-    Raises:
-        MdpotError: no column of file names, a file that is not there, or one of several structures.
-    """
-    rows = list(csv.DictReader(io.StringIO(decode(read_bytes(path)))))
-    columns = [key for key in (rows[0] if rows else ()) if key is not None]
-    named = [c for c in columns if all(r[c] for r in rows) and (path.parent / str(rows[0][c])).is_file()]
-    if not named:
-        held = ", ".join(columns) or "nothing"
-        raise MdpotError(
-            f"{path}: no column of its table names files of structures that are there, relative to "
-            f"{str(path.parent)!r}; it holds {held}."
-        )
-    frames = []
-    for n, row in enumerate(rows):
-        file = path.parent / row[named[0]]
-        structures = read_structures(file)
-        if len(structures) != 1:
-            raise MdpotError(f"{path}, row {n}: a row is one structure; {str(file)!r} holds {len(structures)}.")
-        atoms = structures[0]
-        frames.append(
-            Frame(
-                atoms.numbers.astype(np.int64),
-                atoms.positions.astype(np.float64),
-                np.array(atoms.cell.array, np.float64),
-                np.array(atoms.pbc, bool),
-                group=row[named[0]],
-                index=n,
-                properties={c: v for c in columns if c not in named and (v := _number(row[c])) is not None},
-            )
-        )
-    return _raw(frames)
-
-
 def is_pymatgen(path: Path) -> bool:
-    """Whether json holds structures of pymatgen that have names, in no table of pandas."""
+    """Whether json holds structures of pymatgen, or CIFs in their place, that have names, in no table of pandas."""
     if not unpacked_name(path).endswith(".json"):
         return False
     start = head(path, _START)
-    return b'"lattice"' in start and _STRUCTURE.search(start) is not None
+    return (b'"lattice"' in start and _STRUCTURE.search(start) is not None) or _CIF.search(start) is not None
 
 
-def _raw(frames: list[Frame]) -> Raw:
+def of_properties(frames: list[Frame]) -> Raw:
+    """Structures whose labels are properties alone."""
     names = dict.fromkeys(name for frame in frames for name in frame.properties)
     return Raw(frames, Keys(properties=tuple(names)))
 
@@ -113,7 +79,7 @@ def _of_table(path: Path, table: Mapping[str, Any]) -> list[Frame]:
     for index, row in zip(table["index"], rows, strict=True):
         at = f"{path}, row {index}"
         numbers, positions, cell, pbc = of_pymatgen(at, row[places[0]])
-        values = {str(c): _number(v) for n, (c, v) in enumerate(zip(columns, row, strict=True)) if n != places[0]}
+        values = {str(c): number(v) for n, (c, v) in enumerate(zip(columns, row, strict=True)) if n != places[0]}
         known = {name: value for name, value in values.items() if value is not None}
         place = index if isinstance(index, int) else len(frames)
         frames.append(Frame(numbers, positions, cell, pbc, group=str(index), index=place, properties=known))
@@ -154,13 +120,34 @@ def _of_entry(path: Path, n: int, entry: Mapping[str, Any]) -> Frame:
         raise MdpotError(f"{path}, entry {n}: {len(numbers)} atomic numbers, but {len(positions)} positions.")
     targets = target if isinstance(target, Sequence) and not isinstance(target, str) else [target]
     names = [TARGET] if len(targets) == 1 else [f"{TARGET}{k}" for k in range(len(targets))]
-    values = {name: _number(value) for name, value in zip(names, targets, strict=True)}
+    values = {name: number(value) for name, value in zip(names, targets, strict=True)}
     known = {name: value for name, value in values.items() if value is not None}
     pbc = np.full(3, bool(cell.any()))
     return Frame(numbers, positions, cell, pbc, group=str(entry.get("structure_id", n)), index=n, properties=known)
 
 
-def _number(value: Any) -> float | None:
+def _is_of_jarvis(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("atoms"), dict) and "lattice_mat" in entry["atoms"]
+
+
+def _of_jarvis(at: str, n: int, entry: Mapping[str, Any]) -> Frame:
+    """A structure as jarvis-tools writes it, with all numbers beside it."""
+    atoms = entry["atoms"]
+    try:
+        cell = np.array(atoms["lattice_mat"], np.float64).reshape(3, 3)
+        places = np.array(atoms["coords"], np.float64).reshape(-1, 3)
+        numbers = np.array([atomic_numbers[symbol.strip()] for symbol in atoms["elements"]], np.int64)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MdpotError(f"{at}: no structure of JARVIS ({error}).") from None
+    if len(places) != len(numbers):
+        raise MdpotError(f"{at}: {len(numbers)} elements, but {len(places)} coords.")
+    positions = places if atoms.get("cartesian") else places @ cell
+    values = {name: number(value) for name, value in entry.items() if name != "jid"}
+    known = {name: value for name, value in values.items() if value is not None}
+    return Frame(numbers, positions, cell, np.ones(3, bool), group=str(entry.get("jid", n)), index=n, properties=known)
+
+
+def number(value: Any) -> float | None:
     """A finite number, or a text that is one; None for anything else."""
     if isinstance(value, bool):
         return None
