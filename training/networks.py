@@ -12,6 +12,7 @@ from mdpot.models import MODELS
 from mdpot.models.hyperparameters import MEASURED, complete, hyperparameters_of
 from mdpot.training.contacts import wall_starts
 from mdpot.training.data.store import Store
+from mdpot.training.elements import relate
 from mdpot.training.prepared import Prepared
 from mdpot.training.schema import ModelConfig, PropertyConfig
 
@@ -38,6 +39,7 @@ def new_potential(
     potential = build_potential(
         model.name, hyperparameters, prepared.elements, prepared.shift.tolist(), prepared.scale, wall, pair
     )
+    relate(potential.embedding.element.weight, prepared.elements)
     # The energies of isolated atoms stay what they are; that atoms bind is where the network starts from.
     with torch.no_grad():
         potential.readout[-1].bias += prepared.offset / prepared.scale  # type: ignore[union-attr]
@@ -60,7 +62,7 @@ def new_property(
     targets = prepared.train.labels[name]
     spread = float(targets.std(correction=0))
     torch.manual_seed(seed)
-    return build_property(
+    predictor = build_property(
         model.name,
         hyperparameters,
         prepared.elements,
@@ -70,6 +72,8 @@ def new_property(
         float(targets.mean()),
         spread if spread > 0 else 1.0,
     )
+    relate(predictor.embedding.element.weight, prepared.elements)
+    return predictor
 
 
 def measured_hyperparameters(model: ModelConfig, prepared: Prepared) -> dict[str, Any]:
