@@ -13,8 +13,9 @@ from mdpot.training.elements import period_and_group, relate
     ("symbol", "period", "group"),
     [
         ("H", 1, 1), ("He", 1, 18), ("Li", 2, 1), ("Be", 2, 2), ("B", 2, 13), ("O", 2, 16), ("Ne", 2, 18),
-        ("Al", 3, 13), ("K", 4, 1), ("Sc", 4, 3), ("Fe", 4, 8), ("Zn", 4, 12), ("Kr", 4, 18), ("Mo", 5, 6), ("Cs", 6, 1), ("Ba", 6, 2),
-        ("La", 6, 3), ("Hf", 6, 4), ("W", 6, 6), ("Rn", 6, 18), ("Ra", 7, 2), ("Ac", 7, 3), ("Rf", 7, 4), ("Og", 7, 18),
+        ("Al", 3, 13), ("K", 4, 1), ("Sc", 4, 3), ("Fe", 4, 8), ("Zn", 4, 12), ("Kr", 4, 18), ("Mo", 5, 6),
+        ("Cs", 6, 1), ("Ba", 6, 2), ("La", 6, 3), ("Hf", 6, 4), ("W", 6, 6), ("Rn", 6, 18),
+        ("Ra", 7, 2), ("Ac", 7, 3), ("Rf", 7, 4), ("Og", 7, 18),
     ],
 )  # fmt: skip
 def test_the_periodic_table(symbol: str, period: int, group: int) -> None:
