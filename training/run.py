@@ -193,7 +193,9 @@ def _pretrain(run: Run, material: Material) -> _Source:
     network = new_potential(model, data, seed, measured_hyperparameters(model, own)).to(run.device)
     progress = run.team.fit(
         potential=network,
-        objective=pretraining_objective(stage, model.cutoff, data.train.labels, network.scale),
+        objective=pretraining_objective(
+            stage, model.cutoff, data.train.labels, network.scale, data.train.n_compositions()
+        ),
         train=data.train,
         validation=data.validation,
         stage=stage,
@@ -254,7 +256,8 @@ def _new_head(run: Run, prepared: Prepared, source: _Source | None) -> tuple[Pot
     hyperparameters = with_normalization_of(source and source.potential, model, measured)
     if head is None:
         potential = new_potential(model, prepared, run.seed, hyperparameters)
-        return potential, Labels(run.recipe.finetune, prepared.train.labels)
+        train = prepared.train
+        return potential, Labels(run.recipe.finetune, train.labels, n_compositions=train.n_compositions())
     network = new_property(model, head, prepared, run.seed, hyperparameters)
     return network, PropertyTarget(run.recipe.finetune, network)
 

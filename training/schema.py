@@ -235,8 +235,9 @@ class LabelStage(Stage):
     above."""
     huber_delta: Positive = 0.01
     """Where Huber's loss turns linear, in the unit of the error."""
-    energy_weight: NonNegative = 1.0
-    """Weight of the energy (eV, see energy_per)."""
+    energy_weight: NonNegative | Literal["auto"] = 1.0
+    """Weight of the energy (eV, see energy_per); "auto": 0.2, and 1 where the training frames have 20 compositions or
+    more, whose energies the forces do not tell."""
     energy_per: Literal["atom", "structure"] = "atom"
     """Whether the energy's error is divided by the number of atoms before it is scored."""
     second_energy_weight: NonNegative | None = None
@@ -251,7 +252,8 @@ class LabelStage(Stage):
     def needed_labels(self) -> set[str]:
         """The labels that a frame must have to be trained on: those of a weight above zero; a stress only where it is
         all that is learned."""
-        weights = {"energy": max(self.energy_weight, self.second_energy_weight or 0.0), "forces": self.force_weight}
+        first = 1.0 if self.energy_weight == "auto" else self.energy_weight
+        weights = {"energy": max(first, self.second_energy_weight or 0.0), "forces": self.force_weight}
         return {label for label, weight in weights.items() if weight > 0} or {"stress"}
 
     @model_validator(mode="after")

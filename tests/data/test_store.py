@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ase.build import bulk, molecule
 from ase.neighborlist import primitive_neighbor_list
 
 from mdpot.errors import MdpotError
@@ -161,6 +162,18 @@ def test_a_batch_on_a_gpu_is_that_on_the_cpu(sample_frames) -> None:
     for name in ("edge_index", "shifts", "positions", "system"):
         assert torch.equal(getattr(batch.graph, name).cpu(), getattr(expected.graph, name))
     assert torch.equal(batch.molecule.cpu(), expected.molecule)
+
+
+def test_a_cell_and_its_supercells_have_one_composition() -> None:
+    structures = [
+        bulk("NaCl", "rocksalt", a=5.6),
+        bulk("NaCl", "rocksalt", a=5.7) * (3, 2, 1),
+        bulk("Na"),
+        molecule("CH4"),
+    ]
+    frames = [Frame(a.numbers, a.positions, a.cell.array, a.pbc) for a in structures]
+    assert Store(frames, CUTOFF).n_compositions() == 3
+    assert Store(frames[:2], CUTOFF).n_compositions() == 1
 
 
 def test_refusals(make_frame) -> None:

@@ -202,16 +202,27 @@ def test_metrics_without_a_stress(potential: Potential, frames: list[Frame]) -> 
     assert all(np.isfinite(value) for value in found.values())
 
 
+@pytest.mark.parametrize(("n_compositions", "weight"), [(1, 0.2), (19, 0.2), (20, 1.0), (500, 1.0)])
+def test_many_compositions_make_energies_weigh_more(n_compositions: int, weight: float) -> None:
+    stage = FinetuneConfig(max_steps=1, batch_frames=1, energy_weight="auto", second_energy_weight=7.0)
+    objective = Labels(stage, n_compositions=n_compositions)
+    assert (objective.config.energy_weight, objective.at(0.9).config.energy_weight) == (weight, 7.0)
+    asked = Labels(stage.model_copy(update={"energy_weight": 0.3}), n_compositions=n_compositions)
+    assert asked.config.energy_weight == 0.3
+
+
 @pytest.mark.parametrize(
     ("weights", "needed"),
     [
         ({}, {"energy", "forces"}),
+        ({"energy_weight": "auto"}, {"energy", "forces"}),
+        ({"energy_weight": "auto", "force_weight": 0.0}, {"energy"}),
         ({"force_weight": 0.0}, {"energy"}),
         ({"energy_weight": 0.0}, {"forces"}),
         ({"energy_weight": 0.0, "second_energy_weight": 2.0}, {"energy", "forces"}),
         ({"energy_weight": 0.0, "force_weight": 0.0, "stress_weight": 1.0}, {"stress"}),
     ],
 )
-def test_labels_of_no_weight_are_not_needed(tiny_recipe, weights: dict[str, float], needed: set[str]) -> None:
+def test_labels_of_no_weight_are_not_needed(tiny_recipe, weights: dict[str, Any], needed: set[str]) -> None:
     recipe = tiny_recipe("finetune.second_energy_weight=none", *(f"finetune.{k}={v}" for k, v in weights.items()))
     assert recipe.finetune.needed_labels == needed

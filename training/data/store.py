@@ -195,6 +195,11 @@ class Store:
         cell = frame * len(elements) + place[self.numbers.cpu()]
         return torch.bincount(cell, minlength=len(self) * len(elements)).view(len(self), -1).double()
 
+    def n_compositions(self) -> int:
+        """How many compositions the frames have; a cell and its supercells have one."""
+        counts = self.counts(self.numbers.unique().tolist())
+        return len(torch.unique((counts / counts.sum(1, keepdim=True)).round(decimals=6), dim=0))
+
     def with_gaps(self, name: str) -> torch.Tensor:
         """A label of all frames, on the CPU, NaN where it is absent."""
         kind, n_frames = target(name), len(self)

@@ -24,7 +24,7 @@ __all__ = [
 
 
 def pretraining_objective(
-    config: PretrainConfig, cutoff: float, known: Collection[str] = (), scale: float = 1.0
+    config: PretrainConfig, cutoff: float, known: Collection[str] = (), scale: float = 1.0, n_compositions: int = 1
 ) -> Objective:
     """The objective of a pretraining stage.
 
@@ -33,7 +33,8 @@ def pretraining_objective(
         cutoff: of the network, Å.
         known: names of the labels that any training frame has.
         scale: of the network, eV.
+        n_compositions: how many compositions the training frames have.
     """
     if config.objective in ("forcefield", "labels"):
-        return Labels(config, known, scale if config.vector == "direct" else None)
+        return Labels(config, known, scale if config.vector == "direct" else None, n_compositions)
     return Denoising(config, cutoff) if config.objective == "denoise" else MaskedAtoms(config)

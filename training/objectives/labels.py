@@ -16,6 +16,9 @@ from mdpot.units import MEV
 
 SECOND_STAGE = 0.75
 """Share of the steps after which `second_energy_weight` holds."""
+MANY_COMPOSITIONS = 20
+AUTO_WEIGHTS = {"few": 0.2, "many": 1.0}
+"""What an energy weight of "auto" is where the frames have fewer compositions than that, or as many."""
 
 
 class Labels:
@@ -26,11 +29,19 @@ class Labels:
         known: names of the labels that any training frame has.
         scale: eV, where the forces are to be learned by the network's vector head, of which one unit is worth this
             much per Å; None where they are those of the model.
+        n_compositions: how many compositions the training frames have, which decides on a weight of "auto".
     """
 
     def __init__(
-        self, config: LabelStage, known: Collection[str] = ENERGY_AND_FORCES, scale: float | None = None
+        self,
+        config: LabelStage,
+        known: Collection[str] = ENERGY_AND_FORCES,
+        scale: float | None = None,
+        n_compositions: int = 1,
     ) -> None:
+        if config.energy_weight == "auto":
+            weight = AUTO_WEIGHTS["many" if n_compositions >= MANY_COMPOSITIONS else "few"]
+            config = config.model_copy(update={"energy_weight": weight})
         self.config, self.scale = config, scale
         forces = "forces" if scale is None else "vector"
         wanted = [("forces", config.force_weight, forces), ("stress", config.stress_weight, "stress")]
