@@ -80,10 +80,10 @@ def _read(path: Path, name: str) -> tuple[list[Atoms], list[str]]:
     raw = parse_file(path, Asked(property_key=name), False)
     frames = [convert(frame, raw.units) for frame in raw.frames]
     for frame in frames:
-        if TARGET in frame.properties:
+        if frame.properties.keys() == {TARGET}:
             frame.properties.setdefault(name, frame.properties[TARGET])
     structures = [Atoms(f.numbers, f.positions, cell=f.cell, pbc=f.pbc, info=f.properties) for f in frames]
-    return structures, [frame.file or frame.group for frame in frames]
+    return structures, [frame.file or frame.group or frame.kind for frame in frames]
 
 
 def _label(atoms: Atoms, key: str) -> float | None:

@@ -15,6 +15,7 @@ from mdpot.heads import Potential, PropertyModel
 from mdpot.modelfile import save_potential
 from mdpot.training import folder as files
 from mdpot.training.data.frames import Dataset
+from mdpot.training.data.store import Store
 from mdpot.training.device import choose_device
 from mdpot.training.evaluate import run_evaluate
 from mdpot.training.listener import Listener, labelling
@@ -25,7 +26,7 @@ from mdpot.training.outcome import conclude, provenance
 from mdpot.training.prepare import without_labels
 from mdpot.training.prepared import Prepared
 from mdpot.training.relabel import with_forcefield_labels
-from mdpot.training.schema import Recipe
+from mdpot.training.schema import LabelStage, Recipe
 from mdpot.training.together import SOLO, Team
 from mdpot.training.transfer import load_pretrained, pretraining_of, transfer_backbone, transferred_rates
 
@@ -194,7 +195,7 @@ def _pretrain(run: Run, material: Material) -> _Source:
     progress = run.team.fit(
         potential=network,
         objective=pretraining_objective(
-            stage, model.cutoff, data.train.labels, network.scale, data.train.n_compositions()
+            stage, model.cutoff, data.train.labels, network.scale, _n_compositions(stage, data.train)
         ),
         train=data.train,
         validation=data.validation,
@@ -249,6 +250,11 @@ def _finetune(run: Run, prepared: Prepared, source: _Source | None) -> dict[str,
     return conclude(run, prepared, network, progress, source and source.file)
 
 
+def _n_compositions(stage: LabelStage, train: Store) -> float:
+    """Of the training frames, where the weight of their energies depends on it."""
+    return train.n_compositions() if stage.energy_weight == "auto" else 1.0
+
+
 def _new_head(run: Run, prepared: Prepared, source: _Source | None) -> tuple[Potential | PropertyModel, Objective]:
     """The network that the recipe finetunes, with fresh weights, and what it learns."""
     model, head = run.recipe.model, run.recipe.property
@@ -256,8 +262,11 @@ def _new_head(run: Run, prepared: Prepared, source: _Source | None) -> tuple[Pot
     hyperparameters = with_normalization_of(source and source.potential, model, measured)
     if head is None:
         potential = new_potential(model, prepared, run.seed, hyperparameters)
-        train = prepared.train
-        return potential, Labels(run.recipe.finetune, train.labels, n_compositions=train.n_compositions())
+        stage, train = run.recipe.finetune, prepared.train
+        objective = Labels(stage, train.labels, n_compositions=_n_compositions(stage, train))
+        if stage.energy_weight == "auto":
+            run.listener.note(f"energy weight {objective.config.energy_weight:g}, by the compositions of the frames")
+        return potential, objective
     network = new_property(model, head, prepared, run.seed, hyperparameters)
     return network, PropertyTarget(run.recipe.finetune, network)
 

@@ -237,7 +237,7 @@ class LabelStage(Stage):
     """Where Huber's loss turns linear, in the unit of the error."""
     energy_weight: NonNegative | Literal["auto"] = 1.0
     """Weight of the energy (eV, see energy_per); "auto": 0.2, and 1 where the training frames have 20 compositions or
-    more, whose energies the forces do not tell."""
+    more (the exponential of their entropy), whose energies the forces do not tell."""
     energy_per: Literal["atom", "structure"] = "atom"
     """Whether the energy's error is divided by the number of atoms before it is scored."""
     second_energy_weight: NonNegative | None = None

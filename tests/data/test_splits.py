@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mdpot.errors import MdpotError
+from mdpot.training.data.frames import make_groups
 from mdpot.training.data.splits import FRACTIONS, limit_frames, split_by_group
 
 
@@ -44,6 +45,16 @@ def test_each_split_has_its_share_of_each_kind(seed: int) -> None:
     for indices, fraction in zip(split_by_group(groups, seed=seed).values(), FRACTIONS, strict=True):
         found = Counter(groups[k].split("#")[0] for k in indices)
         assert all(abs(found[kind] / 6 - fraction * n) <= 1.5 for kind, n in n_runs.items())
+
+
+@pytest.mark.parametrize(("n_common", "n_rare"), [(1000, 3), (1000, 12), (5000, 30), (5000, 60)])
+def test_rare_kinds_are_for_training(n_common: int, n_rare: int) -> None:
+    groups = make_groups([""] * (n_common + n_rare), ["common"] * n_common + ["rare"] * n_rare)
+    for seed in range(50):
+        splits = split_by_group(groups, seed=seed)
+        assert (splits["train"] >= n_common).sum() >= 0.7 * n_rare
+        for part, fraction in zip(splits.values(), FRACTIONS, strict=True):
+            assert abs(len(part) - fraction * len(groups)) < 0.02 * len(groups)
 
 
 def test_groups_of_one_kind_come_in_plain_random_order() -> None:

@@ -172,8 +172,9 @@ def test_a_cell_and_its_supercells_have_one_composition() -> None:
         molecule("CH4"),
     ]
     frames = [Frame(a.numbers, a.positions, a.cell.array, a.pbc) for a in structures]
-    assert Store(frames, CUTOFF).n_compositions() == 3
-    assert Store(frames[:2], CUTOFF).n_compositions() == 1
+    assert Store(frames[1:], CUTOFF).n_compositions() == pytest.approx(3)
+    assert Store(frames[:2], CUTOFF).n_compositions() == pytest.approx(1)
+    assert 1 < Store([frames[0]] * 20 + frames[2:], CUTOFF).n_compositions() < 2
 
 
 def test_refusals(make_frame) -> None:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from ase.build import bulk
+from ase.calculators.emt import EMT
 from ase.data import atomic_numbers
 
+from mdpot.training import networks
+from mdpot.training.config import load_recipe
+from mdpot.training.data.frames import Dataset, Frame
 from mdpot.training.elements import period_and_group, relate
+from mdpot.training.networks import new_potential
+from mdpot.training.prepare import prepare
 
 
 @pytest.mark.parametrize(
@@ -51,3 +58,22 @@ def test_all_elements_at_once() -> None:
     relate(embedding, range(1, 119))
     assert embedding.isfinite().all()
     assert 0.5 < embedding.square().mean() < 2.0
+
+
+def test_new_networks_begin_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nickel and copper begin alike in a new potential, and nothing else in it is other than at random."""
+    structures = [bulk(symbol, "fcc", a=3.6) * (2, 1, 1) for symbol in ("Ni", "Cu") * 6]
+    frames = []
+    for n, atoms in enumerate(structures):
+        atoms.rattle(0.1, seed=n)
+        atoms.calc = EMT()
+        frames.append(Frame(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, atoms.get_potential_energy(),
+                            atoms.get_forces(), group=str(n)))  # fmt: skip
+    recipe = load_recipe("custom", "quick", ["model.hyperparameters.width=512", "model.cutoff=3.0"])
+    prepared = prepare(recipe, Dataset("alloys", frames, "EMT", "a test"), 0, torch.device("cpu"))
+    weights = new_potential(recipe.model, prepared, 0).state_dict()
+    monkeypatch.setattr(networks, "relate", lambda embedding, elements: None)
+    plain = new_potential(recipe.model, prepared, 0).state_dict()
+    assert torch.corrcoef(weights["embedding.element.weight"])[0, 1] > 0.5
+    assert torch.corrcoef(plain["embedding.element.weight"])[0, 1] < 0.2
+    assert {name for name in weights if not torch.equal(weights[name], plain[name])} == {"embedding.element.weight"}

@@ -12,6 +12,8 @@ from mdpot.errors import MdpotError
 SPLIT_NAMES = ("train", "validation", "test")
 #: The share of frames in each of `SPLIT_NAMES` (the masked-pretraining paper, section Datasets).
 FRACTIONS = (0.81, 0.09, 0.10)
+#: A kind of frames gives validation and test at most so many times their fraction: rare ones are for training.
+MOST_TESTED = 1.5
 
 
 def split_by_group(
@@ -21,7 +23,8 @@ def split_by_group(
 
     The groups come in random order, those of each kind spread evenly. Validation and test each take a group where it
     brings their number of frames nearer to their fraction; train has the rest. So the numbers of frames follow the
-    fractions to about half of the smallest group, however unequal the groups are.
+    fractions to about half of the smallest group, however unequal the groups are. Of several kinds, none gives the two
+    more than `MOST_TESTED` times their fraction of it.
 
     Args:
         groups: the group of each frame; a kind, whose frames were cut into runs, is what stands before the last #.
@@ -44,16 +47,23 @@ def split_by_group(
             f"{n_splits} splits need at least {n_splits} groups of frames; got {len(names)} "
             f"(of {len(groups)} frames). Give more frames, or name their trajectories in info['group']."
         )
-    order = _random_order(names, np.random.default_rng(seed))
+    kinds = [name.rpartition("#")[0] for name in names]
+    order = _random_order(kinds, np.random.default_rng(seed))
+    left = dict.fromkeys(kinds, np.inf)  # frames that a kind may give
+    if len(left) > 1:
+        of_kind = Counter(np.repeat(kinds, sizes).tolist())
+        left = {kind: MOST_TESTED * (wanted[1] + wanted[2]) * n for kind, n in of_kind.items()}
     owner = np.zeros(len(names), dtype=np.int64)
     for split in (1, 2):
         n_taken, target = 0, wanted[split] * len(groups)
         # One group must stay for each split that still has none.
         n_reserved = int((wanted[split + 1 :] > 0).sum()) + int(wanted[0] > 0)
         for group in list(order):
-            if len(order) > n_reserved and abs(n_taken + sizes[group] - target) < abs(n_taken - target):
+            nearer = abs(n_taken + sizes[group] - target) < abs(n_taken - target)
+            if nearer and len(order) > n_reserved and sizes[group] <= left[kinds[group]]:
                 owner[group] = split
                 n_taken += sizes[group]
+                left[kinds[group]] -= sizes[group]
                 order.remove(group)
         if n_taken == 0 and target > 0:
             smallest = min(order, key=lambda group: sizes[group])
@@ -64,10 +74,9 @@ def split_by_group(
     return {name: np.flatnonzero(owner[member] == k) for k, name in enumerate(SPLIT_NAMES)}
 
 
-def _random_order(names: np.ndarray, rng: np.random.Generator) -> list[int]:
-    """Random, but so that any stretch of it holds of each kind of groups its share."""
-    order: list[int] = rng.permutation(len(names)).tolist()
-    kinds = [name.rpartition("#")[0] for name in names]
+def _random_order(kinds: Sequence[str], rng: np.random.Generator) -> list[int]:
+    """Groups of these kinds in random order, but so that any stretch of it holds of each kind its share."""
+    order: list[int] = rng.permutation(len(kinds)).tolist()
     sizes = Counter(kinds)
     begin = {kind: rng.uniform() for kind in sizes}
     rank: Counter[str] = Counter()

@@ -195,10 +195,13 @@ class Store:
         cell = frame * len(elements) + place[self.numbers.cpu()]
         return torch.bincount(cell, minlength=len(self) * len(elements)).view(len(self), -1).double()
 
-    def n_compositions(self) -> int:
-        """How many compositions the frames have; a cell and its supercells have one."""
+    def n_compositions(self) -> float:
+        """How many compositions the frames have, the exponential of their entropy: rare ones hardly count. A cell and its
+        supercells have one."""
         counts = self.counts(self.numbers.unique().tolist())
-        return len(torch.unique((counts / counts.sum(1, keepdim=True)).round(decimals=6), dim=0))
+        ratios = (counts / counts.sum(1, keepdim=True)).round(decimals=6)
+        share = torch.unique(ratios, dim=0, return_counts=True)[1] / len(self)
+        return float(torch.exp(-(share * share.log()).sum()))
 
     def with_gaps(self, name: str) -> torch.Tensor:
         """A label of all frames, on the CPU, NaN where it is absent."""

@@ -24,7 +24,7 @@ __all__ = [
 
 
 def pretraining_objective(
-    config: PretrainConfig, cutoff: float, known: Collection[str] = (), scale: float = 1.0, n_compositions: int = 1
+    config: PretrainConfig, cutoff: float, known: Collection[str] = (), scale: float = 1.0, n_compositions: float = 1.0
 ) -> Objective:
     """The objective of a pretraining stage.
 

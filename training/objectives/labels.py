@@ -37,7 +37,7 @@ class Labels:
         config: LabelStage,
         known: Collection[str] = ENERGY_AND_FORCES,
         scale: float | None = None,
-        n_compositions: int = 1,
+        n_compositions: float = 1.0,
     ) -> None:
         if config.energy_weight == "auto":
             weight = AUTO_WEIGHTS["many" if n_compositions >= MANY_COMPOSITIONS else "few"]

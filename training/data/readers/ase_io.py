@@ -31,6 +31,7 @@ from mdpot.training.data.unit_statements import canonical, parse_units, stated_s
 from mdpot.training.data.units import Units
 
 GROUP_KEYS = ("group", "source", "source_frame", "trajectory", "config_type")
+TRAJECTORY_KEYS = {"source_frame", "trajectory"}  # of these, what they name
 ISOLATED_KEYS = ("config_type", "Config_type", "configtype")
 KIND_KEYS = (*ISOLATED_KEYS, "subset")
 #: What MACE multiplies the loss of a frame by, by label; nothing is learned where it is zero.
@@ -74,9 +75,12 @@ def label_outputs(path: Path, found: Outputs, asked: Asked, want_labels: bool = 
         keys = replace(keys, notes=(*keys.notes, *found.notes, *unweighted, *notes))
     units = parse_units(asked.units, _stated(path, found, keys))
     frames = [_frame(*pair, keys, units, index) for index, pair in enumerate(zip(structures, values, strict=True))]
-    if are_kinds({frame.group for frame in frames}):
+    if are_kinds({frame.group for frame in frames}) and not any(
+        TRAJECTORY_KEYS & atoms.info.keys() for atoms in structures
+    ):
         for frame in frames:
-            frame.group, frame.kind = "", frame.kind or frame.group
+            names = dict.fromkeys(name for name in (frame.kind, frame.group) if name)
+            frame.group, frame.kind = "", " ".join(names)
     if asked.property_key is not None:
         for frame, atoms in zip(frames, structures, strict=True):
             frame.properties = _property(atoms, asked.property_key)

@@ -46,6 +46,8 @@ def parse_csv(path: Path) -> Raw:
     files = _Files(path.parent)
     first = rows[0] if rows else []
     titled = not any(map(files.has, first)) and ("" in first or all(number(field) is None for field in first))
+    if titled and (twice := sorted({title for title in first if title and first.count(title) > 1})):
+        raise MdpotError(f"{path}: titles of columns must differ; it has {', '.join(map(repr, twice))} more than once.")
     rows = rows[1:] if titled else rows
     place = _place_of_structures(first if titled else None, rows, files)
     if place is None:

@@ -89,7 +89,7 @@ def _structure(path: Path, n: int, group: str, record: Mapping[str, Any], asked:
     """A structure with all that is beside it; VASP's energies are called by what they are, unless that name is taken,
     or the user asks for one by its own."""
     atoms = _bare(f"{path}, structure {n}", record["structure"])
-    atoms.info = {"group": group} if group else {}
+    atoms.info = {"trajectory": group} if group else {}
     for key, value in record.items():
         name = _ENERGIES.get(key, key)
         if key == "structure" or (key == _CORRECTED and key not in asked):
