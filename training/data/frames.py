@@ -166,9 +166,8 @@ def _run_length(n_frames: int) -> int:
 def are_kinds(names: Collection[str]) -> bool:
     """Whether so many names are those of kinds of frames, such as surface and Ta-W, of which a potential has to learn
     all, and not those of trajectories, which count (md_01, md_02) or are more."""
-    return MIN_GROUPS <= len(names) < N_CHUNKS and 4 * len(
-        {re.sub(r"\b[0-9a-f]{6,}\b|\d+", "", name) for name in names}
-    ) > len(names)
+    without_numbers = {re.sub(r"\b[0-9a-f]{6,}\b|\d+", "", name) for name in names}
+    return MIN_GROUPS <= len(names) < N_CHUNKS and 4 * len(without_numbers) > len(names)
 
 
 def first_of_repeats(frames: Sequence[Frame]) -> list[int]:

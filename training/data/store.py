@@ -196,8 +196,10 @@ class Store:
         return torch.bincount(cell, minlength=len(self) * len(elements)).view(len(self), -1).double()
 
     def n_compositions(self) -> float:
-        """How many compositions the frames have, the exponential of their entropy: rare ones hardly count. A cell and its
-        supercells have one."""
+        """How many compositions the frames have, the exponential of their entropy: rare ones hardly count.
+
+        A cell and its supercells have one.
+        """
         counts = self.counts(self.numbers.unique().tolist())
         ratios = (counts / counts.sum(1, keepdim=True)).round(decimals=6)
         share = torch.unique(ratios, dim=0, return_counts=True)[1] / len(self)

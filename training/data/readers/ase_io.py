@@ -75,9 +75,8 @@ def label_outputs(path: Path, found: Outputs, asked: Asked, want_labels: bool = 
         keys = replace(keys, notes=(*keys.notes, *found.notes, *unweighted, *notes))
     units = parse_units(asked.units, _stated(path, found, keys))
     frames = [_frame(*pair, keys, units, index) for index, pair in enumerate(zip(structures, values, strict=True))]
-    if are_kinds({frame.group for frame in frames}) and not any(
-        TRAJECTORY_KEYS & atoms.info.keys() for atoms in structures
-    ):
+    told = any(TRAJECTORY_KEYS & atoms.info.keys() for atoms in structures)
+    if not told and are_kinds({frame.group for frame in frames}):
         for frame in frames:
             names = dict.fromkeys(name for name in (frame.kind, frame.group) if name)
             frame.group, frame.kind = "", " ".join(names)
