@@ -134,8 +134,8 @@ def make_groups(names: Sequence[str], kinds: Sequence[str] = ()) -> list[str]:
     """Groups for frames in the order of a file, so that neighbors along a trajectory stay together.
 
     Names that tell at least `MIN_GROUPS` groups apart are taken as they are. Otherwise the frames of each name and kind
-    (of the whole file where there are none) are cut into runs of consecutive frames, about `N_CHUNKS` in all. Of a rare
-    kind they are shorter, so that it is in every split. Only the ends of the runs have neighbors on the other side.
+    (of the whole file where there are none) are cut into runs of consecutive frames, about `N_CHUNKS` in all, shorter
+    ones of a rare kind. Only the ends of the runs have neighbors on the other side.
 
     Args:
         names: the group each frame names, "" where it names none.
@@ -159,7 +159,7 @@ def make_groups(names: Sequence[str], kinds: Sequence[str] = ()) -> list[str]:
 
 
 def _run_length(n_frames: int) -> int:
-    """Of the runs of a kind: a twentieth of it, but no fewer than `SHORTEST_RUN` frames, and a run for each split."""
+    """Of the runs of a kind: a twentieth of it, or `SHORTEST_RUN` frames if that is more, but at most a third of it."""
     return min(max(SHORTEST_RUN, -(-n_frames // 20)), -(-n_frames // 3))
 
 

@@ -17,8 +17,7 @@ from mdpot.units import MEV
 SECOND_STAGE = 0.75
 """Share of the steps after which `second_energy_weight` holds."""
 MANY_COMPOSITIONS = 20
-AUTO_WEIGHTS = {"few": 0.2, "many": 1.0}
-"""What an energy weight of "auto" is where the frames have fewer compositions than that, or as many."""
+"""From so many on, an energy weight of "auto" is 1; else it is 0.2."""
 
 
 class Labels:
@@ -40,7 +39,7 @@ class Labels:
         n_compositions: float = 1.0,
     ) -> None:
         if config.energy_weight == "auto":
-            weight = AUTO_WEIGHTS["many" if n_compositions >= MANY_COMPOSITIONS else "few"]
+            weight = 1.0 if n_compositions >= MANY_COMPOSITIONS else 0.2
             config = config.model_copy(update={"energy_weight": weight})
         self.config, self.scale = config, scale
         forces = "forces" if scale is None else "vector"
