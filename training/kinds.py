@@ -11,7 +11,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from ase.formula import Formula
 
-from mdpot.training.data.frames import Frame
+from mdpot.training.data.frames import Frame, smallest_counts
 from mdpot.training.evaluation import Evaluation
 from mdpot.training.metrics import METRICS, Metric
 
@@ -36,9 +36,9 @@ NAMED = 3
 def composition(frame: Frame) -> str:
     """The chemical formula; of a periodic frame the smallest, so that a cell and its supercells are of one kind."""
     numbers, counts = np.unique(frame.numbers, return_counts=True)
-    counts //= np.gcd.reduce(counts) if frame.pbc.any() else 1
+    smallest = smallest_counts(counts, frame.pbc.any()).tolist()
     symbols = [chemical_symbols[z] for z in numbers]
-    return Formula.from_dict(dict(zip(symbols, counts.tolist(), strict=True))).format("metal")
+    return Formula.from_dict(dict(zip(symbols, smallest, strict=True))).format("metal")
 
 
 def _name(frame: Frame) -> str:

@@ -14,6 +14,8 @@ from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.readers.runner import read_runner
 from mdpot.training.data.store import Store, batches, count_batches
+from mdpot.training.kinds import composition
+from mdpot.training.objectives.labels import MANY_COMPOSITIONS
 
 CUTOFF = 3.4
 
@@ -175,6 +177,24 @@ def test_a_cell_and_its_supercells_have_one_composition() -> None:
     assert Store(frames[1:], CUTOFF).n_compositions() == pytest.approx(3)
     assert Store(frames[:2], CUTOFF).n_compositions() == pytest.approx(1)
     assert 1 < Store([frames[0]] * 20 + frames[2:], CUTOFF).n_compositions() < 2
+
+
+def test_compositions_are_counted_as_they_are_named() -> None:
+    structures = [
+        molecule("C2H4"),
+        molecule("C3H6_D3h"),  # of the ratio of ethylene, and no part of it
+        bulk("NaCl", "rocksalt", a=5.6) * (2, 1, 1),
+        bulk("NaCl", "rocksalt", a=5.6),
+    ]
+    frames = [Frame(a.numbers, a.positions, a.cell.array, a.pbc) for a in structures]
+    assert [composition(frame) for frame in frames] == ["C2H4", "C3H6", "NaCl", "NaCl"]
+    assert Store(frames[:2], CUTOFF).n_compositions() == 2
+    assert Store(frames[2:], CUTOFF).n_compositions() == 1
+
+
+def test_twenty_compositions_are_twenty() -> None:
+    frames = [Frame(np.array([z]), np.zeros((1, 3)), np.zeros((3, 3)), np.zeros(3, bool)) for z in range(1, 21)]
+    assert Store(frames, CUTOFF).n_compositions() >= MANY_COMPOSITIONS
 
 
 def test_refusals(make_frame) -> None:

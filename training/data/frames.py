@@ -182,6 +182,18 @@ def first_of_repeats(frames: Sequence[Frame]) -> list[int]:
     return places
 
 
+def smallest_counts(counts: np.ndarray, periodic: np.ndarray) -> np.ndarray:
+    """What tells compositions apart: how many atoms of each element there are, of periodic frames in the smallest cell.
+
+    So a cell and its supercells have one composition, and molecules of one ratio, as C2H4 and C4H8, have two.
+
+    Args:
+        counts: [..., n_elements] integers, of the atoms of each element.
+        periodic: [...] bool, whether the frame is, in any direction.
+    """
+    return counts // np.where(periodic, np.gcd.reduce(counts, axis=-1), 1)[..., None]
+
+
 def require_elements(numbers: np.ndarray, at: str) -> None:
     """Refuses atomic numbers [n_atoms] that are none.
 

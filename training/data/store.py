@@ -13,7 +13,7 @@ from mdpot.errors import MdpotError
 from mdpot.graph import Graph
 from mdpot.molecules import find_molecules, is_bond, longest_bond
 from mdpot.neighbors import neighbor_list, pair_vectors
-from mdpot.training.data.frames import MIN_GROUPS, Frame
+from mdpot.training.data.frames import MIN_GROUPS, Frame, smallest_counts
 from mdpot.training.data.rows import Rows
 from mdpot.training.data.targets import TARGETS, target
 
@@ -196,14 +196,12 @@ class Store:
         return torch.bincount(cell, minlength=len(self) * len(elements)).view(len(self), -1).double()
 
     def n_compositions(self) -> float:
-        """How many compositions the frames have, the exponential of their entropy: rare ones hardly count.
-
-        A cell and its supercells have one.
-        """
-        counts = self.counts(self.numbers.unique().tolist())
-        ratios = (counts / counts.sum(1, keepdim=True)).round(decimals=6)
-        share = torch.unique(ratios, dim=0, return_counts=True)[1] / len(self)
-        return float(torch.exp(-(share * share.log()).sum()))
+        """How many compositions the frames have, see `smallest_counts`: the exponential of their entropy, so that rare
+        ones hardly count."""
+        counts = self.counts(self.numbers.unique().tolist()).numpy().astype(np.int64)
+        smallest = smallest_counts(counts, self.pbc.any(1).cpu().numpy())
+        share = np.unique(smallest, axis=0, return_counts=True)[1] / len(self)
+        return round(float(np.exp(-(share * np.log(share)).sum())), 6)  # twenty alike are twenty
 
     def with_gaps(self, name: str) -> torch.Tensor:
         """A label of all frames, on the CPU, NaN where it is absent."""
