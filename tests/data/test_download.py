@@ -11,6 +11,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import requests
 
@@ -21,8 +22,8 @@ from mdpot.training.data.download import Download, fetch, unpack_members, unpack
 from mdpot.training.data.readers.runner import read_runner
 
 
-def _tar(path: Path, files: dict[str, str]) -> Path:
-    with tarfile.open(path, "w:gz") as tar:
+def _tar(path: Path, files: dict[str, str], packing: str = "gz") -> Path:
+    with tarfile.open(path, f"w:{packing}") as tar:  # type: ignore[call-overload]
         for name, text in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(text.encode())
@@ -72,6 +73,23 @@ def test_a_wrong_checksum_is_refused(server, tmp_path: Path) -> None:
         fetch("water", _download(address, "md5:" + "0" * 32), tmp_path / "target")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "target" / "input.data.gz").exists()
+
+
+@pytest.mark.parametrize(
+    ("packing", "how"), [("gz", "cut off"), ("bz2", "cut off"), ("bz2", "changed"), ("xz", "changed")]
+)
+def test_a_damaged_archive_is_fetched_again(server, tmp_path: Path, packing: str, how: str) -> None:
+    address, archive = server
+    whole = archive.read_bytes()
+    texts = {f"{n}/RPBE-D3": np.random.default_rng(n).bytes(20_000).hex() for n in range(30)}
+    packed = _tar(archive, texts, packing).read_bytes()
+    at = len(packed) - 1000
+    archive.write_bytes(packed[:at] if how == "cut off" else packed[:at] + bytes(500) + packed[at + 500 :])
+    with pytest.raises(MdpotError, match=r"water: the download failed .* Fetch set\.tar\.gz by hand"):
+        fetch("water", _download(address, None), tmp_path / "target")
+    archive.write_bytes(whole)
+    fetch("water", _download(address, None), tmp_path / "target")
+    assert len(read_runner(tmp_path / "target" / "input.data.gz")) == 12
 
 
 def test_a_missing_file_on_the_server(server, tmp_path: Path) -> None:

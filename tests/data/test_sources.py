@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,16 @@ def test_the_list(own_cache: Path, runner_text: str) -> None:
     found = next(row for row in list_sources() if row.name == "water-blypd3")
     assert found.n_frames == 12
     assert "12 frames" in str(found)
+
+
+def test_the_list_goes_on_where_a_file_cannot_be_counted(own_cache: Path, runner_text: str) -> None:
+    _put(own_cache / "crystals-mattersim", "1\n\nH 0 0 0\n", "a.extxyz")
+    _put(own_cache / "rmd17" / "npz_data", "no archive", "rmd17_uracil.npz")
+    _put(own_cache / "water-blypd3", "", "input.data.gz").write_bytes(gzip.compress(runner_text.encode())[:100])
+    rows = {row.name: row for row in list_sources()}
+    for name in ("crystals-mattersim", "rmd17-uracil", "water-blypd3"):
+        assert rows[name].found.startswith("the cache: ")
+        assert rows[name].n_frames is None
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import lzma
 import shutil
 import tarfile
 import threading
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +19,9 @@ from mdpot.files import atomic
 
 #: Seconds for the first answer, and between two pieces of a file.
 FIRST_ANSWER, NEXT_PIECE = 6.0, 20.0
+
+#: What reading a damaged archive raises; of bzip2 an OSError, which a full disk raises as well.
+DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
 
 T = TypeVar("T")
 
@@ -84,9 +89,19 @@ def fetch(name: str, download: Download, folder: Path) -> None:
                     timeout=(FIRST_ANSWER, NEXT_PIECE),
                 ),
             )
-            download.unpack(Path(archive), folder)
-    except (requests.RequestException, OSError, ValueError, KeyError, tarfile.TarError) as error:
+            _unpack(download, Path(archive), folder)
+    except (requests.RequestException, OSError, ValueError, KeyError, *DAMAGED) as error:
         raise MdpotError(f"{name}: the download failed ({_reason(error)}). {by_hand}") from None
+
+
+def _unpack(download: Download, archive: Path, folder: Path) -> None:
+    """Unpacks an archive; a damaged one is removed, or it would be taken for whole the next time."""
+    try:
+        download.unpack(archive, folder)
+    except (OSError, *DAMAGED) as error:
+        if getattr(error, "errno", None) is None:
+            archive.unlink(missing_ok=True)
+        raise
 
 
 def zenodo_address(record: str, archive: str) -> tuple[str, str | None]:

@@ -21,7 +21,7 @@ from mdpot.training.data.checks import accept, validate_frames
 from mdpot.training.data.download import cache_folder, fetch
 from mdpot.training.data.frames import Dataset
 from mdpot.training.data.labels import Asked
-from mdpot.training.data.readers import NOTHING_ASKED
+from mdpot.training.data.readers import NOTHING_ASKED, is_runner
 from mdpot.training.data.readers.pyg import is_pyg
 from mdpot.training.data.readers.search import is_folder
 from mdpot.training.data.reading import ENERGY_AND_FORCES, Reading
@@ -345,12 +345,20 @@ def _remedy(name: str, source: Source) -> str:
 
 def _count(files: Sequence[Path]) -> int | None:
     """How many frames files have, where that can be told without reading them."""
-    if any(".json" in file.suffixes for file in files):
-        return None
     if all(file.suffix == ".npz" for file in files):
-        total = 0
-        for file in files:
-            with np.load(file) as archive:
-                total += len(archive["energies"])
-        return total
-    return read_bytes(files[0]).count(b"\nend") if len(files) == 1 else None
+        counts = [_count_npz(file) for file in files]
+        return None if None in counts else sum(filter(None, counts))
+    if len(files) > 1 or not is_runner(files[0]):
+        return None
+    try:
+        return read_bytes(files[0]).count(b"\nend")
+    except MdpotError:
+        return None
+
+
+def _count_npz(file: Path) -> int | None:
+    try:
+        with np.load(file) as archive:
+            return len(archive["energies"])
+    except Exception:  # what a damaged one raises depends on its damage; its reader says so
+        return None
