@@ -174,9 +174,9 @@ def _load(config: DataConfig, data: Path | Dataset | None, need: Collection[str]
     dataset = load_dataset(
         config.source, data, allow_download=config.download, need=need, size=config.size, labels=config.labels
     )
-    if config.property_key is not None and not dataset.property:
-        dataset = replace(dataset, property=config.property_key)
-    return dataset
+    if config.property_key in (None, dataset.property):
+        return dataset
+    return replace(dataset, property=config.property_key, unit="")
 
 
 def _lay_out(

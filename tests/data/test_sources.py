@@ -149,6 +149,13 @@ def test_keys_are_for_ones_own_files(tmp_path: Path) -> None:
         load_dataset("rmd17-uracil", tmp_path, labels=Asked(energy_key="E"))
 
 
+def test_a_source_has_its_property_alone() -> None:
+    with pytest.raises(
+        MdpotError, match=r"property_key must be none for matbench-jdft2d, .* 'exfoliation_en'; got 'gap'"
+    ):
+        load_dataset("matbench-jdft2d", labels=Asked(property_key="gap"))
+
+
 def test_custom_files(tmp_path: Path) -> None:
     with pytest.raises(MdpotError, match=r"custom: not found\. Give the file by --data FILE"):
         load_dataset("custom")

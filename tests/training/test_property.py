@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,14 @@ def test_a_file_of_ones_own_and_its_command(recipe, tmp_path: Path, monkeypatch:
     assert "property MAE" in done.output
     assert "mean of the training targets:" in done.output
     assert open_model(tmp_path / "run").property().name == "gap"
+
+
+def test_the_key_chooses_among_the_properties_of_a_dataset(recipe, dataset: Dataset) -> None:
+    frames = [replace(frame, properties={**frame.properties, "size": 2.0}) for frame in dataset.frames]
+    both = replace(dataset, frames=frames)
+    for overrides, name, unit in (([], "gap", "eV"), (["data.property_key=size"], "size", "")):
+        made = prepare(recipe(*overrides), both, 0, CPU_DEVICE).dataset
+        assert (made.property, made.unit) == (name, unit)
 
 
 def test_a_recipe_without_a_property(tiny_recipe, tmp_path: Path) -> None:

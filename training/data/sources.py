@@ -89,6 +89,11 @@ def load_dataset(
     source = _source(name)
     if source.property and need:
         need = {source.property}
+    if source.property and labels.property_key not in (None, source.property):
+        raise MdpotError(
+            f"data.property_key must be none for {name}, which has one property, {source.property!r}; got "
+            f"{labels.property_key!r}. The recipe custom-property takes another of your own data."
+        )
     if size is not None and size not in source.sizes:
         raise unknown(f"size of {name}", size, source.sizes)
     if not source.own and labels.of_a_file:
