@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mdpot.forcefields import find_forcefield
 from mdpot.stopping import Stopped, StopSignal
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.store import Store
@@ -87,7 +88,8 @@ def _dynamics(
 
 def describes(forcefield: str, frames: Sequence[Frame]) -> bool:
     """Whether a force field describes any of the frames."""
-    return any(len(_relabel(frame, forcefield)) > 0 for frame in frames)
+    label = find_forcefield(forcefield).label
+    return any(label(frame) is not None for frame in frames)
 
 
 def _forcefield_labels(
@@ -97,11 +99,11 @@ def _forcefield_labels(
     energies, forces, done = np.full(len(frames), np.nan), [np.full((len(frame), 3), np.nan) for frame in frames], 0
     if file.is_file():
         energies, forces, done = _kept_labels(file, [len(frame) for frame in frames])
-    saved = time.monotonic()
+    label, saved = find_forcefield(forcefield).label, time.monotonic()
     with StopSignal() as stop:
         while done < len(frames) and not stop.requested:
-            for labelled in _relabel(frames[done], forcefield):
-                energies[done], forces[done] = labelled.energy, np.asarray(labelled.forces)
+            if (found := label(frames[done])) is not None:
+                energies[done], forces[done] = found
             done += 1
             tell(done, len(frames))
             if done == len(frames) or stop.requested or time.monotonic() - saved > SAVE_EVERY:
@@ -123,10 +125,3 @@ def _kept_labels(file: Path, sizes: Sequence[int]) -> tuple[np.ndarray, list[np.
         if energies.shape != (len(sizes),) or forces.shape != (sum(sizes), 3):
             raise ValueError("it is of other frames")
     return energies, np.split(forces, np.cumsum(sizes)[:-1]), done
-
-
-def _relabel(frame: Frame, name: str) -> list[Frame]:
-    """The frame with the labels of a force field, in a list; an empty one where it cannot be described."""
-    from mdpot.training.data.forcefields import relabel
-
-    return relabel([frame], name)

@@ -7,7 +7,6 @@ import math
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,13 +17,12 @@ from ase.build import molecule
 from ase.io import write
 
 from mdpot import MdpotError, build_potential, load_potential
-from mdpot.forcefields import FORCE_FIELDS
+from mdpot.forcefields import FORCE_FIELDS, ForceField
 from mdpot.modelfile import read_metadata
 from mdpot.neighbors import neighbor_list
 from mdpot.stopping import Stopped
 from mdpot.training.compare import run_compare
 from mdpot.training.config import load_recipe, recipe_to_dict, recipe_to_toml
-from mdpot.training.data import forcefields
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.readers import read_frames
 from mdpot.training.listener import Listener
@@ -91,11 +89,8 @@ def springs(monkeypatch: pytest.MonkeyPatch) -> Springs:
     """Takes the place of every force field."""
     fake = Springs()
 
-    def relabel(frames, name: str) -> list[Frame]:
-        found = [(frame, fake.label(frame)) for frame in frames]
-        return [replace(f, energy=x[0], forces=x[1], stress=None) for f, x in found if x is not None]
-
-    monkeypatch.setattr(forcefields, "relabel", relabel)
+    everywhere = ForceField("springs", lambda frame: fake.label(frame))
+    monkeypatch.setattr("mdpot.training.relabel.find_forcefield", lambda name: everywhere)
     return fake
 
 
