@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -137,12 +136,14 @@ def reproduce(
     """
     check_device(device)
     from mdpot.cli.progress import TerminalListener
+    from mdpot.threads import n_cores
     from mdpot.training.reproduce import Selection, Work, reproduce
 
     selection = Selection(budget, seeds, models, datasets, frames, equal, overrides, arms)  # type: ignore[arg-type]
     device = device or _gpu()
-    jobs = jobs or _jobs(device)
-    work = Work(jobs, threads or max(_cores() // jobs, 1), device, data)
+    # Small networks gain more from a core each than from several.
+    jobs = jobs or (min(n_cores(), MOST_JOBS) if device is None or device.startswith("cpu") else 1)
+    work = Work(jobs, threads or max(n_cores() // jobs, 1), device, data)
     folder = out or Path("runs") / f"reproduce-{budget}"
     with TerminalListener() as listener:
         failed = reproduce(
@@ -160,18 +161,8 @@ def reproduce(
         raise click.exceptions.Exit(FAILED)
 
 
-def _jobs(device: str | None) -> int:
-    """How many runs at a time: small networks gain more from a core each than from several."""
-    return min(_cores(), MOST_JOBS) if device is None or device.startswith("cpu") else 1
-
-
 def _gpu() -> str | None:
     """All runs of a table on one kind of device: a GPU where there is one, whatever suits each of them best."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else None
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

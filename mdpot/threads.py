@@ -1,4 +1,5 @@
-"""How many threads there are, also while torch itself takes a single one; and how threads share what is not for two."""
+"""How many cores and threads there are, also while torch itself takes a single one; and how threads share what is not
+for two."""
 
 from __future__ import annotations
 
@@ -11,6 +12,11 @@ from contextlib import contextmanager
 import torch
 
 _granted: list[int] = []
+
+
+def n_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def available_threads() -> int:

@@ -50,7 +50,7 @@ def test_everything_is_handed_on(calls: list) -> None:
 
 
 def test_defaults(calls: list, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mdpot.cli.reproduce._cores", lambda: 8)
+    monkeypatch.setattr("mdpot.threads.n_cores", lambda: 8)
     assert run("learning-curve", "--frames", "10,30,all", "--jobs", "3").exit_code == 0
     ((_, settings, keywords),) = calls
     assert settings == Selection(frames=(10, 30, None))
@@ -65,7 +65,7 @@ def test_defaults(calls: list, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_as_many_runs_at_a_time_as_cores(
     calls: list, monkeypatch: pytest.MonkeyPatch, cores: int, device: str, jobs: int, threads: int
 ) -> None:
-    monkeypatch.setattr("mdpot.cli.reproduce._cores", lambda: cores)
+    monkeypatch.setattr("mdpot.threads.n_cores", lambda: cores)
     monkeypatch.setattr("mdpot.cli.reproduce.check_device", lambda device: None)
     assert run("table1", "--device", device).exit_code == 0
     assert calls[0][2]["work"] == Work(jobs, threads, device)

@@ -117,7 +117,7 @@ def test_finished_starts_are_kept(tmp_path: Path, computed: list[int], monkeypat
 
     monkeypatch.setitem(SIZES, "small", Size(5, 2, 0))
     monkeypatch.setattr(tip3p, "_trajectory", breaks)
-    monkeypatch.setattr(tip3p, "_n_cores", lambda: 1)
+    monkeypatch.setattr(tip3p, "n_cores", lambda: 1)
     with pytest.raises(RuntimeError, match="out of memory"):
         generate(tmp_path, "small")
     kept = sorted(int(path.stem) for path in (tmp_path / "tip3p-small-starts").iterdir())
@@ -160,7 +160,7 @@ def test_a_signal_stops_it(tmp_path: Path, computed: list[int], monkeypatch: pyt
 
     monkeypatch.setitem(SIZES, "small", Size(2, 2, 0))
     monkeypatch.setattr(tip3p, "_trajectory", waits)
-    monkeypatch.setattr(tip3p, "_n_cores", lambda: 1)
+    monkeypatch.setattr(tip3p, "n_cores", lambda: 1)
     with pytest.raises(Stopped, match="the next call goes on"):
         generate(tmp_path, "small")
     assert [path.name for path in (tmp_path / "tip3p-small-starts").iterdir()] == ["000.npz"]

@@ -3,7 +3,6 @@ paper."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -16,6 +15,7 @@ import numpy as np
 from mdpot.errors import MdpotError, unknown
 from mdpot.files import atomic, locked
 from mdpot.stopping import Stopped, StopSignal
+from mdpot.threads import n_cores
 from mdpot.units import KJ_PER_MOL, NM
 
 # The masked-pretraining paper, section "Experiment Set up on Water Datasets"; it does not give the temperature.
@@ -104,7 +104,7 @@ def _compute(target: Path, plan: Size, rigid: bool) -> None:
 
         failures = []
         # OpenMM's steps leave Python to other threads, so processes are not needed.
-        with ThreadPoolExecutor(_n_cores()) as pool:
+        with ThreadPoolExecutor(n_cores()) as pool:
             futures = {pool.submit(run, k): k for k in missing}
             for future in as_completed(futures):
                 failure = future.exception()
@@ -209,11 +209,6 @@ def tip3p_system(n_waters: int, box: float, rigid: bool) -> Any:
         nonbondedCutoff=CUTOFF / NM,  # type: ignore[arg-type]
         rigidWater=rigid,
     )
-
-
-def _n_cores() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _bar() -> Any:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from mdpot.threads import n_cores
 from mdpot.training.config import Stage
 from mdpot.training.folder import versions
 from mdpot.training.reproduce.comparisons import n_labeled, seconds_per_epoch
@@ -49,7 +49,7 @@ def numbers(
         "command": command,
         "commit": commit(),
         "versions": versions(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": n_cores(),
         "settings": asdict(selection),
         "units": {
             **{"force": "meV/Å", "energy_rmse": "meV/atom", "energy_*_structure": "meV", "seconds": "s"},
