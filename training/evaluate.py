@@ -16,7 +16,7 @@ from mdpot.errors import MdpotError
 from mdpot.heads import AnyPotential, PropertyModel
 from mdpot.modelfile import open_model
 from mdpot.training.baseline import less_baseline
-from mdpot.training.data.frames import Dataset
+from mdpot.training.data.frames import Dataset, elements_of
 from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import NOTHING_ASKED
 from mdpot.training.data.reference import fit_reference
@@ -146,8 +146,7 @@ def store_for(potential: AnyPotential, dataset: Dataset) -> Store:
 
 
 def _check_elements(potential: AnyPotential, dataset: Dataset) -> None:
-    held = {int(z) for frame in dataset.frames for z in frame.numbers}
-    if strange := sorted(held - set(potential.elements)):
+    if strange := sorted(set(elements_of(dataset.frames)) - set(potential.elements)):
         raise MdpotError(
             f"{dataset.origin} holds elements Z = {strange} that the potential was not trained for; it knows "
             f"Z = {potential.elements}."

@@ -12,7 +12,7 @@ from ase.data import atomic_numbers
 
 from mdpot.errors import MdpotError
 from mdpot.training.baseline import Tell, less_baseline
-from mdpot.training.data.frames import Dataset, Frame, first_of_repeats
+from mdpot.training.data.frames import Dataset, Frame, elements_of, first_of_repeats
 from mdpot.training.data.sources import load_dataset
 from mdpot.training.data.splits import limit_frames, split_by_group
 from mdpot.training.data.store import Store
@@ -199,7 +199,7 @@ def _lay_out(
     """
     frames = dataset.frames
     # Elements that only validation or test frames hold belong to the potential too; their reference is zero.
-    known = sorted({int(z) for frame in frames for z in np.unique(frame.numbers)} | set(elements))
+    known = sorted({*elements_of(frames), *elements})
     used = {name: indices for name, indices in splits.items() if len(indices) and name != "pretrain"}
     parts = {name: [frames[i] for i in indices] for name, indices in used.items()}
     parts |= {name: extra.frames for name, extra in dataset.tests.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -180,6 +180,11 @@ def first_of_repeats(frames: Sequence[Frame]) -> list[int]:
         digest = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).digest()
         places.append(first.setdefault(digest, place))
     return places
+
+
+def elements_of(frames: Iterable[Frame]) -> list[int]:
+    """The atomic numbers in some frames, ascending."""
+    return sorted(set().union(*(np.unique(frame.numbers).tolist() for frame in frames)))
 
 
 def smallest_counts(counts: np.ndarray, periodic: np.ndarray) -> np.ndarray:

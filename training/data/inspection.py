@@ -13,7 +13,7 @@ from mdpot.electrons import NOTHING_SAID
 from mdpot.errors import MdpotError
 from mdpot.neighbors import neighbor_list, pair_vectors
 from mdpot.training.data.checks import LARGEST, validate_frames
-from mdpot.training.data.frames import Frame
+from mdpot.training.data.frames import Frame, elements_of
 from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import parse_file
 from mdpot.training.data.readers.pyg import Unopened
@@ -139,7 +139,7 @@ def _summary(
 ) -> dict[str, Any]:
     keys, frames = reading.keys, reading.frames
     sizes = [len(frame) for frame in frames] or [0]
-    numbers = sorted({int(z) for frame in frames for z in np.unique(frame.numbers)} | set(reading.isolated))
+    numbers = sorted({*elements_of(frames), *reading.isolated})
     directions: dict[str, int] = {}
     for frame in frames:
         name = "".join(axis if periodic else "-" for axis, periodic in zip("abc", frame.pbc, strict=True))

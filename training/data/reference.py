@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from mdpot.errors import MdpotError
-from mdpot.training.data.frames import Frame
+from mdpot.training.data.frames import Frame, elements_of
 
 #: A frame whose energy lies further off than both, in typical residuals and in eV per atom, is wild: it hardly counts,
 #: and it is named. Real frames, hot or compressed, lie off by ten typical residuals where most are near equilibrium.
@@ -45,8 +45,7 @@ def fit_reference(
         raise MdpotError(
             f"the energy reference needs at least one frame with an energy; got none among {len(frames)} frames."
         )
-    found = np.unique(np.concatenate([frame.numbers for frame in frames])) if elements is None else elements
-    known = sorted({int(z) for z in found})
+    known = elements_of(frames) if elements is None else sorted({int(z) for z in elements})
     shares, energies = _shares(labeled, known)
     shift = np.array([(isolated or {}).get(z, np.nan) for z in known])
     fixed = np.isfinite(shift)

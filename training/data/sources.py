@@ -19,7 +19,7 @@ from mdpot.structures import read_bytes
 from mdpot.training.data.catalog import SOURCES, Request, Source
 from mdpot.training.data.checks import accept, validate_frames
 from mdpot.training.data.download import cache_folder, fetch
-from mdpot.training.data.frames import Dataset
+from mdpot.training.data.frames import Dataset, elements_of
 from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import NOTHING_ASKED, is_runner
 from mdpot.training.data.readers.pyg import is_pyg
@@ -222,7 +222,6 @@ def prepare(name: str, data: Path | str | None = None, size: str | None = None) 
     if source.files and cache is not None and cache not in place.files[0].parents:
         place = Place(_copy(source, place.files, cache), f"the cache, copied from {place.files[0].parent}")
     sizes = [len(frame) for frame in dataset.frames]
-    numbers = np.unique(np.concatenate([frame.numbers for frame in dataset.frames]))
     return {
         "name": name,
         "origin": place.origin,
@@ -231,7 +230,7 @@ def prepare(name: str, data: Path | str | None = None, size: str | None = None) 
         "n_frames": len(dataset),
         "n_groups": len({frame.group for frame in dataset.frames}),
         "n_atoms": [min(sizes), max(sizes)],
-        "elements": [chemical_symbols[z] for z in numbers],
+        "elements": [chemical_symbols[z] for z in elements_of(dataset.frames)],
         "stress": sum(frame.stress is not None for frame in dataset.frames),
         "rms_force": None if source.property else rms_force(dataset.frames),
         "properties": sorted({name for frame in dataset.frames for name in frame.properties}),
