@@ -182,5 +182,5 @@ def rms_force(frames: Iterable[Frame]) -> float:
     forces = [frame.forces.ravel() for frame in frames if frame.forces is not None]
     value = float(np.sqrt(np.mean(np.concatenate(forces) ** 2))) if forces else 0.0
     if value == 0.0:
-        raise MdpotError("the scale is the RMS force, but the training frames have no forces other than zero.")
+        raise MdpotError("the frames have no forces other than zero.")
     return value
