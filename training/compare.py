@@ -13,16 +13,15 @@ from mdpot.errors import MdpotError
 from mdpot.files import write_text
 from mdpot.training import folder as files
 from mdpot.training.data.frames import Dataset
-from mdpot.training.listener import Listener
+from mdpot.training.listener import SILENT, Listener
 from mdpot.training.metrics import CURVES, METRICS
-from mdpot.training.opening import SILENT
-from mdpot.training.report import label_validation, new_figure, read_log, save
+from mdpot.training.report import REPORT, label_validation, new_figure, read_log, save
 from mdpot.training.run import run_train
 from mdpot.training.schema import Recipe
 from mdpot.training.together import SOLO, Team
 
 ARMS = ("pretrained", "scratch")
-COMPARISON, PICTURE, REPORT = "comparison.json", "comparison.png", "report.md"
+COMPARISON, PICTURE = "comparison.json", "comparison.png"
 QUANTITIES = ("force_rmse", "force_mae", "energy_rmse", "energy_mae", "property_rmse", "property_mae")
 
 

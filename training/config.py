@@ -18,6 +18,7 @@ from mdpot.errors import MdpotError, unknown
 from mdpot.training.recipes import shipped_recipes
 from mdpot.training.schema import (
     EXCLUSIVE,
+    STAGES,
     DataConfig,
     FinetuneConfig,
     LabelStage,
@@ -51,7 +52,6 @@ __all__ = [
 ]
 
 DEFAULT_PRESET = "quick"
-_STAGES = ("pretrain", "finetune")
 
 
 def list_recipes() -> dict[str, str]:
@@ -310,7 +310,7 @@ def _fields_of(section: str) -> Iterable[str]:
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     """`base` with the keys of `over`, table by table, by the two rules of `load_recipe`."""
     merged = dict(base)
-    if path in _STAGES:
+    if path in STAGES:
         for pair in EXCLUSIVE:
             if set(pair) & set(over):
                 merged = {k: v for k, v in merged.items() if k not in pair}

@@ -18,11 +18,12 @@ import mdpot
 from mdpot.errors import MdpotError
 from mdpot.files import LEFTOVER, locked, remove_leftovers, write_text
 from mdpot.training.config import recipe_to_dict, recipe_to_toml
-from mdpot.training.schema import Recipe
+from mdpot.training.schema import STAGES, Recipe
+from mdpot.training.state import LOG
 
 RUN, RECIPE, SPLITS, METRICS = "run.json", "recipe.toml", "splits.json", "metrics.json"
 POTENTIAL, PRETRAINED = "potential.safetensors", "pretrained.safetensors"
-LOCK, LOG, STAGES = ".lock", "metrics.jsonl", ("pretrain", "finetune")
+LOCK = ".lock"
 BEFORE_A_STATE = {RUN, RECIPE, SPLITS, LOCK, LOG}
 """All that a run has written before its first validation: nothing that would be missed."""
 BEGIN_ANEW = "Remove the folder and start again."

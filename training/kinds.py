@@ -45,7 +45,7 @@ def _name(frame: Frame) -> str:
     return frame.kind or "unnamed"
 
 
-KINDS = (_name, composition)
+WAYS = (_name, composition)
 """How the kind of a frame is told: by the name that its file gives it, or by what it is made of."""
 
 
@@ -95,10 +95,10 @@ def about_outliers(
         trained: the training frames, where they are known.
     """
     counts = _counts(trained)
-    judged: list[set[str]] = [set() for _ in KINDS]
+    judged: list[set[str]] = [set() for _ in WAYS]
     sentences = []
     for name, result in results.items():
-        errors, ways = result.frame_errors(), [_members(frames[name], kind_of) for kind_of in KINDS]
+        errors, ways = result.frame_errors(), [_members(frames[name], kind_of) for kind_of in WAYS]
         for key in LEAST:
             for members, known, before in zip(ways, counts, judged, strict=True):
                 far, usual = _standing_out(errors, key, members)
@@ -154,14 +154,14 @@ def _members(frames: Sequence[Frame], kind_of: Callable[[Frame], str]) -> dict[s
 
 
 def _counts(frames: Sequence[Frame]) -> list[Counter[str]]:
-    """How many frames there are of each kind, for each of `KINDS`."""
-    return [Counter(map(kind_of, frames)) for kind_of in KINDS]
+    """How many frames there are of each kind, for each of `WAYS`."""
+    return [Counter(map(kind_of, frames)) for kind_of in WAYS]
 
 
 def _shown(frames: Sequence[Frame]) -> tuple[int, dict[str, np.ndarray]]:
-    """The frames of each kind by name, else by composition, and which of `KINDS` that is; empty where there is one
+    """The frames of each kind by name, else by composition, and which of `WAYS` that is; empty where there is one
     kind, or most have one frame."""
-    for way, kind_of in enumerate(KINDS):
+    for way, kind_of in enumerate(WAYS):
         members = _members(frames, kind_of)
         n_alone = sum(len(part) == 1 for part in members.values())
         if len(members) > 1 and n_alone <= len(frames) / 2:

@@ -18,6 +18,9 @@ class Listener:
         """Where a stage ("label", "pretrain", "finetune") stands: after validations and every few seconds between."""
 
 
+SILENT = Listener()
+
+
 def labelling(listener: Listener) -> Callable[[int, int], None]:
     """Tells the listener every two seconds how many frames a force field has labelled, and at the end."""
     began = heard = time.perf_counter()

@@ -20,7 +20,6 @@ from mdpot.training.schema import Recipe
 from mdpot.training.together import SOLO, Team
 from mdpot.training.transfer import pretraining_of
 
-SILENT = Listener()
 MAX_SEED = 2**32 - 1
 """Times a million and some steps, a seed of a step must be one of torch's."""
 

@@ -20,7 +20,7 @@ from mdpot.training.kept import SAVE_EVERY, keep_arrays, kept_arrays
 from mdpot.training.prepared import Prepared
 from mdpot.training.schema import Recipe
 
-LABELS = "labels.npz"
+FILE = "labels.npz"
 
 
 def with_forcefield_labels(
@@ -42,7 +42,7 @@ def with_forcefield_labels(
         Stopped: on SIGINT or SIGTERM; the labels so far are kept.
     """
     if recipe.pretrain.dynamics is None:
-        parts = _labeled_frames(recipe, prepared, folder / LABELS, tell)
+        parts = _labeled_frames(recipe, prepared, folder / FILE, tell)
     else:
         parts = _dynamics(recipe, prepared, folder, seed, tell)
     stores = {split: Store(part, recipe.model.cutoff, molecules=False) for split, part in parts.items()}

@@ -14,6 +14,7 @@ from mdpot.files import atomic, write_text
 from mdpot.training.evaluation import Evaluation, PropertyEvaluation
 from mdpot.training.kinds import kinds_table, title_of
 from mdpot.training.metrics import BASELINES, CURVES, ERRORS, LOGGED, METRICS, about_offset, baseline_of
+from mdpot.training.schema import STAGES
 from mdpot.training.state import LOG
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def write_report(out: Path, metrics: Mapping[str, Any], results: Mapping[str, Ev
         metrics: the content of metrics.json.
         results: labels beside predictions for each set of frames.
     """
-    draw_curves(out / CURVES_FILE, {stage: read_log(out / stage) for stage in ("pretrain", "finetune")})
+    draw_curves(out / CURVES_FILE, {stage: read_log(out / stage) for stage in STAGES})
     shown = {name: result for name, result in results.items() if name not in ("train", "validation")} or results
     draw_parity(out / PARITY, shown, metrics["labels"], metrics.get("baseline"), metrics.get("property"))
     write_text(out / REPORT, _report(metrics, out))

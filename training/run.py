@@ -18,10 +18,10 @@ from mdpot.training.data.frames import Dataset
 from mdpot.training.data.store import Store
 from mdpot.training.device import choose_device
 from mdpot.training.evaluate import run_evaluate
-from mdpot.training.listener import Listener, labelling
+from mdpot.training.listener import SILENT, Listener, labelling
 from mdpot.training.networks import measured_hyperparameters, new_potential, new_property, with_normalization_of
 from mdpot.training.objectives import Labels, Objective, PropertyTarget, pretraining_objective
-from mdpot.training.opening import SILENT, Material, Run, open_run
+from mdpot.training.opening import Material, Run, open_run
 from mdpot.training.outcome import conclude, provenance
 from mdpot.training.prepare import without_labels
 from mdpot.training.prepared import Prepared

@@ -219,6 +219,8 @@ class Stage(Section):
         return self
 
 
+STAGES = ("pretrain", "finetune")
+"""Tables of a recipe, in their order; a stage's folder has its name."""
 EXCLUSIVE = (("epochs", "max_steps"), ("batch_frames", "batch_atoms"))
 """Keys of a stage of which exactly one holds; an override by one takes the place of the other."""
 

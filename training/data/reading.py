@@ -13,9 +13,10 @@ from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame, first_of_repeats, make_groups, require_elements
 from mdpot.training.data.labels import Keys
 from mdpot.training.data.physics import contradictions
+from mdpot.training.data.targets import TARGETS
 from mdpot.training.data.units import ASE, Units
 
-LABELS = ("energy", "forces", "stress")
+LABELS = tuple(TARGETS)
 #: What training needs of a frame by default.
 ENERGY_AND_FORCES = frozenset({"energy", "forces"})
 #: Single atoms whose images are farther away than this, Å, are as good as in vacuum.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mdpot.errors import MdpotError
 from mdpot.files import write_text
-from mdpot.training.listener import Listener
+from mdpot.training.listener import SILENT, Listener
 from mdpot.training.reproduce.experiments import Cell, Selection
 from mdpot.training.reproduce.figures import draw
 from mdpot.training.reproduce.grid import Launch, Run, Work, check, only_one, run_grid, state_of, with_parents
@@ -20,8 +20,6 @@ from mdpot.training.reproduce.results import collect
 from mdpot.training.reproduce.worker import launch as launch_worker
 
 __all__ = ["Work", "reproduce"]
-
-SILENT = Listener()
 
 
 def reproduce(

@@ -15,6 +15,7 @@ from mdpot.training.reproduce.comparisons import n_labeled, seconds_per_epoch
 from mdpot.training.reproduce.experiments import Cell, Experiment, Selection
 from mdpot.training.reproduce.results import Outcome, Result, facts_of_data
 from mdpot.training.reproduce.worker import commit
+from mdpot.training.schema import STAGES
 
 DIGITS = 7
 WIDTH = 120
@@ -116,7 +117,7 @@ def to_json(content: Any, indent: str = "") -> str:
 
 def _cell(experiment: Experiment, result: Result) -> dict[str, Any]:
     cell, known = result.cell, experiment.paper.published(result)
-    times = {stage: seconds_per_epoch(result, stage) for stage in ("pretrain", "finetune")}
+    times = {stage: seconds_per_epoch(result, stage) for stage in STAGES}
     return {
         **settings_of(cell),
         "training": cell.arm.title,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mdpot.training.reproduce.comparisons import groups
 from mdpot.training.reproduce.papers.masked import published
 from mdpot.training.reproduce.results import Result, baseline
+from mdpot.training.schema import STAGES
 
 
 def errors_of_the_paper(results: Sequence[Result]) -> tuple[str, str]:
@@ -63,6 +64,6 @@ def stages(results: Sequence[Result]) -> list[tuple[Result, str, str]]:
 def paper_seconds_per_epoch(result: Result, stage: str) -> float | None:
     """The same of the paper, from table 1 of its supplement; for "finetune" from scratch."""
     key = result.cell.dataset, result.cell.model
-    n = ("pretrain", "finetune").index(stage)
+    n = STAGES.index(stage)
     hours, epochs = published.HOURS.get(key, (None, None))[n], published.EPOCHS.get(result.cell.dataset)
     return None if hours is None or epochs is None else 3600 * hours / epochs[n]
