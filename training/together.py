@@ -6,7 +6,6 @@ from it, and train along. They are started here, or by torchrun, on one machine 
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -28,6 +27,7 @@ from torch.distributed import Store, TCPStore  # type: ignore[reportPrivateImpor
 from mdpot.device import pick_device
 from mdpot.errors import MdpotError
 from mdpot.stopping import Stopped, StopSignal
+from mdpot.training.child import read_task, start_child
 from mdpot.training.process import ALONE, Process, ProcessLost
 from mdpot.training.state import Progress
 from mdpot.training.trainer import Diverged, Report, fit
@@ -36,7 +36,6 @@ HERE = "127.0.0.1"
 FOREVER = timedelta(days=30)  # a process that is stopped, or prepares data, is waited for; one that is gone is noticed
 GRACE = 30.0  # seconds after which a process that is gone ends the first one, if that still waits for it
 LOST, INTERRUPTED = 3, 130  # exit codes of a process that lost another one, and that was told twice to stop
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,19 +196,8 @@ def _dismiss(process: Process) -> None:
 
 
 def _start(task: dict[str, Any], threads: int) -> subprocess.Popen[str]:
-    """A process in a session of its own: Ctrl-C reaches the first alone, and that tells the others."""
-    other = subprocess.Popen(
-        [sys.executable, "-m", "mdpot.training.together"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, **dict.fromkeys(THREADS, str(threads))},
-    )
-    assert other.stdin is not None
-    other.stdin.write(json.dumps(task) + "\n")
-    other.stdin.flush()
-    return other
+    """One of the others: Ctrl-C reaches the first process alone, and that tells them."""
+    return start_child("mdpot.training.together", task, threads, subprocess.DEVNULL)
 
 
 def _end(others: Sequence[subprocess.Popen[str]]) -> None:
@@ -300,20 +288,14 @@ def _follow(process: Process) -> int:
 
 
 def _main() -> None:
-    """One of the processes that `_started` starts: its task is the first line of the input, whose end is its own."""
-    task = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_the_first, daemon=True).start()
+    """One of the processes that `_started` starts."""
+    task = read_task(lambda: os._exit(LOST))
     process = Process(task["rank"], task["size"], task["device"])
     store = TCPStore(HERE, task["port"], is_master=False)
     store.set(f"ready {process.rank}", "")
     with _group(process, task["backend"], store):
         code = _follow(process)
     sys.exit(code)
-
-
-def _end_with_the_first() -> None:
-    sys.stdin.read()
-    os._exit(LOST)
 
 
 if __name__ == "__main__":

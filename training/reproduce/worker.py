@@ -1,8 +1,4 @@
-"""One run in a process of its own: `python -m mdpot.training.reproduce.worker`, with the task on its standard input.
-
-The first line is the task, as JSON. Then the input stays open: when it closes, by the parent's will or its death, the
-run saves its state and ends.
-"""
+"""One run in a process of its own, which saves its state and ends when its input closes."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 import traceback
 from pathlib import Path
@@ -22,12 +17,11 @@ import mdpot
 from mdpot.errors import MdpotError
 from mdpot.stopping import Stopped
 from mdpot.training import folder as files
+from mdpot.training.child import read_task, start_child
 from mdpot.training.config import Recipe, recipe_to_dict
 from mdpot.training.listener import Listener
 from mdpot.training.reproduce.grid import RESULTS, Run, Work, folder_of, log_of, outcome_of
 from mdpot.training.trainer import Diverged, Report
-
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class Worker:
@@ -35,22 +29,11 @@ class Worker:
 
     def __init__(self, task: dict[str, Any], log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        threads = dict.fromkeys(THREADS, str(task["threads"]))
         with log.open("a", encoding="utf-8") as said:
-            # In a session of its own Ctrl-C does not reach it: it ends when its input closes.
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "mdpot.training.reproduce.worker"],
-                stdin=subprocess.PIPE,
-                stdout=said,
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,
-                env={**os.environ, **threads},
-            )
+            module, threads = "mdpot.training.reproduce.worker", task["threads"]
+            self._process = start_child(module, task, threads, out=said, errors=subprocess.STDOUT)
         assert self._process.stdin is not None
         self._input = self._process.stdin
-        self._input.write(json.dumps(task) + "\n")
-        self._input.flush()
 
     def running(self) -> bool:
         if self._process.poll() is None:
@@ -107,8 +90,7 @@ class LogListener(Listener):
 
 
 def main() -> None:
-    task = json.loads(sys.stdin.readline())
-    threading.Thread(target=_stop_with_the_parent, daemon=True).start()
+    task = read_task(lambda: os.kill(os.getpid(), signal.SIGTERM))
     import torch
 
     torch.set_num_threads(task["threads"])
@@ -197,11 +179,6 @@ def _run(task: dict[str, Any], listener: Listener) -> None:
         run_finetune(recipe, from_file=Path(task["from_file"]), **common)
     else:
         run_train(recipe, **common)
-
-
-def _stop_with_the_parent() -> None:
-    sys.stdin.read()
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":
