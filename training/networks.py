@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -33,12 +34,12 @@ def new_potential(
     """
     if hyperparameters is None:
         hyperparameters = measured_hyperparameters(model, prepared)
-    torch.manual_seed(seed)
     wall = wall_starts(prepared.elements, prepared.closest) if model.repulsion else None
     pair = None if prepared.pair is None else prepared.pair.tolist()
-    potential = build_potential(
-        model.name, hyperparameters, prepared.elements, prepared.shift.tolist(), prepared.scale, wall, pair
-    )
+    with _seeded(seed):
+        potential = build_potential(
+            model.name, hyperparameters, prepared.elements, prepared.shift.tolist(), prepared.scale, wall, pair
+        )
     relate(potential.embedding.element.weight, prepared.elements)
     # The energies of isolated atoms stay what they are; that atoms bind is where the network starts from.
     with torch.no_grad():
@@ -61,19 +62,27 @@ def new_property(
     name = prepared.dataset.property
     targets = prepared.train.labels[name]
     spread = float(targets.std(correction=0))
-    torch.manual_seed(seed)
-    predictor = build_property(
-        model.name,
-        hyperparameters,
-        prepared.elements,
-        name,
-        prepared.dataset.unit,
-        head.pooling,
-        float(targets.mean()),
-        spread if spread > 0 else 1.0,
-    )
+    with _seeded(seed):
+        predictor = build_property(
+            model.name,
+            hyperparameters,
+            prepared.elements,
+            name,
+            prepared.dataset.unit,
+            head.pooling,
+            float(targets.mean()),
+            spread if spread > 0 else 1.0,
+        )
     relate(predictor.embedding.element.weight, prepared.elements)
     return predictor
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """While the block runs, torch's own random numbers, of which modules make their weights, are those of a seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def measured_hyperparameters(model: ModelConfig, prepared: Prepared) -> dict[str, Any]:

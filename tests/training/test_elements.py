@@ -14,6 +14,7 @@ from mdpot.training.data.frames import Dataset, Frame
 from mdpot.training.elements import period_and_group, relate
 from mdpot.training.networks import new_potential
 from mdpot.training.prepare import prepare
+from mdpot.training.prepared import Prepared
 
 
 @pytest.mark.parametrize(
@@ -60,8 +61,12 @@ def test_all_elements_at_once() -> None:
     assert 0.5 < embedding.square().mean() < 2.0
 
 
-def test_new_networks_begin_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nickel and copper begin alike in a new potential, and nothing else in it is other than at random."""
+RECIPE = load_recipe("custom", "quick", ["model.hyperparameters.width=512", "model.cutoff=3.0"])
+
+
+@pytest.fixture(scope="module")
+def alloys() -> Prepared:
+    """Frames of nickel and of copper."""
     structures = [bulk(symbol, "fcc", a=3.6) * (2, 1, 1) for symbol in ("Ni", "Cu") * 6]
     frames = []
     for n, atoms in enumerate(structures):
@@ -69,11 +74,21 @@ def test_new_networks_begin_so(monkeypatch: pytest.MonkeyPatch) -> None:
         atoms.calc = EMT()
         frames.append(Frame(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, atoms.get_potential_energy(),
                             atoms.get_forces(), group=str(n)))  # fmt: skip
-    recipe = load_recipe("custom", "quick", ["model.hyperparameters.width=512", "model.cutoff=3.0"])
-    prepared = prepare(recipe, Dataset("alloys", frames, "EMT", "a test"), 0, torch.device("cpu"))
-    weights = new_potential(recipe.model, prepared, 0).state_dict()
+    return prepare(RECIPE, Dataset("alloys", frames, "EMT", "a test"), 0, torch.device("cpu"))
+
+
+def test_new_networks_begin_so(alloys: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nickel and copper begin alike in a new potential, and nothing else in it is other than at random."""
+    weights = new_potential(RECIPE.model, alloys, 0).state_dict()
     monkeypatch.setattr(networks, "relate", lambda embedding, elements: None)
-    plain = new_potential(recipe.model, prepared, 0).state_dict()
+    plain = new_potential(RECIPE.model, alloys, 0).state_dict()
     assert torch.corrcoef(weights["embedding.element.weight"])[0, 1] > 0.5
     assert torch.corrcoef(plain["embedding.element.weight"])[0, 1] < 0.2
     assert {name for name in weights if not torch.equal(weights[name], plain[name])} == {"embedding.element.weight"}
+
+
+def test_new_networks_leave_the_random_numbers_of_others_alone(alloys: Prepared) -> None:
+    torch.manual_seed(12345)
+    before = torch.get_rng_state()
+    new_potential(RECIPE.model, alloys, 0)
+    assert torch.equal(torch.get_rng_state(), before)
