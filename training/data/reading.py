@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -132,17 +132,8 @@ def finish(raw: Raw, need: Collection[str] | None, path: Path) -> Reading:
     Raises:
         MdpotError: atomic numbers that are none.
     """
-    reading = Reading(
-        [],
-        raw.keys,
-        raw.units,
-        n_frames=len(raw.frames),
-        path=path,
-        ignored=raw.ignored,
-        files=raw.files,
-        numbers=raw.numbers,
-    )
-    reading.notes.extend(raw.keys.notes)
+    reading = Reading([], raw.keys, raw.units, n_frames=len(raw.frames), notes=[*raw.keys.notes], path=path)
+    reading.ignored, reading.files, reading.numbers = raw.ignored, raw.files, raw.numbers
     called = raw.isolated or [False] * len(raw.frames)
     frames, alone = [], []
     for frame, name in zip(raw.frames, called, strict=True):
@@ -161,23 +152,8 @@ def finish(raw: Raw, need: Collection[str] | None, path: Path) -> Reading:
         if frames and (wrong := contradictions(frames, {}, raw.units)):
             reading.refusal += f" Also: {' '.join(wrong)}"
         return reading
-    groups = make_groups([frame.group for frame in reading.frames], [frame.kind for frame in reading.frames])
-    for frame, group in zip(reading.frames, groups, strict=True):
-        # A bare number tells a trajectory from others, and is no name of a kind.
-        frame.kind = frame.kind or ("" if frame.group.isdigit() else frame.group)
-        frame.group = group
-    first = first_of_repeats(reading.frames)
-    if n_repeats := len(first) - len(set(first)):
-        said = f"{n_repeats} of {len(first)} frames are repeats of others, atom for atom; a split keeps them together."
-        if differ := _contradict(reading.frames, first):
-            said += f" They differ in {differ}: a network learns something between."
-        reading.notes.append(said)
-    if still := _held(reading.frames):
-        reading.notes.append(
-            f"in {still} frames some atoms have forces of exactly zero and others do not: if these were held fixed and "
-            "their forces set to zero, they are learned as true forces."
-        )
-    _count(reading, need)
+    _set_groups(reading.frames)
+    reading.notes += [*_about_repeats(reading.frames), *_about_held(reading.frames), *_about_left_out(reading, need)]
     return reading
 
 
@@ -235,6 +211,26 @@ def _drop_absent_labels(frames: Sequence[Frame], reading: Reading) -> None:
         reading.notes.append(f"{n_empty} frames have an energy and forces of zero, and are taken as unlabeled.")
 
 
+def _set_groups(frames: Sequence[Frame]) -> None:
+    """Puts groups for splits in the place of the names that the file gives, which tell kinds where nothing else does.
+
+    A bare number tells a trajectory from others, and is no name of a kind.
+    """
+    groups = make_groups([frame.group for frame in frames], [frame.kind for frame in frames])
+    for frame, group in zip(frames, groups, strict=True):
+        frame.kind = frame.kind or ("" if frame.group.isdigit() else frame.group)
+        frame.group = group
+
+
+def _about_repeats(frames: Sequence[Frame]) -> Iterator[str]:
+    first = first_of_repeats(frames)
+    if n_repeats := len(first) - len(set(first)):
+        said = f"{n_repeats} of {len(first)} frames are repeats of others, atom for atom; a split keeps them together."
+        if differ := _contradict(frames, first):
+            said += f" They differ in {differ}: a network learns something between."
+        yield said
+
+
 def _contradict(frames: Sequence[Frame], first: Sequence[int]) -> str:
     """The properties in which repeats of a structure differ from the first of them."""
     differ: dict[str, None] = {}
@@ -245,11 +241,15 @@ def _contradict(frames: Sequence[Frame], first: Sequence[int]) -> str:
     return ", ".join(differ)
 
 
-def _held(frames: Sequence[Frame]) -> int:
-    """In how many frames some atoms have forces of exactly zero, as if held fixed; 0 where that is not the rule."""
+def _about_held(frames: Sequence[Frame]) -> Iterator[str]:
+    """Whether some atoms have forces of exactly zero, as if held fixed, where that is the rule."""
     forces = [frame.forces for frame in frames if frame.forces is not None and len(frame) > 1]
     n = sum(not f.any(axis=1).all() and float(np.linalg.norm(f, axis=1).max()) > FELT for f in forces)
-    return n if 2 * n > len(forces) else 0
+    if 2 * n > len(forces):
+        yield (
+            f"in {n} frames some atoms have forces of exactly zero and others do not: if these were held fixed and "
+            "their forces set to zero, they are learned as true forces."
+        )
 
 
 def _isolated_energies(alone: Sequence[Frame], notes: list[str]) -> dict[int, float]:
@@ -312,17 +312,15 @@ def _nothing_left(reading: Reading, frames: Sequence[Frame], need: Collection[st
     return f"{reading.path}: {said}{there}{notes} {others}."
 
 
-def _count(reading: Reading, need: Collection[str] | None) -> None:
-    """Adds the notes on what was left out."""
+def _about_left_out(reading: Reading, need: Collection[str] | None) -> Iterator[str]:
     if reading.n_isolated:
         energies = ", ".join(f"{chemical_symbols[z]} {e:.6g}" for z, e in sorted(reading.isolated.items()))
-        reading.notes.append(
-            f"{reading.n_isolated} isolated atoms are not trained on"
-            + (f"; their energies are the reference energies of their elements: {energies} eV." if energies else ".")
+        yield f"{reading.n_isolated} isolated atoms are not trained on" + (
+            f"; their energies are the reference energies of their elements: {energies} eV." if energies else "."
         )
     if reading.n_unlabeled:
         needed = LABELS[:2] if need is None else need
-        reading.notes.append(left_out(reading.n_unlabeled, reading.n_frames, needed, reading.keys))
+        yield left_out(reading.n_unlabeled, reading.n_frames, needed, reading.keys)
 
 
 def left_out(n: int, n_frames: int, need: Collection[str], keys: Keys) -> str:
