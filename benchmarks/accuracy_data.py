@@ -67,12 +67,10 @@ class Frames:
     def splits(self) -> dict[str, list[int]]:
         """Frame indices of train, validation and test."""
         from mdpot.training.config import load_recipe
-        from mdpot.training.data.splits import limit_frames, split_by_group
+        from mdpot.training.prepare import split_frames
 
-        groups = [frame.group for frame in self.dataset.frames]
-        splits = split_by_group(groups, load_recipe(self.recipe).data.fractions, SEED)
-        splits["train"] = limit_frames(splits["train"], groups, self.max_train, SEED)
-        return {name: indices.tolist() for name, indices in splits.items()}
+        splits = split_frames(self.dataset, load_recipe(self.recipe, overrides=self.overrides).data, SEED)
+        return {name: splits[name].tolist() for name in ("train", "validation", "test")}
 
     @cached_property
     def _reference(self) -> dict[int, float]:

@@ -53,7 +53,9 @@ def prepare(
             f"the run began with other data: its splits reach beyond the {len(frames)} frames of {dataset.origin}. "
             "Give the same data again by --data, or start a new run."
         )
-    chosen = _split(dataset, recipe.data, seed) if splits is None else {k: np.asarray(v) for k, v in splits.items()}
+    chosen = (
+        split_frames(dataset, recipe.data, seed) if splits is None else {k: np.asarray(v) for k, v in splits.items()}
+    )
     if recipe.model.baseline is not None and need_labels:
         learned = [n for split, part in chosen.items() if split != "pretrain" for n in part.tolist()]
         dataset = less_baseline(dataset, learned, recipe.model.baseline, tell)
@@ -91,7 +93,7 @@ def data_to_pretrain(recipe: Recipe, prepared: Prepared, seed: int, device: torc
             f"{error} This is of the data to pretrain on: pretrain.data.path names another place, and --set "
             "pretrain.objective=none goes without."
         ) from None
-    chosen = _split(dataset, config, seed)
+    chosen = split_frames(dataset, config, seed)
     chosen = {name: chosen[name] for name in ("train", "validation")}
     own = _lay_out(dataset, chosen, config, recipe.model.cutoff, stage.objective == "mask", prepared.elements)
     _check_structures(recipe, own, config)
@@ -216,8 +218,17 @@ def _to(prepared: Prepared, device: torch.device) -> Prepared:
     return prepared
 
 
-def _split(dataset: Dataset, config: DataConfig, seed: int) -> dict[str, np.ndarray]:
-    """The official split where there is one, else one by groups or frames; the training part cut to what is asked."""
+def split_frames(dataset: Dataset, config: DataConfig, seed: int) -> dict[str, np.ndarray]:
+    """The official split where there is one, else one by groups or frames, in which repeats stay together; the training
+    part cut to what is asked.
+
+    Returns:
+        Frame indices of train, validation and test, ascending; and of pretrain, all that could train, where train is
+        cut.
+
+    Raises:
+        MdpotError: too few frames, or a fold that there is not.
+    """
     first = first_of_repeats(dataset.frames)
     names = [dataset.frames[n].group if config.split_by == "group" else str(n) for n in first]
     splits = _fold(dataset, config, names, seed) if config.fold else dataset.splits
