@@ -53,24 +53,15 @@ def transfer_backbone(
     Raises:
         MdpotError: the architectures or their hyperparameters differ.
     """
-    if source.model != target.model:
-        raise MdpotError(f"{name} is a {source.model!r} network; the recipe asks for {target.model!r}.")
-    made = complete(type(source.backbone), source.hyperparameters)
-    for key, value in complete(type(target.backbone), target.hyperparameters).items():
-        # None is what follows from others; the shapes of the weights tell whether it is the same.
-        if key != MEASURED and None not in (made[key], value) and made[key] != value:
-            raise MdpotError(
-                f"{name} was made with {key} = {made[key]!r}; the recipe asks for {value!r}. "
-                "Finetune with the same, which `mdpot finetune` does where no key of the network is set, or "
-                f"--set model.{'' if key == 'cutoff' else 'hyperparameters.'}{key}=..."
-            )
+    _require_same_network(source, target, name)
     weights, fresh = network_weights(source), network_weights(target)
     if weights.keys() != fresh.keys():
         different = sorted(weights.keys() ^ fresh.keys())
         raise MdpotError(f"{name} does not fit the network of the recipe: weights {', '.join(different)} differ.")
+    per_element = per_element_weights(target)
     new = [] if with_readout else [f"readout.{key}" for key in target.readout.state_dict()]
     for key, value in weights.items():
-        if key in per_element_weights(target):
+        if key in per_element:
             shared = [z for z in target.elements if z in source.elements]
             rows = torch.tensor([target.elements.index(z) for z in shared])
             fresh[key][rows] = value[[source.elements.index(z) for z in shared]].to(fresh[key])
@@ -90,6 +81,21 @@ def transfer_backbone(
             if kind == "bias":
                 weight.data += offset / target.scale
     return new
+
+
+def _require_same_network(source: Potential, target: Potential | PropertyModel, name: str) -> None:
+    """Refuses another architecture, or other hyperparameters; arguments as of `transfer_backbone`."""
+    if source.model != target.model:
+        raise MdpotError(f"{name} is a {source.model!r} network; the recipe asks for {target.model!r}.")
+    made = complete(type(source.backbone), source.hyperparameters)
+    for key, value in complete(type(target.backbone), target.hyperparameters).items():
+        # None is what follows from others; the shapes of the weights tell whether it is the same.
+        if key != MEASURED and None not in (made[key], value) and made[key] != value:
+            raise MdpotError(
+                f"{name} was made with {key} = {made[key]!r}; the recipe asks for {value!r}. "
+                "Finetune with the same, which `mdpot finetune` does where no key of the network is set, or "
+                f"--set model.{'' if key == 'cutoff' else 'hyperparameters.'}{key}=..."
+            )
 
 
 def transferred_rates(share: float, with_readout: bool) -> dict[str, float]:

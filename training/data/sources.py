@@ -87,19 +87,9 @@ def load_dataset(
         validate_frames(data.frames, data.origin, need or ())
         return data
     source = _source(name)
+    _check_asked(name, source, size, labels)
     if source.property and need:
         need = {source.property}
-    if source.property and labels.property_key not in (None, source.property):
-        raise MdpotError(
-            f"data.property_key must be none for {name}, which has one property, {source.property!r}; got "
-            f"{labels.property_key!r}. The recipe custom-property takes another of your own data."
-        )
-    if size is not None and size not in source.sizes:
-        raise unknown(f"size of {name}", size, source.sizes)
-    if not source.own and labels.of_a_file:
-        raise MdpotError(
-            f"{name} has labels of its own; keys, units, and charges are for --data with your own frames (custom)."
-        )
     place = find(name, data, allow_download, size)
     request = Request(size or next(iter(source.sizes), ""), labels, need)
     reading = _read(source, place.files, request)
@@ -123,6 +113,21 @@ def load_dataset(
         extra = _read(source, [test], Request())
         dataset.tests[test.name.split(".")[0]] = Dataset(name, extra.frames, source.test_labels, str(test))
     return dataset
+
+
+def _check_asked(name: str, source: Source, size: str | None, labels: Asked) -> None:
+    """Refuses a size and what is said of labels where the source has another, or its own."""
+    if size is not None and size not in source.sizes:
+        raise unknown(f"size of {name}", size, source.sizes)
+    if not source.own and labels.of_a_file:
+        raise MdpotError(
+            f"{name} has labels of its own; keys, units, and charges are for --data with your own frames (custom)."
+        )
+    if source.property and labels.property_key not in (None, source.property):
+        raise MdpotError(
+            f"data.property_key must be none for {name}, which has one property, {source.property!r}; got "
+            f"{labels.property_key!r}. The recipe custom-property takes another of your own data."
+        )
 
 
 def load_named(data: Path | str | Dataset, labels: Asked = NOTHING_ASKED) -> tuple[str, Dataset]:
