@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
+from mdpot.cli.options import RecipeCommand
 from mdpot.errors import MdpotError
 
 BAD_INPUT = 2
@@ -50,7 +51,7 @@ class OneLineErrors(click.Group):
         except (click.ClickException, MdpotError, ModuleNotFoundError, OSError) as error:
             _fail(error)
         except (_Interrupted, click.Abort) as stop:
-            _say(f"interrupted{_reason(stop)}{_remedy(args)}")
+            _say(f"interrupted{_reason(stop)}{self._remedy(args)}")
             sys.exit(INTERRUPTED)
         except Exception as error:
             if _out_of_memory(error):
@@ -67,6 +68,13 @@ class OneLineErrors(click.Group):
         except KeyboardInterrupt as stop:
             # click would take it for its own Abort, and lose what it says.
             raise _Interrupted(str(stop)) from stop
+
+    def _remedy(self, args: Sequence[str]) -> str:
+        """How to go on, for the commands that can."""
+        if not args or not isinstance(self.commands.get(args[0]), RecipeCommand):
+            return ""
+        again = [*args, *(() if "--resume" in args else ("--resume",))]
+        return f". Go on with: {shlex.join(['mdpot', *again])}"
 
 
 def print_anything() -> None:
@@ -149,11 +157,3 @@ def _not_installed(module: str) -> str:
 def _reason(stop: Exception) -> str:
     reason = str(stop).rstrip(".")
     return f": {reason}" if reason else ""
-
-
-def _remedy(args: Sequence[str]) -> str:
-    """How to go on, for the commands that can."""
-    if not args or args[0] not in ("train", "pretrain", "finetune"):
-        return ""
-    again = [*args, *(() if "--resume" in args else ("--resume",))]
-    return f". Go on with: {shlex.join(['mdpot', *again])}"

@@ -155,7 +155,7 @@ class TrainingRequest:
 
 
 class RecipeCommand(click.Command):
-    """A command on a RECIPE, whose help ends with the names of the shipped ones."""
+    """A command that trains by a RECIPE: its help ends with the names of the shipped ones, and it takes --resume."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from mdpot.training.recipes import shipped_recipes

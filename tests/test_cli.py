@@ -112,13 +112,14 @@ def test_help_names_every_shipped_recipe() -> None:
 def test_handed_on_arguments_exist() -> None:
     """What the commands hand on is what the functions take."""
     from mdpot.training.compare import run_compare
-    from mdpot.training.run import run_finetune, run_pretrain, run_train
+    from mdpot.training.run import run_finetune, run_pretrain, run_property, run_train
 
     shared = {"data", "out", "seed", "device", "resume", "listener", "team"}
     for function, more in (
         (run_train, set()),
         (run_pretrain, set()),
         (run_finetune, {"from_file"}),
+        (run_property, {"from_file"}),
         (run_compare, {"seeds"}),
     ):
         takes = set(inspect.signature(function).parameters)
@@ -274,6 +275,9 @@ def test_system_errors_and_missing_extras_are_one_line(calls: list, monkeypatch:
     assert result.stderr == (
         "interrupted: stopped at step 3 of 10. Go on with: mdpot train water-rpbe --seed 5 --resume\n"
     )
+    for name, command in main.commands.items():
+        takes = any(parameter.name == "resume" for parameter in command.params) and name != "md"  # which says it itself
+        assert ("--resume" in main._remedy([name, "x"])) == takes, name
     # A fault of ours keeps its traceback, in a file that the line names.
     for error in (ZeroDivisionError("by zero"), ModuleNotFoundError(name="nonsense")):
         result = fail_with(error)
