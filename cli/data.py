@@ -53,26 +53,33 @@ def inspect(file: Path, as_json: bool, labels: Asked) -> None:
 
 def _inspection_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Titles and values, for a person; what there is none of is left out."""
+    yield from _structures(found)
+    yield from _keys(found)
+    yield from _sizes(found)
+    if found["labeled"] and found["forces_key"] and set(found["periodic"]) == {"---"}:
+        yield "presets", "molecules: delta corrects GFN2-xTB and runs with it, xtb learns it first and runs alone"
+
+
+def _structures(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """How many frames there are, and of what."""
     low, high = found["n_atoms"]
-    units, first = found["units"], found["first"]
-    alone = len(found["isolated_atoms"])
     if found["files"]:
         yield "files", found["files"]
     yield "frames", f"{found['frames']:,} of {low if low == high else f'{low} to {high}'} atoms"
     left = f", {found['unlabeled']:,} without labels" if found["unlabeled"] else ""
-    yield (
-        "labeled",
-        f"{found['labeled']:,}{left}" + (f", {found['stressed']:,} with a stress" if found["stressed"] else ""),
-    )
+    stressed = f", {found['stressed']:,} with a stress" if found["stressed"] else ""
+    yield "labeled", f"{found['labeled']:,}{left}{stressed}"
     yield "elements", " ".join(found["elements"])
-    periodic = ", ".join(
-        f"{n:,} along {name}" if name != "---" else f"{n:,} in no cell" for name, n in found["periodic"].items()
-    )
-    yield "periodic", periodic
+    along = [f"{n:,} in no cell" if name == "---" else f"{n:,} along {name}" for name, n in found["periodic"].items()]
+    yield "periodic", ", ".join(along)
     if found["vacuum"]:
         yield "vacuum", ", ".join(f"along {axis} in {n:,}" for axis, n in found["vacuum"].items())
     if found["charges"]:
         yield "charge", ", ".join(f"{charge} in {n:,}" for charge, n in found["charges"].items())
+
+
+def _keys(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Where the labels are, and what else may be one; their units."""
     for kind in ("energy", "forces", "stress"):
         yield kind, found[f"{kind}_key"] or "none"
     for name, limits in found["properties"].items():
@@ -82,11 +89,14 @@ def _inspection_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "numbers", f"{', '.join(ranges)} (a property by data.property_key)"
     if found["other_keys"]:
         yield "also seen", ", ".join(found["other_keys"])
-    yield (
-        "units",
-        f"{units['energy']}, {units['length']}, {units['force']}, stress {units['stress']} ({units['source']})",
-    )
-    if alone:
+    units = found["units"]
+    of_stress = f"stress {units['stress']} ({units['source']})"
+    yield "units", f"{units['energy']}, {units['length']}, {units['force']}, {of_stress}"
+
+
+def _sizes(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Ranges of the labels, and the shortest distances."""
+    if found["isolated_atoms"]:
         yield "isolated", ", ".join(f"{symbol} {energy:.6g} eV" for symbol, energy in found["isolated_atoms"].items())
     for key, title, unit in (
         ("energy_per_atom", "energy/atom", "eV"),
@@ -95,14 +105,12 @@ def _inspection_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     ):
         if found[key]:
             yield title, f"{found[key][0]:.4g} to {found[key][1]:.4g} {unit}"
+    first = found["first"]
     if first["energy"] is not None:
         forces = "" if first["forces_rms"] is None else f", RMS force {first['forces_rms']:.4g} eV/Å"
         yield "first frame", f"energy {first['energy']:.8g} eV{forces}"
-    closest = sorted(found["distances"].items(), key=lambda pair: pair[1])[:6]
-    if closest:
+    if closest := sorted(found["distances"].items(), key=lambda pair: pair[1])[:6]:
         yield "closest", ", ".join(f"{pair} {distance:.2f}" for pair, distance in closest) + " Å"
-    if found["labeled"] and found["forces_key"] and set(found["periodic"]) == {"---"}:
-        yield "presets", "molecules: delta corrects GFN2-xTB and runs with it, xtb learns it first and runs alone"
 
 
 @data.command()
