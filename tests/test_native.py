@@ -328,6 +328,13 @@ def test_bench_says_where_the_time_goes(file: Path) -> None:
     assert table[-1].split()[:3] == ["12", "torch", "1"]
 
 
+@pytest.mark.parametrize("start", ["water:many", "water:1.5e3", "water:0", "nowhere.xyz"])
+def test_bench_refuses_a_start_that_is_none(file: Path, start: str) -> None:
+    done = CliRunner().invoke(main, ["bench", str(file), "--structure", start])
+    assert done.exit_code == 2
+    assert f"START '{start}'" in done.stderr
+
+
 def test_bench_asks_for_a_structure_where_there_is_no_water(tmp_path: Path) -> None:
     path = tmp_path / "argon.safetensors"
     save_potential(path, build_potential("tide", {"width": 8, "channels": 2}, [18], [0.0], 1.0))

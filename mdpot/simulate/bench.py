@@ -17,7 +17,7 @@ from ase import Atoms
 from mdpot.calculator import MaskedGNNCalculator
 from mdpot.errors import MdpotError
 from mdpot.kernels import NoKernel
-from mdpot.simulate.box import read_start, water_box
+from mdpot.simulate.box import count_waters, read_start, water_box
 from mdpot.simulate.engine import Dynamics, maxwell_boltzmann
 from mdpot.simulate.engine_ase import AseEngine
 
@@ -118,7 +118,7 @@ def machine() -> dict[str, Any]:
 def _prepare(model: Path | str, name: str) -> Atoms:
     """A structure at rest, with velocities of `TEMPERATURE`."""
     rng = np.random.default_rng(0)
-    count, tiles = int(name.removeprefix("water:")) if name.startswith("water:") else 0, 0
+    count, tiles = count_waters(name), 0
     while count > LARGEST_FRESH and count % 8 == 0:
         count, tiles = count // 8, tiles + 1
     atoms = water_box(count, rng) if tiles else read_start(name, rng)

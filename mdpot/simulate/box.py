@@ -23,6 +23,19 @@ TRIALS = 24  # orientations tried for a molecule
 SWEEPS = 2  # times that every molecule is turned
 
 
+def count_waters(start: str) -> int:
+    """N of a start `water:N`; 0 of a file.
+
+    Raises:
+        MdpotError: a malformed count.
+    """
+    if not start.startswith("water:"):
+        return 0
+    if not re.fullmatch(r"water:[1-9]\d*", start):
+        raise MdpotError(f"START {start!r} must be water:N with a positive count N, e.g. water:64.")
+    return int(start.removeprefix("water:"))
+
+
 def read_start(start: str, rng: np.random.Generator) -> Atoms:
     """The structure a run starts from, with a right-handed cell.
 
@@ -33,10 +46,8 @@ def read_start(start: str, rng: np.random.Generator) -> Atoms:
     Raises:
         MdpotError: no such file, not a structure, constraints in it, or a malformed count of waters.
     """
-    if start.startswith("water:"):
-        if not re.fullmatch(r"water:[1-9]\d*", start):
-            raise MdpotError(f"START {start!r} must be water:N with a positive count N, e.g. water:64.")
-        return water_box(int(start.removeprefix("water:")), rng)
+    if n_waters := count_waters(start):
+        return water_box(n_waters, rng)
     path = Path(start)
     if path.is_dir():
         raise MdpotError(f"START {start!r} is a folder. Give a structure file in it, or water:N for a fresh box.")
