@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -146,12 +146,13 @@ class TrainingRequest:
         from mdpot.cli.progress import TerminalListener
 
         with TerminalListener() as listener:
-            if self.tensorboard:
-                from mdpot.training.tensorboard import TensorBoardListener
-
-                yield TensorBoardListener(self.out(suffix) / "tensorboard", listener)
-            else:
+            if not self.tensorboard:
                 yield listener
+                return
+            from mdpot.training.tensorboard import TensorBoardListener
+
+            with closing(TensorBoardListener(self.out(suffix) / "tensorboard", listener)) as both:
+                yield both
 
 
 class RecipeCommand(click.Command):

@@ -42,3 +42,8 @@ class TensorBoardListener(Listener):
             if "/" in key or key == "lr":
                 self._writer.add_scalar(f"{stage}/{key}", value, report.step)
         self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the event file, and ends the thread that writes it."""
+        if self._writer is not None:
+            self._writer.close()
