@@ -6,7 +6,7 @@ J. Chem. Theory Comput. 11, 2087, 2015). The force field runs with the network t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from mdpot.errors import MdpotError
 from mdpot.forcefields import find_forcefield
 from mdpot.training.data.cache import Arrays, cached
 from mdpot.training.data.frames import Dataset, Frame, fingerprint
+from mdpot.training.kept import Tell, tell_nobody
 
 #: Frames whose labels are kept together in the cache: what is lost where a run is stopped.
 CHUNK = 100
@@ -23,14 +24,12 @@ CHUNK = 100
 #: numbers, and far more than anything that is learned.
 DIGITS = 6
 
-Tell = Callable[[int, int], None]
-
 
 def less_baseline(
     dataset: Dataset,
     indices: Iterable[int],
     name: str,
-    tell: Tell = lambda done, n: None,
+    tell: Tell = tell_nobody,
     otherwise: Electrons = NOTHING_SAID,
 ) -> Dataset:
     """A data set in which some frames have their energies and forces less those of a force field, and no stress.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from mdpot.errors import MdpotError
 from mdpot.forcefields import find_forcefield
 from mdpot.stopping import Stopped, StopSignal
 from mdpot.training.data.frames import Frame, fingerprint
-from mdpot.training.kept import SAVE_EVERY, keep_arrays, kept_arrays
+from mdpot.training.kept import SAVE_EVERY, Tell, keep_arrays, kept_arrays, tell_nobody
 from mdpot.training.schema import PretrainConfig
 
 STEP, EVERY, LENGTH = 1.0, 5, 20
@@ -43,7 +43,7 @@ def sample_dynamics(
     stage: PretrainConfig,
     seed: Sequence[int],
     file: Path,
-    tell: Callable[[int, int], None] = lambda done, n: None,
+    tell: Tell = tell_nobody,
 ) -> list[Frame]:
     """Structures from Langevin dynamics by a force field, with its energies and forces.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,13 @@ from mdpot.training.data.cache import Arrays
 
 SAVE_EVERY = 30.0
 """Seconds between two savings."""
+
+Tell = Callable[[int, int], None]
+"""Is told how many structures a force field has labelled, and of how many."""
+
+
+def tell_nobody(done: int, n: int) -> None:
+    """A `Tell` for where nobody wants to know."""
 
 
 def keep_arrays(file: Path, arrays: Arrays) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
+from mdpot.training.kept import Tell
 from mdpot.training.trainer import Report
 
 
@@ -21,7 +21,7 @@ class Listener:
 SILENT = Listener()
 
 
-def labelling(listener: Listener) -> Callable[[int, int], None]:
+def labelling(listener: Listener) -> Tell:
     """Tells the listener every two seconds how many frames a force field has labelled, and at the end."""
     began = heard = time.perf_counter()
 

@@ -11,11 +11,12 @@ import torch
 from ase.data import atomic_numbers
 
 from mdpot.errors import MdpotError
-from mdpot.training.baseline import Tell, less_baseline
+from mdpot.training.baseline import less_baseline
 from mdpot.training.data.frames import Dataset, Frame, elements_of, first_of_repeats
 from mdpot.training.data.sources import load_dataset
 from mdpot.training.data.splits import limit_frames, split_by_group
 from mdpot.training.data.store import Store
+from mdpot.training.kept import Tell, tell_nobody
 from mdpot.training.objectives.masking import count_maskable
 from mdpot.training.prepared import Prepared
 from mdpot.training.relabel import describes
@@ -29,7 +30,7 @@ def prepare(
     device: torch.device,
     splits: Mapping[str, Sequence[int]] | None = None,
     need_labels: bool = True,
-    tell: Tell = lambda done, n: None,
+    tell: Tell = tell_nobody,
 ) -> Prepared:
     """Finds, checks and splits the frames of a recipe and builds their neighbor lists.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from mdpot.stopping import Stopped, StopSignal
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.store import Store
 from mdpot.training.forcefield_dynamics import sample_dynamics
-from mdpot.training.kept import SAVE_EVERY, keep_arrays, kept_arrays
+from mdpot.training.kept import SAVE_EVERY, Tell, keep_arrays, kept_arrays, tell_nobody
 from mdpot.training.prepared import Prepared
 from mdpot.training.schema import Recipe
 
@@ -24,7 +24,7 @@ FILE = "labels.npz"
 
 
 def with_forcefield_labels(
-    recipe: Recipe, prepared: Prepared, folder: Path, seed: int, tell: Callable[[int, int], None] = lambda done, n: None
+    recipe: Recipe, prepared: Prepared, folder: Path, seed: int, tell: Tell = tell_nobody
 ) -> Prepared:
     """The training and validation frames that the force field of the recipe describes, with its labels; or, with
     `pretrain.dynamics`, structures of its dynamics that begin at these.
@@ -55,9 +55,7 @@ def with_forcefield_labels(
     return labelled
 
 
-def _labeled_frames(
-    recipe: Recipe, prepared: Prepared, file: Path, tell: Callable[[int, int], None]
-) -> dict[str, list[Frame]]:
+def _labeled_frames(recipe: Recipe, prepared: Prepared, file: Path, tell: Tell) -> dict[str, list[Frame]]:
     """By split, the frames that the force field describes."""
     frames = prepared.frames("train") + prepared.frames("validation")
     energies, forces = _forcefield_labels(frames, recipe.pretrain.forcefield, file, tell)
@@ -69,9 +67,7 @@ def _labeled_frames(
     return parts
 
 
-def _dynamics(
-    recipe: Recipe, prepared: Prepared, folder: Path, seed: int, tell: Callable[[int, int], None]
-) -> dict[str, list[Frame]]:
+def _dynamics(recipe: Recipe, prepared: Prepared, folder: Path, seed: int, tell: Tell) -> dict[str, list[Frame]]:
     """By split, structures of dynamics that begins at its frames; to validate, a tenth as many."""
     stage = recipe.pretrain
     assert stage.dynamics is not None
@@ -93,7 +89,7 @@ def describes(forcefield: str, frames: Sequence[Frame]) -> bool:
 
 
 def _forcefield_labels(
-    frames: Sequence[Frame], forcefield: str, file: Path, tell: Callable[[int, int], None]
+    frames: Sequence[Frame], forcefield: str, file: Path, tell: Tell
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Energies, NaN where a frame is not described, and forces of each frame; see `with_forcefield_labels`."""
     energies, forces, done = np.full(len(frames), np.nan), [np.full((len(frame), 3), np.nan) for frame in frames], 0
