@@ -94,31 +94,27 @@ def create_force(
     for caution in model.cautions:
         warnings.warn(caution, stacklevel=2)
     periodic = _is_periodic(topology_or_numbers, periodic)
-    asked = backend
-    fused = _fused(model, particles, periodic, asked, dtype, device, skin)
-    backend = "native" if fused is not None else _choose(asked, model)
-    if model.baseline is not None:
-        kind, passed = import_openmm().PythonForce, _passed(import_openmm().PythonForce, particles)
-        network = fused or Compute(model.content, passed, periodic, dtype, device, skin)
-        both = Corrected(network, model.baseline, passed, periodic, electrons)
-        force = _python_force(kind, both, periodic, particles)
-    elif fused is not None:
-        force = _python_force(import_openmm().PythonForce, fused, periodic, particles)
-    elif backend == "torchforce":
-        if device is not None and asked != "auto":
+    fused = _fused(model, particles, periodic, backend, dtype, device, skin)
+    chosen = "native" if fused is not None else _choose(backend, model)
+    if chosen == "torchforce":
+        if device is not None and backend != "auto":
             raise MdpotError("device: TorchForce runs where OpenMM's platform does; leave it out.")
         if (warning := crash_warning()) is not None:
             warnings.warn(warning, stacklevel=2)
         force = _torch_force(model, particles, dtype or model.dtype, skin, check)
         force.setUsesPeriodicBoundaryConditions(periodic)
     else:
-        kind: Any = import_openmm().PythonForce if backend == "python" else import_openmmtorch().PythonTorchForce
-        compute = Compute if backend == "python" else TensorCompute
-        function = compute(model.content, _passed(kind, particles), periodic, dtype, device, skin)
+        in_torch = chosen == "pythontorch"
+        kind: Any = import_openmmtorch().PythonTorchForce if in_torch else import_openmm().PythonForce
+        passed = _passed(kind, particles)
+        compute = TensorCompute if in_torch else Compute
+        function: Any = fused or compute(model.content, passed, periodic, dtype, device, skin)
+        if model.baseline is not None:
+            function = Corrected(function, model.baseline, passed, periodic, electrons)
         force = _python_force(kind, function, periodic, particles)
     force.setForceGroup(force_group)
-    force.setName(f"mdpot {backend}" + (f" and {model.baseline}" if model.baseline else ""))
-    force.backend = backend
+    force.setName(f"mdpot {chosen}" + (f" and {model.baseline}" if model.baseline else ""))
+    force.backend = chosen
     return force
 
 
