@@ -14,14 +14,13 @@ from ase import Atoms
 from mdpot.electrons import CHARGE_KEYS, MULTIPLICITY_KEYS, SPIN_KEYS, stated_electrons
 from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame, are_kinds
+from mdpot.training.data.label_keys import family_of, looks_like_label
 from mdpot.training.data.labels import (
     Asked,
     Keys,
     Values,
     choose_keys,
     collect,
-    family_of,
-    looks_like_label,
     numbers_of,
 )
 from mdpot.training.data.named_units import units_of_labels

@@ -18,7 +18,7 @@ from ase.units import Hartree
 from mdpot.errors import MdpotError, unknown
 from mdpot.packed import head
 from mdpot.structures import decode, read_bytes, read_structures, without_learned
-from mdpot.training.data.labels import family_of
+from mdpot.training.data.label_keys import family_of
 from mdpot.training.data.readers.abinit import is_abinit, read_abinit
 from mdpot.training.data.readers.cp2k import UNITS as CP2K_UNITS
 from mdpot.training.data.readers.cp2k import add_forces, is_cp2k, is_forces
