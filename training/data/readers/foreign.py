@@ -21,10 +21,20 @@ _SIESTA = f"an output of SIESTA: {_OUTPUT}"
 _PSI4 = f"an output of Psi4: give its results in json, QCSchema (by psi4.schema_wrapper or QCEngine), or {_EXTXYZ}"
 _ARCHIVE = "an archive of several files: unpack it, and give the file or the folder with the outputs"
 _LMDB = f"a database in LMDB, as of the Open Catalyst Project: open it with fairchem, and {_EXTXYZ}"
+_FITSNAP = (
+    f"a configuration of FitSNAP, which is not read: {_EXTXYZ}, with the stress in eV/Å³ and positive under tension, "
+    "where FitSNAP's is a pressure"
+)
+_PAGE = "a web page in place of the file, for its download failed: download it again"
 _DISPLACED = "phonopy's displaced structures without their energies"
 #: What a file begins with.
 _BEGINNINGS = {
     b"PAR1": f"a table in Parquet: read its rows with pandas, and {_EXTXYZ}",
+    **dict.fromkeys((b"ARROW1", b"FEA1"), f"a table in Arrow: read its rows with pandas, and {_EXTXYZ}"),
+    b"MATLAB 5.0 MAT-file": "an archive of MATLAB: load it by scipy.io.loadmat, and save its arrays as npz",
+    b"version https://git-lfs": "a pointer of Git LFS in place of the file: fetch that by git lfs pull",
+    b"/annex/objects/": "a pointer of git-annex in place of the file: fetch that by git annex get",
+    **dict.fromkeys((b"<!DOCTYPE html", b"<!doctype html", b"<html"), _PAGE),
     b"\x28\xb5\x2f\xfd": "packed by Zstandard, which is not read: unpack it, or pack it by gzip, bzip2, or xz",
     **dict.fromkeys((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), _PICKLE),
 }
@@ -105,6 +115,8 @@ def refuse_foreign(path: Path, start: bytes) -> None:
             reason = f"{what}, which ASE does not read in this packing: unpack it, or pack it by gzip"
     if name.endswith(".json") and text.startswith(b"{") and b'"@module"' in start:
         reason = _PYMATGEN
+    if name.lower().endswith(".json") and b'"Dataset"' in start and b'"Data"' in start:
+        reason = _FITSNAP
     if reason is not None:
         raise MdpotError(f"{path}: {reason}.")
 
