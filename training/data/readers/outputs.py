@@ -167,7 +167,7 @@ def _xyz(path: Path, found: Outputs) -> None:
     if n_unread:
         found.notes.append(
             f"each atom has {n_unread} columns that are not read, for its comment does not name them: write, for "
-            'forces, "Properties=species:S:1:pos:R:3:forces:R:3" there.'
+            'forces, "Properties=species:S:1:pos:R:3:forces:R:3" there, and "energy=" before an energy.'
         )
     if held := quantity_of(comments[0]):
         if held not in ("positions", "x_centroid"):
