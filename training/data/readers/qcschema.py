@@ -104,7 +104,7 @@ def _structure(at: str, result: Mapping[str, Any]) -> Atoms:
     try:
         numbers = [atomic_numbers[symbol.capitalize()] for symbol in molecule["symbols"]]
         atoms = Atoms(numbers, np.array(molecule["geometry"], np.float64).reshape(len(numbers), 3))
-        labels = {} if energy is None else {"energy": float(energy)}
+        labels: dict[str, Any] = {} if energy is None else {"energy": float(energy)}
         if gradient is not None:
             labels["forces"] = -np.array(gradient, np.float64).reshape(len(numbers), 3)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
