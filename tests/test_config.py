@@ -188,6 +188,12 @@ def test_a_required_hyperparameter_is_asked_for(monkeypatch: pytest.MonkeyPatch)
         ("data=3", r"\[data\] must be a table, got 3"),
         ("finetune.lr=-3", r"finetune\.lr: input should be greater than 0, got -3"),
         ("finetune.lr=abc", r"finetune\.lr: input should be a valid number, got 'abc'"),
+        (
+            "finetune.energy_weight=Auto",
+            r"finetune\.energy_weight: input should be a valid number or 'auto', got 'Auto'",
+        ),
+        ("finetune.energy_weight=-1", r"finetune\.energy_weight: .*than or equal to 0 or 'auto', got -1"),
+        ("data.fractions=[0.8, 'a', 0.1]", r"data\.fractions\.1: input should be a valid number"),
         ("finetune.lr=nan", r"finetune\.lr: .* finite number"),
         ("finetune.max_steps=true", r"finetune\.max_steps: .*integer, got True"),
         ("finetune.max_steps=1.5", r"finetune\.max_steps: .*integer"),

@@ -113,6 +113,24 @@ def test_cifs_in_a_column(folder: Path) -> None:
         read_file(put(folder / "t.csv", rows))
 
 
+@pytest.mark.parametrize("titles", [[], [["file", "gap", "energy, eV"]]])
+@pytest.mark.parametrize("number", ["1,5", "-0,25", ",5", "1,5e-3", "1,234", "1.234,5", "1,234.5"])
+def test_numbers_with_commas_are_refused(folder: Path, titles: list[list[str]], number: str) -> None:
+    """A decimal comma would make them absent, and nothing says whether it is one."""
+    path = put(folder / "t.csv", [*titles, ["0.cif", "2", "3"], ["1.cif", "1", number], ["2.cif", "", "4"]], ";")
+    with pytest.raises(MdpotError, match=f"row 1: '{number}' has a comma.*Write points"):
+        read_file(path)
+    path.write_text(path.read_text(encoding="utf-8").replace(number, "7, or 8"), encoding="utf-8")
+    assert [len(properties) for _, properties in found(path)] == [2, 1, 1]
+
+
+def test_a_gap_in_the_first_row_makes_it_no_titles(folder: Path) -> None:
+    path = put(folder / "t.csv", [["0.cif", "", 1.5], ["1.cif", 2, 3]])
+    assert found(path) == [("Si2", {"y1": 1.5}), ("NaCl", {"y0": 2.0, "y1": 3.0})]
+    with pytest.raises(MdpotError, match=r"row 0: no file of a structure has the name '9\.cif'"):
+        read_file(put(folder / "t.csv", [["9.cif", "", 1.5], ["1.cif", 2, 3]]))
+
+
 def test_rows_longer_than_the_first_are_refused(folder: Path) -> None:
     put(folder / "t.csv", [["file", "gap"], ["0.cif", 1.0, ""], ["1.cif", "1", "5"]])
     with pytest.raises(MdpotError, match="line 3 of its table has 3 fields, but the first has 2"):

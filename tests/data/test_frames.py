@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mdpot.training.data.frames import Dataset, fingerprint, first_of_repeats, make_groups
+from mdpot.training.data.frames import Dataset, are_kinds, fingerprint, first_of_repeats, make_groups
 from mdpot.training.data.splits import split_by_group
 
 
@@ -51,6 +51,28 @@ def test_repeats_are_found_whatever_their_labels_are(make_frame) -> None:
 def test_ten_named_groups_are_kept() -> None:
     names = [str(k // 3) for k in range(30)]
     assert make_groups(names) == names
+
+
+def test_frames_without_names_leave_trajectories_whole() -> None:
+    names = [*(f"md_{k // 6}" for k in range(72)), *[""] * 6]
+    groups = make_groups(names, ["md"] * 72 + ["surface"] * 6)
+    assert groups[:72] == names[:72]
+    assert groups[72:] == [f"surface#{k // 2}" for k in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("names", "kinds"),
+    [
+        ([f"traj_{letter}" for letter in "abcdefghijkl"], False),
+        ([f"run {letter}" for letter in "ABCDEFGHIJ"], False),
+        ([f"md_{k:02d}" for k in range(12)] + [""], False),
+        ([f"oxide_{letter}" for letter in ("B", "C", "O", "N", "S", "P", "F", "H", "I", "V")], True),
+        (["bulk", "slab", "dimer", "Ta-W", "liquid", "phonon", "twin", "vacancy", "A15", "sigma", ""], True),
+        (["bulk", "slab", "dimer", "Ta-W", "liquid", "phonon", "twin", "vacancy", "A15", ""], False),
+    ],
+)
+def test_names_that_count_are_those_of_trajectories(names: list[str], kinds: bool) -> None:
+    assert are_kinds(names) == kinds
 
 
 @pytest.mark.parametrize("n_frames", [1, 49, 100, 1234])

@@ -16,7 +16,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from mdpot.errors import MdpotError
-from mdpot.training.data.labels import Asked, family_of
+from mdpot.training.data.label_keys import family_of
+from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import read_file
 from mdpot.training.data.reading import ENERGY_AND_FORCES, Reading
 
@@ -76,6 +77,20 @@ def read(
         ("mace_mp_stress", ("stress", "stress", "mace_mp")),
         ("TotEnergy", ("energy", "tot_energy", "")),
         ("dftForces", ("forces", "forces", "dft")),
+        ("energy_eV", ("energy", "energy", "")),
+        ("forces_eV_A", ("forces", "forces", "")),
+        ("forces (eV/Å)", ("forces", "forces", "")),
+        ("REF_energy_eV", ("energy", "energy", "ref")),
+        ("energy_hartree", ("energy", "energy", "hartree")),
+        ("forces_xtb_Ha_bohr", ("forces", "forces", "xtb_hartree")),
+        ("forces.kcal/mol/Angstrom", ("forces", "forces", "kcal/mol")),
+        ("forces_kJ_per_mol_per_nm", ("forces", "forces", "kj/mol")),
+        ("stress_GPa", ("stress", "stress", "")),
+        ("stress_eV_A3", ("stress", "stress", "")),
+        ("energy_A", ("energy", "energy", "a")),
+        ("energy_Ha_b", ("energy", "energy", "ha_b")),
+        ("energy_eV_per_atom", None),
+        ("energy_eV_atom", None),
         ("dft_normal_mode_energy", None),
         ("energy_per_atom", None),
         ("force_weight", None),
@@ -96,6 +111,13 @@ def test_families(key: str, family: tuple[str, str, str] | None) -> None:
         ({"Energy": -470.0, "force": 0.5}, "Energy", "force"),
         ({"total_energy": -469.0, "energy": -470.0, "forces": 0.5}, "energy", "forces"),
         ({"total_energy": -470.0, "forces": 0.5}, "total_energy", "forces"),
+        (
+            {"potential_energy": -470.0, "total_energy": -469.0, "kinetic_energy": 1.0, "forces": 0.5},
+            "potential_energy",
+            "forces",
+        ),
+        ({"energy_eV": -470.0, "forces_eV_A": 0.5}, "energy_eV", "forces_eV_A"),
+        ({"energy_eV": -470.0, "forces": 0.5}, "energy_eV", "forces"),
         ({"free_energy": -470.0, "energy": -469.9, "forces": 0.5}, "free_energy", "forces"),
         ({"free_energy": -470.0, "energy": -470.0, "forces": 0.5}, "energy", "forces"),
         (
@@ -113,6 +135,30 @@ def test_one_family(tmp_path: Path, keys: dict[str, float], energy_key: str, for
     (frame,) = reading.frames
     assert frame.energy == -470.0
     np.testing.assert_array_equal(np.array(frame.forces), np.full((3, 3), 0.5))
+
+
+def test_the_total_energy_of_dynamics_is_refused(tmp_path: Path) -> None:
+    frames = labeled(total_energy=-469.0, ekin_energy=1.0, forces=0.5)
+    frames.info = {"total_energy": -469.0, "Ekin": 1.0}
+    with pytest.raises(MdpotError, match="total_energy has the kinetic energy Ekin beside it"):
+        read(tmp_path, frames)
+    assert read(tmp_path, frames, energy_key="total_energy").frames[0].energy == -469.0
+
+
+def test_the_family_of_most_frames_is_taken(tmp_path: Path) -> None:
+    """Isolated atoms are often labeled under other keys than the frames."""
+    atom = Atoms("O", cell=[15.0] * 3, pbc=True)
+    atom.calc = SinglePointCalculator(atom, energy=-430.0, forces=np.zeros((1, 3)))
+    reading = read(
+        tmp_path, [atom, labeled(REF_energy=-470.0, REF_forces=0.5), labeled(REF_energy=-471.0, REF_forces=0.5)]
+    )
+    assert [frame.energy for frame in reading.frames] == [-470.0, -471.0]
+    assert reading.isolated == {}
+
+
+def test_a_unit_of_the_energy_alone_does_not_tell_that_of_the_forces(tmp_path: Path) -> None:
+    with pytest.raises(MdpotError, match=r"energies are in energy_Ha, forces in forces\. If they belong together"):
+        read(tmp_path, labeled(energy_Ha=-17.0, forces=0.5))
 
 
 def test_families_that_contradict_each_other_are_listed(tmp_path: Path) -> None:
@@ -154,10 +200,10 @@ def test_a_bare_word_is_no_energy(tmp_path: Path) -> None:
 
 
 def test_frames_of_another_family_are_left_out_by_its_name(tmp_path: Path) -> None:
-    frames = [labeled(energy=-470.0, forces=0.1), *(labeled(REF_energy=-470.0, REF_forces=0.1) for _ in range(2))]
+    frames = [labeled(REF_energy=-470.0, REF_forces=0.1), *(labeled(energy=-470.0, forces=0.1) for _ in range(2))]
     reading = read(tmp_path, frames)
     (note,) = (note for note in reading.notes if "left out" in note)
-    assert note.startswith("2 of 3 frames are left out, for they have no energy or no forces")
+    assert note.startswith("1 of 3 frames are left out, for they have no energy or no forces")
     assert "Labels that were not taken: REF_energy, REF_forces." in note
 
 

@@ -48,6 +48,14 @@ def test_what_no_key_names_is_assumed(tmp_path: Path) -> None:
     assert str(read_file(path, asked).units) == "Hartree, Hartree/bohr, Å (stated in the file)"
 
 
+def test_keys_with_units_are_one_family(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.xyz", "energy_hartree", "forces_Ha_bohr")
+    reading = read_file(path, Asked(check=False))
+    assert (reading.keys.energy, reading.keys.forces) == ("energy_hartree", "forces_Ha_bohr")
+    assert reading.frames[0].energy == pytest.approx(-3.0 * HARTREE)
+    np.testing.assert_allclose(reading.frames[0].forces, FORCES * HARTREE / BOHR)
+
+
 def test_hdf5(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     atoms = Atoms("N2", [[0, 0, 0], [0, 0, 1.1]])

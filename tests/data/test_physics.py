@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,9 @@ from mdpot.training.data.comparisons import bonds_to_hydrogen, pair_stress, sums
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.physics import contradictions
 from mdpot.training.data.units import Units
+from mdpot.units import BAR, BOHR, GPA, HARTREE
 
+KBAR = 1e3 * BAR
 NAMES = {"energy": "energy", "forces": "forces", "stress": "stress"}
 
 
@@ -156,3 +159,53 @@ def test_the_stress_of_the_pair_energy_is_near_that_of_a_pair_potential(copper: 
     labels = np.array([frame.stress for frame in copper])
     found, expected = (x[:, [0, 0, 1], [1, 2, 2]].ravel() for x in (predicted, labels))
     assert np.corrcoef(found, expected)[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("factor", [-1.0, 1 / GPA, -1 / KBAR])
+@pytest.mark.parametrize("told_by", ["kind", "file", "place"])
+def test_a_stress_in_another_unit_in_some_of_the_frames(copper: list[Frame], factor: float, told_by: str) -> None:
+    """As where two files are joined: the frames that are right may outweigh those that are not."""
+    frames = [replace(frame, index=n) for n, frame in enumerate(copper)]
+    strange = [n for n in range(40) if (n >= 30 if told_by == "place" else n % 4 == 0)]
+    for n in strange:
+        frames[n].stress = frames[n].stress * factor  # type: ignore[operator]
+    if told_by != "place":
+        frames = [replace(frame, **{told_by: "new" if n in strange else "old"}) for n, frame in enumerate(frames)]
+    (said,) = contradictions(frames, NAMES)
+    which = "from frame 30 to frame 39" if told_by == "place" else "in the 10 frames of new"
+    assert said.startswith(f"{which}, unlike the others: stress (stress) and forces contradict each other")
+    assert "Convert these alone" in said
+
+
+def test_forces_in_another_unit_in_some_of_the_frames(waters: list[Frame]) -> None:
+    frames = [replace(frame, index=n) for n, frame in enumerate(waters)]
+    assert not contradictions(frames, NAMES)
+    for frame in frames[15:30]:
+        frame.forces = frame.forces * BOHR / HARTREE  # type: ignore[operator]
+    (said,) = contradictions(frames, NAMES)
+    assert said.startswith("from frame 15 to frame 29, unlike the others: the forces in 'forces' are not in eV/Å")
+    assert "force=Hartree/bohr" in said
+
+
+@pytest.mark.parametrize(
+    "changed", [lambda energy: energy / HARTREE, lambda energy: energy / 8, lambda energy: energy - 900]
+)
+def test_energies_of_one_composition_on_two_levels(copper: list[Frame], changed: Callable[[float], float]) -> None:
+    """In two units, per atom, or of two programs."""
+    frames = [replace(frame, energy=frame.energy - 800, index=n) for n, frame in enumerate(copper)]  # type: ignore[operator]
+    assert not contradictions(frames, NAMES)
+    for frame in frames[::8]:
+        frame.energy = changed(frame.energy)  # type: ignore[arg-type]
+    (said,) = contradictions(frames, NAMES)
+    assert "energies (energy) of Cu8 lie on two levels" in said
+
+
+def test_energies_of_strained_structures_are_on_no_levels() -> None:
+    """Of symmetric ones the forces are zero, however far they are compressed."""
+    cell = bulk("Ta", cubic=True).cell.array
+    energies = [-22.0, -21.9, -21.0, -19.0, -15.0, -8.0, 5.0, 28.0, 90.0]
+    frames = [
+        Frame(np.array([73]).repeat(2), np.array([[0, 0, 0], [1.65, 1.65, 1.65]]), cell, np.ones(3, bool), energy)
+        for energy in energies
+    ]
+    assert not contradictions(frames, {"energy": "energy"})

@@ -140,6 +140,18 @@ def test_what_is_said_of_other_files_is_said_of_these(tmp_path: Path) -> None:
     assert [frame.properties["gap"] for frame in raw.frames] == [n / 2 for n in range(12)]
 
 
+@pytest.mark.parametrize(("moments", "noted"), [([0.6] * 4, False), ([0.6, -0.6] * 2, True), ([0.6, None] * 2, False)])
+def test_moments_of_the_atoms_are_looked_at(tmp_path: Path, moments: list[float | None], noted: bool) -> None:
+    """Magnetic orders that differ, where the atoms of all structures have numbers."""
+    content = [
+        {"structure": pymatgen(atoms), **labels(n, "energy", "forces"), "magmom": moments if n == 3 else [0.6] * 4}
+        for n, atoms in enumerate(COPPERS)
+    ]
+    content[4]["magmom"] = ["up"] * 4
+    notes = read_file(put(tmp_path / "a.json", content), Asked(check=False)).notes
+    assert any("net magnetic moments of Cu are 0 to 0.6" in note for note in notes) == noted
+
+
 def test_what_is_no_structure_is_named(tmp_path: Path) -> None:
     shared = {"structure": pymatgen(COPPERS[0]), **labels(0, "energy", "forces")}
     shared["structure"]["sites"][2]["species"][0]["occu"] = 0.5

@@ -75,6 +75,15 @@ def test_a_list_of_structures(tmp_path: Path) -> None:
         read_file(put(tmp_path / "short.json", entries))
 
 
+def test_forces_in_a_list_are_refused(tmp_path: Path) -> None:
+    """They would be taken for absent."""
+    entry = {"positions": [[0, 0, 0], [0, 0, 1.1]], "atomic_numbers": [7, 7], "energy": -9.0, "forces": [[0] * 3] * 2}
+    with pytest.raises(MdpotError, match="labels of atoms, forces, are not read from a list in json"):
+        read_file(put(tmp_path / "a.json", [entry]))
+    (frame,) = read_file(put(tmp_path / "a.json", [entry | {"y": 1.5}])).frames
+    assert frame.properties == {"y": 1.5}
+
+
 def test_a_table_with_names_of_files(tmp_path: Path) -> None:
     for n, atoms in enumerate(CRYSTALS):
         write(tmp_path / f"{n}.cif", atoms)

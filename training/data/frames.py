@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from string import ascii_lowercase
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -22,6 +23,8 @@ N_CHUNKS = 50
 MIN_GROUPS = 10
 #: Frames in a run of a rare kind, where a file without names would have longer ones.
 SHORTEST_RUN = 5
+#: A letter that stands alone in a name.
+_LETTER = re.compile(r"(?<![^\W_])[A-Za-z](?![^\W_])")
 
 
 @dataclass(slots=True)
@@ -133,8 +136,8 @@ def fingerprint(frames: Sequence[Frame]) -> str:
 def make_groups(names: Sequence[str], kinds: Sequence[str] = ()) -> list[str]:
     """Groups for frames in the order of a file, so that neighbors along a trajectory stay together.
 
-    Names that tell at least `MIN_GROUPS` groups apart are taken as they are. Otherwise the frames of each name and kind
-    (of the whole file where there are none) are cut into runs of consecutive frames, about `N_CHUNKS` in all, shorter
+    Names that tell at least `MIN_GROUPS` groups apart are taken as they are. Otherwise the frames of each name, and in
+    any case those without one, are cut by their kinds into runs of consecutive frames, about `N_CHUNKS` in all, shorter
     ones of a rare kind. Only the ends of the runs have neighbors on the other side.
 
     Args:
@@ -144,17 +147,21 @@ def make_groups(names: Sequence[str], kinds: Sequence[str] = ()) -> list[str]:
     Returns:
         The group of each frame; what was cut has the number of the run behind a #.
     """
-    if "" not in names and len(set(names)) >= MIN_GROUPS:
-        return list(names)
+    whole = set(names) - {""}
+    if len(whole) < MIN_GROUPS:
+        whole = set()
     kinds = kinds or [""] * len(names)
     cut = [" ".join(filter(None, dict.fromkeys(pair))) for pair in zip(names, kinds, strict=True)]
     longest = max(1, round(len(cut) / N_CHUNKS))
-    lengths = {name: min(longest, _run_length(n)) for name, n in Counter(cut).items()}
+    sizes = Counter(part for part, name in zip(cut, names, strict=True) if name not in whole)
     seen: Counter[str] = Counter()
     groups = []
-    for name in cut:
-        groups.append(f"{name}#{seen[name] // lengths[name]}")
-        seen[name] += 1
+    for part, name in zip(cut, names, strict=True):
+        if name in whole:
+            groups.append(name)
+        else:
+            groups.append(f"{part}#{seen[part] // min(longest, _run_length(sizes[part]))}")
+            seen[part] += 1
     return groups
 
 
@@ -165,9 +172,12 @@ def _run_length(n_frames: int) -> int:
 
 def are_kinds(names: Collection[str]) -> bool:
     """Whether so many names are those of kinds of frames, such as surface and Ta-W, of which a potential has to learn
-    all, and not those of trajectories, which count (md_01, md_02) or are more."""
-    without_numbers = {re.sub(r"\b[0-9a-f]{6,}\b|\d+", "", name) for name in names}
-    return MIN_GROUPS <= len(names) < N_CHUNKS and 4 * len(without_numbers) > len(names)
+    all, and not those of trajectories, which count (md_01, md_02, or run_a, run_b) or are more."""
+    names = set(names) - {""}
+    letters = {letter.lower() for name in names for letter in _LETTER.findall(name)}
+    counts = letters == set(ascii_lowercase[: len(letters)])  # B, C, N, and O are elements
+    without = {re.sub(r"\b[0-9a-f]{6,}\b|\d+", "", _LETTER.sub("", name) if counts else name) for name in names}
+    return MIN_GROUPS <= len(names) < N_CHUNKS and 4 * len(without) > len(names)
 
 
 def first_of_repeats(frames: Sequence[Frame]) -> list[int]:

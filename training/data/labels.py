@@ -7,7 +7,6 @@ energy of one and the forces of another.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,31 +17,10 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from mdpot.electrons import Electrons, of_multiplicity
 from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame
+from mdpot.training.data.label_keys import KINDS, family_of, is_kinetic
 
-#: The words for a quantity in a key, the first ones best.
-#: Dynamics write a total energy, the kinetic one in it, beside the potential energy.
-ENERGY_WORDS = ("energy", "free_energy", "potential_energy", "total_energy", "tot_energy")
-FORCES_WORDS = ("forces", "force")
-STRESS_WORDS = ("stress", "stresses", "virial", "virials")
 #: In place of a key: the label is not used.
 IGNORE = "ignore"
-KINDS = {"energy": ENERGY_WORDS, "forces": FORCES_WORDS, "stress": STRESS_WORDS}
-_WORDS = {word: kind for kind, words in KINDS.items() for word in words}
-# Longest first: "free_energy" is not the energy of the family "free".
-_KEY = re.compile(
-    r"^(?:(?P<before>.+?)[_\-.: ])??(?P<word>"
-    + "|".join(sorted(_WORDS, key=len, reverse=True))
-    + r")(?:[_\-.: ](?P<after>.+))?$",
-    re.I,
-)
-_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
-#: What a family name may not hold: numbers that belong to an energy or a force without being one.
-_NOT_LABELS = re.compile(
-    r"(?:^|_)(weights?|masks?|std|stdev|var|variance|error|err|uncertainty|norm|rms|rmse|mae|max|units?|key|kinetic|"
-    r"formation|cohesive|per|binding|atomization|atomisation|hull|zero|point|normal|mode|correction|shift|dispersion|"
-    r"interaction|relative|barrier|cutoff|conv|convergence|tolerance|tol|name|type|id)(?:_|$)",
-    re.I,
-)
 
 
 @dataclass(frozen=True)
@@ -131,38 +109,16 @@ def numbers_of(records: Iterable[Mapping[Any, Any]]) -> dict[str, tuple[float, f
 
 @dataclass
 class Values:
-    """The numbers of one structure that may be labels: by key, arrays of one shape a kind."""
+    """The numbers of one structure that may be labels: by key, arrays of one shape a kind; and the key of a kinetic
+    energy beside them, "" without one."""
 
     energy: dict[str, float] = field(default_factory=dict)
     forces: dict[str, np.ndarray] = field(default_factory=dict)
     stress: dict[str, np.ndarray] = field(default_factory=dict)
+    kinetic: str = ""
 
     def of(self, kind: str) -> dict[str, Any]:
         return getattr(self, kind)
-
-
-def family_of(key: str) -> tuple[str, str, str] | None:
-    """Kind, word and family of a key: ("energy", "energy", "dft") for "DFT_energy"; None where it is no label's."""
-    match = _KEY.match(_CAMEL.sub("_", key))
-    if match is None:
-        return None
-    word = match["word"].lower()
-    family = "_".join(part for part in (match["before"], match["after"]) if part).lower()
-    if _NOT_LABELS.search(re.sub(r"[\-.: ]", "_", family)):
-        return None
-    return _WORDS[word], word, family
-
-
-#: Names that other programs have for energies and forces, or for the gradients of energies.
-_OTHER_NAMES = re.compile(
-    r"energ|force|stress|virial|gradient|(?:^|_)grad(?:_|$)|toten|(?:^|_)e_?tot(?:_|$)|^[eu](?:_?0|_wo_entrp)?$|^f[xyz]?$",
-    re.I,
-)
-
-
-def looks_like_label(key: str) -> bool:
-    """Whether a key speaks of an energy, a force or a stress, be it one or not; units of one do not."""
-    return _OTHER_NAMES.search(key) is not None and not re.search(r"units?$|^units?_", key, re.I)
 
 
 def collect(places: Iterable[Mapping[str, Any]], n_atoms: int, asked: Asked) -> Values:
@@ -176,6 +132,8 @@ def collect(places: Iterable[Mapping[str, Any]], n_atoms: int, asked: Asked) -> 
     values = Values()
     for place in places:
         for key, value in place.items():
+            if is_kinetic(str(key)):
+                values.kinetic = str(key)
             found = family_of(str(key))
             kinds = [kind for kind, name in asked.keys.items() if name == key]
             if found is not None and not kinds:
@@ -221,8 +179,8 @@ _SHAPES: dict[str, Callable[[Any, int], Any]] = {"energy": _scalar, "forces": _v
 def choose_keys(values: Sequence[Values], asked: Asked, where: str) -> Keys:
     """The keys of the labels of a file.
 
-    Keys that are asked for hold. Of the families, one with energies and forces is taken; the plain one where several
-    agree. Where no family has both, the only one there is is taken.
+    Keys that are asked for hold. Of the families, the one with energies and forces in most frames is taken; the plain
+    one where several have as many. Where no family has both, the only one there is is taken.
 
     Args:
         values: of each frame.
@@ -230,7 +188,8 @@ def choose_keys(values: Sequence[Values], asked: Asked, where: str) -> Keys:
         where: the file, for messages.
 
     Raises:
-        MdpotError: a key that is asked for and not there; families, or keys of one family, that contradict each other.
+        MdpotError: a key that is asked for and not there; families, or keys of one family, that contradict each other;
+            a total energy of dynamics.
     """
     seen = {kind: list(dict.fromkeys(key for v in values for key in v.of(kind))) for kind in KINDS}
     chosen = _asked_keys(seen, asked, where)
@@ -240,10 +199,23 @@ def choose_keys(values: Sequence[Values], asked: Asked, where: str) -> Keys:
             if kind not in chosen:
                 keys = [key for key in seen[kind] if _family(key) == family]
                 chosen[kind] = _one_of_family(values, kind, keys, where)
+    _refuse_total(values, chosen["energy"], asked, where)
     taken = {key for key in chosen.values() if key is not None}
     others = tuple(key for kind in KINDS for key in seen[kind] if key not in taken)
     notes = tuple(_notes(values, chosen, seen, asked.stress_key == IGNORE))
     return Keys(chosen["energy"], chosen["forces"], chosen["stress"], others, notes)
+
+
+def _refuse_total(values: Sequence[Values], energy: str | None, asked: Asked, where: str) -> None:
+    """Refuses the total energy of dynamics: forces are the derivative of the potential energy alone."""
+    known = family_of(energy) if energy is not None and asked.energy_key is None else None
+    kinetic = next((v.kinetic for v in values if v.kinetic and energy in v.energy), "")
+    if known is not None and known[1].startswith("tot") and kinetic:
+        raise MdpotError(
+            f"{where}: {energy} has the kinetic energy {kinetic} beside it, and is likely the sum of this and the "
+            "potential energy, whose derivative the forces are: write that as energy. If it is the potential energy: "
+            f"--energy-key {energy}."
+        )
 
 
 def _family(key: str) -> str:
@@ -273,14 +245,14 @@ def _choose_family(
         if chosen.get(kind) is not None:  # what the user names brings its family along
             return _family(str(chosen[kind]))
     families = {kind: dict.fromkeys(_family(key) for key in seen[kind]) for kind in KINDS}
-    complete = [
-        family
+    n_complete = {
+        family: sum(_has(v, "energy", family) and _has(v, "forces", family) for v in values)
         for family in families["energy"]
-        if any(_has(v, "energy", family) and _has(v, "forces", family) for v in values)
-    ]
+    }
+    complete = [family for family, n in n_complete.items() if n]
     if not complete:
         return _only_family(families, seen, where)
-    best = "" if "" in complete else complete[0]
+    best = max(complete, key=lambda family: (n_complete[family], family == ""))
     for other in complete:
         if other != best and (difference := _contradiction(values, best, other)):
             lines = "; ".join(_describe(values, family) for family in complete)

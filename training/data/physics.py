@@ -7,16 +7,20 @@ other. Each comparison is silent where the frames do not tell:
 - the torque of forces on a molecule, which is zero, and the forces on hydrogen, which follow the length of its bond;
 - the stiffness of bonds to hydrogen, which is much the same in all molecules, and the size of the forces;
 - the work of forces and stress between two like frames against the difference of their energies;
+- energies of one composition against what binds atoms;
 - the shear part of the stress against that of a pair energy that is fitted to the forces.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from ase.data import chemical_symbols
+from ase.symbols import Symbols
 
 from mdpot.training.data.comparisons import (
     bonds_to_hydrogen,
@@ -52,11 +56,27 @@ FOLLOWING = (-0.8, 0.5)
 SHARED = 1.8
 LARGEST_TYPICAL_FORCE = 60.0  # eV/Å, the median of the norms
 STRONG = 0.05  # eV/Å, a typical force; relaxed crystals have less, and their stress is none of a pair energy's
+#: No atom is bound by more than this, eV: tungsten has 9.
+MOST_BINDING = 20.0
+#: Frames that make a level of energies; strained crystals and dimers have any energy, but one after the other.
+LEVEL = 4
+#: Frames from elsewhere are looked for in parts of at least so many frames, and in so many kinds or files; fewer frames
+#: tell less, so that the least correlation there is higher.
+LEAST_PART, MOST_PARTS, SURE = 6, 10, 0.85
 AGREEMENT, WEAK_AGREEMENT = 0.75, 0.4  # least correlation at which a slope says something, and says that it is huge
 
 
+@dataclass(frozen=True)
+class _Doubt:
+    """A sentence on what contradicts physics, and whether a usual unit or the sign explains it."""
+
+    text: str
+    explained: bool = False
+
+
 def contradictions(frames: Sequence[Frame], names: Mapping[str, str], units: Units = ASE) -> list[str]:
-    """What in the frames contradicts physics, a sentence each, with the likely cause and the remedy.
+    """What in the frames contradicts physics, a sentence each, with the likely cause and the remedy; or what does in
+    some of them, which may be from elsewhere: those of a kind or of a file, or a stretch of the frames.
 
     Args:
         frames: in eV and Å; labels may be absent.
@@ -67,18 +87,46 @@ def contradictions(frames: Sequence[Frame], names: Mapping[str, str], units: Uni
         The sentences; none where nothing is found.
     """
     frames = [frame for frame in frames if len(frame) > 1]
+    if found := _doubts(frames, names, units):
+        return [doubt.text for doubt in found]
+    for which, part in _parts(frames):
+        for doubt in _doubts(part, names, units, SURE):
+            if doubt.explained:
+                return [f"{which}, unlike the others: {doubt.text} Convert these alone, for --units is of all frames."]
+    return []
+
+
+def _parts(frames: Sequence[Frame]) -> Iterator[tuple[str, list[Frame]]]:
+    """The frames that may be from elsewhere than the others, and what they are called."""
+    for of in ("kind", "file"):
+        members = defaultdict(list)
+        for frame in frames:
+            members[getattr(frame, of)].append(frame)
+        large = sorted(members, key=lambda name: -len(members[name]))[:MOST_PARTS]
+        for name in large if len(members) > 1 else []:
+            if len(members[name]) >= LEAST_PART:
+                yield f"in the {len(members[name])} frames of {name or 'no name'}", members[name]
+    n = next((n for n in (4, 2) if len(frames) >= n * LEAST_PART), 0)
+    for k in range(n):
+        part = list(frames[k * len(frames) // n : (k + 1) * len(frames) // n])
+        yield f"from {part[0].place} to {part[-1].place}", part
+
+
+def _doubts(frames: Sequence[Frame], names: Mapping[str, str], units: Units, least: float = 0.0) -> list[_Doubt]:
+    """What `contradictions` finds in all frames together, where no correlation that it rests on is below `least`."""
     some = sample(frames)
     found = [_lengths(some, units.length)]
     if found[0] is None:  # else everything that follows is wrong as well
-        forces = _together(some, names.get("forces", "forces")) or _forces(some, names.get("forces", "forces"), units)
-        energies = _energies(frames, names, units) if forces is None else None
+        key = names.get("forces", "forces")
+        forces = _together(some, key) or _forces(some, key, units, least)
+        energies = (_energies(frames, names, units) if forces is None else None) or _levels(frames, names)
         found += [forces, energies]
         if forces is energies is None:  # else the stress would contradict them whatever its unit is
-            found.append(_stress(frames, names.get("stress", "stress"), units))
-    return [text for text in found if text is not None]
+            found.append(_stress(frames, names.get("stress", "stress"), units, least))
+    return [doubt for doubt in found if doubt is not None]
 
 
-def _lengths(frames: Sequence[Frame], unit: str) -> str | None:
+def _lengths(frames: Sequence[Frame], unit: str) -> _Doubt | None:
     nearest = nearest_neighbors(frames)
     if len(nearest) < 2:
         return None
@@ -89,7 +137,7 @@ def _lengths(frames: Sequence[Frame], unit: str) -> str | None:
             taken += (
                 " They are likely in Å: --units ase if energies and forces are in eV and Å too, else --units length=Å."
             )
-        return (
+        return _Doubt(
             f"atoms are far too close: half of them have a neighbor within {middle:.2f} of the sum of the covalent "
             f"radii, {taken}"
         )
@@ -100,7 +148,7 @@ def _lengths(frames: Sequence[Frame], unit: str) -> str | None:
                 "--units length=bohr."
             )
         within = f"{middle:.2f} times the sum of the covalent radii" if np.isfinite(middle) else "6 Å"
-        return f"atoms are far apart: half of them have no neighbor within {within}, {taken}"
+        return _Doubt(f"atoms are far apart: half of them have no neighbor within {within}, {taken}")
     return None
 
 
@@ -114,14 +162,14 @@ def _shortest(frames: Sequence[Frame]) -> str:
     return f"e.g. {chemical_symbols[frame.numbers[i[k]]]}–{chemical_symbols[frame.numbers[j[k]]]} {distances[k]:.2f} Å"
 
 
-def _together(frames: Sequence[Frame], key: str) -> str | None:
+def _together(frames: Sequence[Frame], key: str) -> _Doubt | None:
     """What says that forces are not those of the atoms at these positions."""
     said = f"the forces in {key!r} do not belong to the positions beside them: "
     found = push_and_turn(frames)
     if len(found) >= 3:
         push, turn = np.median(found, axis=0)
         if turn > TURNING and push < turn / 10:
-            return (
+            return _Doubt(
                 f"{said}they would turn the molecules as a whole, with {turn:.2g} of the largest torque there could "
                 "be, where it must be 0. They are in another order of the atoms, or in another orientation, or the "
                 "frames are periodic and the file has no cell."
@@ -130,7 +178,7 @@ def _together(frames: Sequence[Frame], key: str) -> str | None:
     if len(x) > 100 and x.std() > VIBRATING and y.std() > STIFFNESS[0] * x.std():
         correlation = float(np.corrcoef(x, y)[0, 1])
         if FOLLOWING[0] < correlation < FOLLOWING[1]:
-            return (
+            return _Doubt(
                 f"{said}the force on hydrogen does not follow the length of its bond (a correlation of "
                 f"{correlation:.2f}, where C–H, N–H and O–H have 0.9). They are in another order of the atoms, or of "
                 "other frames."
@@ -138,44 +186,47 @@ def _together(frames: Sequence[Frame], key: str) -> str | None:
     return None
 
 
-def _forces(frames: Sequence[Frame], key: str, taken: Units) -> str | None:
+def _forces(frames: Sequence[Frame], key: str, taken: Units, least: float) -> _Doubt | None:
     norms = [np.linalg.norm(frame.forces, axis=1) for frame in frames if frame.forces is not None]
     if not norms:
         return None
     typical = float(np.median(np.concatenate(norms)))
-    line = stiffness(frames)
-    if line.n_points > 30 and line.correlation > 0.6 and not STIFFNESS[0] < line.slope < STIFFNESS[1]:
+    line, enough = stiffness(frames), max(0.6, least)
+    if line.n_points > 30 and line.correlation > enough and not STIFFNESS[0] < line.slope < STIFFNESS[1]:
         units = {"kcal/mol": KCAL_PER_MOL, "kJ/mol": KJ_PER_MOL, "energy=Hartree,force=Hartree/bohr": HARTREE / BOHR}
         units |= {"energy=Rydberg,force=Rydberg/bohr": RYDBERG / BOHR, "energy=Hartree,force=Hartree/Å": HARTREE}
         units |= {"force=meV/Å": 1e-3, "force=eV/bohr": 1 / BOHR, "ase": 1.0}
         slope = line.slope / taken.to_ev_per_angstrom  # in the numbers of the file
         likely = _or(_near({name: slope * value for name, value in units.items()}, 35.0))
         hint = f" Likely: --units {likely}, energies included." if likely else " No usual unit explains it."
-        return (
+        return _Doubt(
             f"the forces in {key!r} are not in {taken.force}: bonds to hydrogen would have a stiffness of "
-            f"{line.slope:.3g} eV/Å², and C–H, N–H and O–H have 25 to 60.{hint}"
+            f"{line.slope:.3g} eV/Å², and C–H, N–H and O–H have 25 to 60.{hint}",
+            bool(likely),
         )
-    if line.n_points > 30 and line.correlation < -0.6:
-        return (
+    if line.n_points > 30 and line.correlation < -enough:
+        return _Doubt(
             f"the forces in {key!r} have the wrong sign: they push bonds to hydrogen apart. If they are gradients of "
-            f"the energy: --units force={_turned(taken.force)}."
+            f"the energy: --units force={_turned(taken.force)}.",
+            True,
         )
     if typical > LARGEST_TYPICAL_FORCE:
         hint = " They are likely in meV/Å: --units force=meV/Å." if typical < 1e4 and taken.are_ours else ""
-        return f"the forces in {key!r} are far too large: half of them above {typical:.3g} eV/Å.{hint}"
+        return _Doubt(f"the forces in {key!r} are far too large: half of them above {typical:.3g} eV/Å.{hint}")
     return None
 
 
-def _energies(frames: Sequence[Frame], names: Mapping[str, str], taken: Units) -> str | None:
+def _energies(frames: Sequence[Frame], names: Mapping[str, str], taken: Units) -> _Doubt | None:
     line, sizes = work(frames, with_cell=False)
     if line.n_points < 10 or abs(line.correlation) < 0.9 or 0.6 < line.slope < 1.6:
         return None
     energy, forces = names.get("energy"), names.get("forces")
     said = f"energies ({energy}) and forces ({forces}) contradict each other: between similar frames"
     if line.correlation < 0:
-        return (
+        return _Doubt(
             f"{said} the energy rises where the forces pull. If they are gradients of the energy: --units "
-            f"force={_turned(taken.force)}."
+            f"force={_turned(taken.force)}.",
+            True,
         )
     factor = {
         "energy=Hartree": 1 / HARTREE,
@@ -194,7 +245,31 @@ def _energies(frames: Sequence[Frame], names: Mapping[str, str], taken: Units) -
     }
     likely = _or(_near(factor, line.slope, 1.2)) if taken.are_ours else None
     hint = f" Likely: --units {likely}." if likely else " Name their units with --units."
-    return f"{said} the energy differs by {line.slope:.3g} times the work of the forces.{hint}"
+    return _Doubt(f"{said} the energy differs by {line.slope:.3g} times the work of the forces.{hint}", bool(likely))
+
+
+def _levels(frames: Sequence[Frame], names: Mapping[str, str]) -> _Doubt | None:
+    """What says that energies of one composition are of several methods or units: there are two levels of them, with
+    some frames on each, and nothing between."""
+    known: dict[bytes, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        if frame.energy is not None:
+            known[np.sort(frame.numbers).tobytes()].append(frame)
+    for group in known.values():
+        group.sort(key=_energy_per_atom)
+        gaps = np.diff([_energy_per_atom(frame) for frame in group])[LEVEL - 1 : 1 - LEVEL]
+        if len(gaps) and gaps.max() > MOST_BINDING:
+            low, high = group[(k := LEVEL - 1 + int(gaps.argmax()))], group[k + 1]
+            return _Doubt(
+                f"energies ({names.get('energy')}) of {Symbols(low.numbers).get_chemical_formula()} lie on two levels, "
+                f"{gaps.max():.3g} eV per atom apart, e.g. those of {low.place} and {high.place}: they are in several "
+                "units, or of several programs or methods. Take those of one."
+            )
+    return None
+
+
+def _energy_per_atom(frame: Frame) -> float:
+    return (frame.energy or 0.0) / len(frame)
 
 
 def _turned(unit: str) -> str:
@@ -202,7 +277,7 @@ def _turned(unit: str) -> str:
     return unit.removeprefix("-") if unit.startswith("-") else f"-{unit}"
 
 
-def _stress(frames: Sequence[Frame], key: str, taken: Units) -> str | None:
+def _stress(frames: Sequence[Frame], key: str, taken: Units, least: float) -> _Doubt | None:
     """By the work of the stress where frames with one cell and another tell, else by the shear."""
     line, _ = work(frames, with_cell=True)
     ratio = 1 / line.slope if line.n_points >= 10 and abs(line.correlation) > 0.9 and line.slope else math.nan
@@ -214,7 +289,7 @@ def _stress(frames: Sequence[Frame], key: str, taken: Units) -> str | None:
         sure = line.n_points > 50 and (
             abs(line.slope) > 20 or (line.slope < -0.2 and np.median(strength(frames)) > STRONG)
         )
-        enough = WEAK_AGREEMENT if sure else AGREEMENT
+        enough = max(least, WEAK_AGREEMENT if sure else AGREEMENT)
         if line.n_points < 20 or abs(line.correlation) < enough:
             return None
         ratio, against = line.slope, "the virial that the forces imply"
@@ -231,9 +306,10 @@ def _stress(frames: Sequence[Frame], key: str, taken: Units) -> str | None:
     if likely and likely.startswith("-"):
         hint += f", with the sign of {'the stress' if what == 'virial' else 'a pressure'}"
     remedy = f"{hint}: --units {what}={likely}." if likely else " Name its unit with --units."
-    return (
+    return _Doubt(
         f"stress ({key}) and forces contradict each other: the stress is {ratio:.3g} times what {against} says "
-        f"(eV/Å³, tension positive).{remedy} Without the stress: --stress-key ignore."
+        f"(eV/Å³, tension positive).{remedy} Without the stress: --stress-key ignore.",
+        likely is not None,
     )
 
 

@@ -12,7 +12,7 @@ from ase.data import chemical_symbols
 from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame, first_of_repeats, make_groups, require_elements
 from mdpot.training.data.labels import Keys
-from mdpot.training.data.physics import contradictions
+from mdpot.training.data.physics import MOST_BINDING, contradictions
 from mdpot.training.data.targets import TARGETS
 from mdpot.training.data.units import ASE, Units
 
@@ -23,8 +23,6 @@ ENERGY_AND_FORCES = frozenset({"energy", "forces"})
 VACUUM = 8.0
 #: eV/Å; forces of this size beside others of exactly zero are those of atoms at rest, which none are by chance.
 FELT = 0.05
-#: No atom is bound by more than this, eV: tungsten has 9.
-MOST_BINDING = 20.0
 ISOLATED_NAMES = ("isolatedatom", "isolated")
 
 

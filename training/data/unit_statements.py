@@ -8,48 +8,20 @@ from dataclasses import replace
 from typing import Any
 
 from mdpot.errors import MdpotError, unknown
-from mdpot.training.data.labels import family_of
-from mdpot.training.data.units import ASE, ATOMIC, ENERGIES, LENGTHS, PER_ATOM, PRESSURES, QUANTITIES, SYSTEMS, Units
+from mdpot.training.data.label_keys import family_of
+from mdpot.training.data.units import (
+    ASE,
+    ATOMIC,
+    ENERGIES,
+    LENGTHS,
+    PER_ATOM,
+    PRESSURES,
+    QUANTITIES,
+    SPELLINGS,
+    SYSTEMS,
+    Units,
+)
 
-# Spellings, in lower case and without white space, of the names in `mdpot.training.data.units`.
-_SPELLINGS = {
-    "ev": "eV",
-    "electronvolt": "eV",
-    "electronvolts": "eV",
-    "mev": "meV",
-    "ha": "Hartree",
-    "eh": "Hartree",
-    "hartree": "Hartree",
-    "hartrees": "Hartree",
-    "mha": "mHartree",
-    "mhartree": "mHartree",
-    "ry": "Rydberg",
-    "rydberg": "Rydberg",
-    "kcal/mol": "kcal/mol",
-    "kcalmol-1": "kcal/mol",
-    "kcal": "kcal/mol",
-    "kj/mol": "kJ/mol",
-    "kj": "kJ/mol",
-    "kjmol-1": "kJ/mol",
-    "å": "Å",
-    "a": "Å",
-    "ang": "Å",
-    "angs": "Å",
-    "angstrom": "Å",
-    "angstroms": "Å",
-    "ångström": "Å",
-    "bohr": "bohr",
-    "a0": "bohr",
-    "nm": "nm",
-    "pm": "pm",
-    "gpa": "GPa",
-    "mpa": "MPa",
-    "pa": "Pa",
-    "kbar": "kbar",
-    "kb": "kbar",
-    "bar": "bar",
-    "atm": "atm",
-}
 _ATOMIC = ("au", "a.u.", "atomic", "atomicunits", "atomic_unit", "atomic_units")
 # mdpot's key of a quantity, from the words that files and people use for it.
 _WORDS = {
@@ -128,7 +100,7 @@ def stated_units(info: Mapping[str, Any], family: str = "") -> dict[str, str]:
 
     Args:
         info: the comment, by key.
-        family: of the labels, see `mdpot.training.data.labels.family_of`.
+        family: of the labels, see `mdpot.training.data.label_keys.family_of`.
 
     Raises:
         MdpotError: a unit that is not known here.
@@ -154,8 +126,8 @@ def stated_system(info: Mapping[str, Any]) -> Units | None:
     if value is None:
         return None
     name = value.strip().lower()
-    if _SPELLINGS.get(_plain(value)) in ("eV", "Hartree"):  # nothing says that lengths are in bohr, too
-        system = replace(ASE, energy=_SPELLINGS[_plain(value)])
+    if SPELLINGS.get(_plain(value)) in ("eV", "Hartree"):  # nothing says that lengths are in bohr, too
+        system = replace(ASE, energy=SPELLINGS[_plain(value)])
     else:
         system = ATOMIC if _plain(value) in _ATOMIC else SYSTEMS.get(name)
     return None if system is None else replace(system, source="stated in the file")
@@ -182,7 +154,7 @@ def _family_quantity(key: str, family: str) -> str | None:
 
 def energy_in_name(key: str) -> str | None:
     """The unit that the key of an energy names, as `energy_Ha` and `E(eV)` do; None for one that names none."""
-    units = [_SPELLINGS.get(word) for word in re.split(r"[^A-Za-z]+", key.lower())]
+    units = [SPELLINGS.get(word) for word in re.split(r"[^A-Za-z]+", key.lower())]
     return next((unit for unit in units if unit in ENERGIES), None)
 
 
@@ -230,7 +202,7 @@ def canonical(quantity: str, unit: str, where: str = "") -> str:
         if quantity == "energy" and text.endswith(PER_ATOM):
             return canonical("energy", text.removesuffix(PER_ATOM)) + PER_ATOM
         table, atomic = (LENGTHS, "bohr") if quantity == "length" else (ENERGIES, "Hartree")
-        name = atomic if text in _ATOMIC else _SPELLINGS[text]
+        name = atomic if text in _ATOMIC else SPELLINGS[text]
         if name not in table:
             raise KeyError(name)
         return name
@@ -253,7 +225,7 @@ def _plain(unit: str) -> str:
 
 def _canonical_ratio(text: str) -> str:
     energy, _, length = text.rpartition("/")
-    name, per = _SPELLINGS[energy], _SPELLINGS[length]
+    name, per = SPELLINGS[energy], SPELLINGS[length]
     if name not in ENERGIES or per not in LENGTHS:
         raise KeyError(text)
     return f"{name}/{per}"
@@ -262,8 +234,8 @@ def _canonical_ratio(text: str) -> str:
 def _canonical_stress(text: str) -> str:
     if text in _ATOMIC:
         return "Hartree/bohr³"
-    if _SPELLINGS.get(text) in PRESSURES:
-        return _SPELLINGS[text]
+    if SPELLINGS.get(text) in PRESSURES:
+        return SPELLINGS[text]
     energy, _, volume = text.rpartition("/")
     if not volume.endswith("3"):
         raise KeyError(text)

@@ -24,6 +24,45 @@ LENGTHS = {"Å": 1.0, "bohr": BOHR, "nm": 10.0, "pm": 0.01}
 """Å."""
 PRESSURES = {"GPa": GPA, "MPa": 1e-3 * GPA, "Pa": 1e-9 * GPA, "kbar": 1e3 * BAR, "bar": BAR, "atm": 1.01325 * BAR}
 """eV/Å^3."""
+SPELLINGS = {
+    "ev": "eV",
+    "electronvolt": "eV",
+    "electronvolts": "eV",
+    "mev": "meV",
+    "ha": "Hartree",
+    "eh": "Hartree",
+    "hartree": "Hartree",
+    "hartrees": "Hartree",
+    "mha": "mHartree",
+    "mhartree": "mHartree",
+    "ry": "Rydberg",
+    "rydberg": "Rydberg",
+    "kcal/mol": "kcal/mol",
+    "kcalmol-1": "kcal/mol",
+    "kcal": "kcal/mol",
+    "kj/mol": "kJ/mol",
+    "kj": "kJ/mol",
+    "kjmol-1": "kJ/mol",
+    "å": "Å",
+    "a": "Å",
+    "ang": "Å",
+    "angs": "Å",
+    "angstrom": "Å",
+    "angstroms": "Å",
+    "ångström": "Å",
+    "bohr": "bohr",
+    "a0": "bohr",
+    "nm": "nm",
+    "pm": "pm",
+    "gpa": "GPa",
+    "mpa": "MPa",
+    "pa": "Pa",
+    "kbar": "kbar",
+    "kb": "kbar",
+    "bar": "bar",
+    "atm": "atm",
+}
+"""The names above, from how they are written, in lower case and without white space."""
 PER_ATOM = "/atom"
 QUANTITIES = ("energy", "length", "force", "stress", "virial")
 

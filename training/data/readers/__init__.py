@@ -25,6 +25,7 @@ from mdpot.training.data.readers.mtp import is_mtp, parse_mtp
 from mdpot.training.data.readers.npz import parse_npz
 from mdpot.training.data.readers.pyg import NOTHING_ASKED, is_pyg, parse_pyg
 from mdpot.training.data.readers.pymatgen import parse_pymatgen
+from mdpot.training.data.readers.qcschema import is_qcschema
 from mdpot.training.data.readers.runner import parse_runner
 from mdpot.training.data.readers.search import is_folder
 from mdpot.training.data.readers.tables import is_pymatgen, parse_json
@@ -40,7 +41,7 @@ _TABLE = re.compile(rb'\[|\{\s*"(?:index|columns|data)"')
 def read_file(path: Path | str, asked: Asked = NOTHING_ASKED, need: Collection[str] | None = None) -> Reading:
     """What can be used of a file: RuNNer `input.data`, VASP's ML_AB, MTP's cfg, npz, HDF5, a folder of DeePMD-kit,
     a table of structures with properties (MatBench's or JARVIS's json, CSV, CGCNN's folder), structures of pymatgen in
-    json, or whatever ASE reads; any file may be packed by gzip, bzip2 or xz. Of a folder of calculations, see
+    json, QCSchema, or whatever ASE reads; any file may be packed by gzip, bzip2 or xz. Of a folder of calculations, see
     `mdpot.training.data.readers.folders`.
 
     Args:
@@ -85,6 +86,8 @@ def parse_file(path: Path, asked: Asked, want_labels: bool) -> Raw:
         read_bytes(path)  # says what is wrong
     if is_pymatgen(path):
         return parse_pymatgen(path, asked, want_labels)
+    if is_qcschema(path):
+        return parse_ase(path, asked, want_labels)
     start = head(path)
     refuse_foreign(path, start)
     if path.suffix == ".npz" or start.startswith(_ZIP):

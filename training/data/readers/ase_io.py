@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,13 @@ from ase import Atoms
 from mdpot.electrons import CHARGE_KEYS, MULTIPLICITY_KEYS, SPIN_KEYS, stated_electrons
 from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame, are_kinds
+from mdpot.training.data.label_keys import family_of, looks_like_label
 from mdpot.training.data.labels import (
     Asked,
     Keys,
     Values,
     choose_keys,
     collect,
-    family_of,
-    looks_like_label,
     numbers_of,
 )
 from mdpot.training.data.named_units import units_of_labels
@@ -42,6 +42,8 @@ WEIGHT_KEYS = {
 }
 #: States of a structure, or methods, that networks do not see.
 STATE_KEYS = (*CHARGE_KEYS, *MULTIPLICITY_KEYS, *SPIN_KEYS, "head")
+#: Of the atoms; MPtrj has the second.
+MOMENT_KEYS = ("magmoms", "magmom", "magnetic_moments")
 #: Bohr magnetons per atom; net moments of one composition that differ by more are those of several magnetic orders.
 MAGNETIC_ORDER = 0.2
 #: Keys of frames that say whether their electrons, or else their atoms, converged.
@@ -223,8 +225,8 @@ def _magnetic_notes(structures: Sequence[Atoms]) -> Iterator[str]:
     """The composition whose net magnetic moments differ most; single atoms, which may be isolated, aside."""
     nets: dict[str, list[float]] = {}
     for atoms in structures:
-        moments = _first({**atoms.arrays, **(atoms.calc.results if atoms.calc is not None else {})}, ("magmoms",))
-        if len(atoms) > 1 and np.shape(moments) in ((len(atoms),), (len(atoms), 3)):
+        moments = _moments(atoms)
+        if len(atoms) > 1 and moments is not None:
             net = float(np.linalg.norm(np.sum(moments, axis=0))) / len(atoms)
             nets.setdefault(atoms.symbols.get_chemical_formula(empirical=True), []).append(net)
     formula, found = max(nets.items(), key=lambda pair: max(pair[1]) - min(pair[1]), default=("", [0.0]))
@@ -233,6 +235,17 @@ def _magnetic_notes(structures: Sequence[Atoms]) -> Iterator[str]:
             f"net magnetic moments of {formula} are {min(found):.2g} to {max(found):.2g} μB per atom, and networks do "
             "not know them: frames of one structure in several magnetic orders contradict each other."
         )
+
+
+def _moments(atoms: Atoms) -> np.ndarray | None:
+    """The magnetic moments of the atoms [n_atoms] or [n_atoms, 3], μB; None where they are not all known."""
+    found = (place[key] for place in _places(atoms) for key in MOMENT_KEYS if place.get(key) is not None)
+    for moments in found:
+        with suppress(TypeError, ValueError):  # what is no list of numbers
+            numbers = np.array(moments, dtype=np.float64)
+            if numbers.shape in ((len(atoms),), (len(atoms), 3)) and np.isfinite(numbers).all():
+                return numbers
+    return None
 
 
 def _converged_notes(structures: Sequence[Atoms]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from mdpot.training.data.reading import Raw
 
 #: The table in a folder of structures, as CGCNN and ALIGNN have it.
 ID_PROP = "id_prop.csv"
+#: A number with a comma, decimal or of thousands.
+_COMMA = re.compile(r"[-+]?[\d.]*,[\d,.]*\d(?:[eE][-+]?\d+)?")
 #: How files of structures end that a row may name without the ending; where several are there, the first is taken.
 ENDINGS = (".cif", ".vasp", ".poscar", ".extxyz", ".xyz", ".xsf", ".json")
 
@@ -40,12 +43,14 @@ def parse_csv(path: Path) -> Raw:
 
     Raises:
         MdpotError: no column of structures, a file that is not there, or one of several structures; a row that is
-            longer than the first.
+            longer than the first; a number with a comma.
     """
     rows = _rows(path)
     files = _Files(path.parent)
     first = rows[0] if rows else []
-    titled = not any(map(files.has, first)) and ("" in first or all(number(field) is None for field in first))
+    # pandas may name columns by numbers, but the one in which it counts the rows not at all.
+    counted = first[:1] == [""]
+    titled = not any(map(files.has, first)) and (counted or all(number(field) is None for field in first))
     if titled and (twice := sorted({title for title in first if title and first.count(title) > 1})):
         raise MdpotError(f"{path}: titles of columns must differ; it has {', '.join(map(repr, twice))} more than once.")
     rows = rows[1:] if titled else rows
@@ -61,6 +66,11 @@ def parse_csv(path: Path) -> Raw:
     for n, row in enumerate(rows):
         at = f"{path}, row {n}"
         atoms = files.structure(row[place], at)
+        if comma := next((row[k] for k in others if _COMMA.fullmatch(row[k])), None):
+            raise MdpotError(
+                f"{at}: {comma!r} has a comma, decimal or of thousands, and nothing says which. Write points, and no "
+                "commas, in numbers."
+            )
         values = {name: number(row[k]) for name, k in zip(names, others, strict=True)}
         frames.append(
             Frame(
@@ -81,10 +91,12 @@ def is_cif(text: str) -> bool:
 
 
 def _rows(path: Path) -> list[list[str]]:
-    """The fields of the rows that are not blank, as many in each as in the first."""
+    """The fields of the rows that are not blank, as many in each as in the first.
+
+    What separates them is what the first has most of.
+    """
     text = decode(read_bytes(path))
-    start = text.split("\n", 1)[0]
-    separator = next((mark for mark in ",;\t" if mark in start), ",")
+    separator = max("\t;,", key=text.split("\n", 1)[0].count)
     try:
         rows = [[field.strip() for field in row] for row in csv.reader(io.StringIO(text), delimiter=separator)]
     except csv.Error as error:

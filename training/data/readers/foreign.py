@@ -12,17 +12,29 @@ from mdpot.xyz import is_xyz
 _EXTXYZ = "write its frames as extended XYZ with ASE (energy in eV, forces in eV/Å)"
 _OUTPUT = f"ASE does not read the outputs of this program: {_EXTXYZ}"
 _PICKLE = f"a pickle, which is not read, for it can run code: load it in Python, and {_EXTXYZ}"
+_PICKLES = (".pkl", ".pickle", ".pckl")
 _PYMATGEN = (
     "its JSON holds structures of pymatgen in a layout that is not read: "
     "write them as extended XYZ with ASE (energy in eV, forces in eV/Å, stress in eV/Å³ and positive under tension)"
 )
 _SIESTA = f"an output of SIESTA: {_OUTPUT}"
+_PSI4 = f"an output of Psi4: give its results in json, QCSchema (by psi4.schema_wrapper or QCEngine), or {_EXTXYZ}"
 _ARCHIVE = "an archive of several files: unpack it, and give the file or the folder with the outputs"
 _LMDB = f"a database in LMDB, as of the Open Catalyst Project: open it with fairchem, and {_EXTXYZ}"
+_FITSNAP = (
+    f"a configuration of FitSNAP, which is not read: {_EXTXYZ}, with the stress in eV/Å³ and positive under tension, "
+    "where FitSNAP's is a pressure"
+)
+_PAGE = "a web page in place of the file, for its download failed: download it again"
 _DISPLACED = "phonopy's displaced structures without their energies"
 #: What a file begins with.
 _BEGINNINGS = {
     b"PAR1": f"a table in Parquet: read its rows with pandas, and {_EXTXYZ}",
+    **dict.fromkeys((b"ARROW1", b"FEA1"), f"a table in Arrow: read its rows with pandas, and {_EXTXYZ}"),
+    b"MATLAB 5.0 MAT-file": "an archive of MATLAB: load it by scipy.io.loadmat, and save its arrays as npz",
+    b"version https://git-lfs": "a pointer of Git LFS in place of the file: fetch that by git lfs pull",
+    b"/annex/objects/": "a pointer of git-annex in place of the file: fetch that by git annex get",
+    **dict.fromkeys((b"<!DOCTYPE html", b"<!doctype html", b"<html"), _PAGE),
     b"\x28\xb5\x2f\xfd": "packed by Zstandard, which is not read: unpack it, or pack it by gzip, bzip2, or xz",
     **dict.fromkeys((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), _PICKLE),
 }
@@ -37,7 +49,8 @@ _PROGRAMS = {
     b"Atomic-orbital Based Ab-initio Computation at UStc": f"an output of ABACUS: {_OUTPUT}",
     b"Welcome to OpenMX": f"an output of OpenMX: {_OUTPUT}",
     b"Welcome to Q-Chem": f"an output of Q-Chem: {_OUTPUT}",
-    b"Psi4: An Open-Source": f"an output of Psi4: {_OUTPUT}",
+    b"Psi4: An Open-Source": _PSI4,
+    b"PSI4: An Open-Source": _PSI4,
     b"PROGRAM SYSTEM MOLPRO": f"an output of Molpro: {_OUTPUT}",
     b"x T B": f"an output of xtb: {_OUTPUT}",
     b"|  DFTB+": f"an output of DFTB+: {_OUTPUT}",
@@ -84,9 +97,12 @@ def refuse_foreign(path: Path, start: bytes) -> None:
         reason = _LMDB
     if text.startswith(b"PK") and b"/data.pkl" in start:  # so torch.save writes it
         reason = _PICKLE
-    if text.startswith(b"\x93NUMPY"):
-        reason = "one array of NumPy: give the folder of a system of DeePMD-kit, or save all arrays in one file as npz"
     name = unpacked_name(path)
+    if text.startswith(b"\x93NUMPY"):
+        one = "one array of NumPy: give the folder of a system of DeePMD-kit, or save all arrays in one file as npz"
+        reason = _PICKLE if b"'descr': '|O'" in start else one
+    if name.lower().endswith(_PICKLES) and not is_xyz(start):  # the oldest are text
+        reason = _PICKLE
     for known, what in _NAMES.items():
         if name.lower() in (known, f"{known}.hdf5", f"{known}.yaml"):
             reason = f"{what}, which no potential can be trained on: give the outputs of the calculations"
@@ -99,6 +115,8 @@ def refuse_foreign(path: Path, start: bytes) -> None:
             reason = f"{what}, which ASE does not read in this packing: unpack it, or pack it by gzip"
     if name.endswith(".json") and text.startswith(b"{") and b'"@module"' in start:
         reason = _PYMATGEN
+    if name.lower().endswith(".json") and b'"Dataset"' in start and b'"Data"' in start:
+        reason = _FITSNAP
     if reason is not None:
         raise MdpotError(f"{path}: {reason}.")
 

@@ -15,7 +15,8 @@ from ase.symbols import Symbols
 
 from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame
-from mdpot.training.data.labels import KINDS, Asked, Keys, Values, choose_keys, family_of, looks_like_label
+from mdpot.training.data.label_keys import KINDS, family_of, is_kinetic, looks_like_label
+from mdpot.training.data.labels import Asked, Keys, Values, choose_keys
 from mdpot.training.data.named_units import units_of_labels
 from mdpot.training.data.readers.arrays import NAMES, as_text, choose_arrays, frames_of
 from mdpot.training.data.readers.search import natural
@@ -217,6 +218,7 @@ def _example(block: _Block) -> Values:
     energies = {key: np.ravel(_whole(block, label)) for key, label in block.labels["energy"].items()}
     row = int(np.argmax(sum(np.isfinite(values).astype(int) for values in energies.values()))) if energies else 0
     values = Values({key: float(found[row]) for key, found in energies.items() if np.isfinite(found[row])})
+    values.kinetic = next((name for name in block.sets if is_kinetic(name)), "")
     for kind in ("forces", "stress"):
         for key, label in block.labels[kind].items():
             there = block.sets[label.name]

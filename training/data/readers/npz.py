@@ -13,7 +13,8 @@ import numpy as np
 
 from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame
-from mdpot.training.data.labels import Keys, looks_like_label
+from mdpot.training.data.label_keys import looks_like_label
+from mdpot.training.data.labels import Keys
 from mdpot.training.data.readers.arrays import NAMES, as_text, choose_arrays, frames_of
 from mdpot.training.data.reading import Raw, convert, finish
 from mdpot.training.data.unit_statements import parse_units, stated_system, stated_units, units_of

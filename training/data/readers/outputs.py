@@ -18,7 +18,7 @@ from ase.units import Hartree
 from mdpot.errors import MdpotError, unknown
 from mdpot.packed import head
 from mdpot.structures import decode, read_bytes, read_structures, without_learned
-from mdpot.training.data.labels import family_of
+from mdpot.training.data.label_keys import family_of
 from mdpot.training.data.readers.abinit import is_abinit, read_abinit
 from mdpot.training.data.readers.cp2k import UNITS as CP2K_UNITS
 from mdpot.training.data.readers.cp2k import add_forces, is_cp2k, is_forces
@@ -31,6 +31,7 @@ from mdpot.training.data.readers.jobs import (
     steps_of_gamess,
     structures_of,
 )
+from mdpot.training.data.readers.qcschema import is_qcschema, read_qcschema
 from mdpot.training.data.readers.settings import jobs_notes
 from mdpot.training.data.unit_statements import canonical
 from mdpot.training.data.units import ASE, ATOMIC, SYSTEMS, Units
@@ -96,7 +97,7 @@ def read_outputs(path: Path) -> Outputs:
     - Outputs of GPAW have the free energy, whose derivative the forces are.
     - Outputs of CASTEP have their correction for dispersion in the energy, as in the forces.
     - Outputs of Quantum ESPRESSO with exact exchange have the energy with it; steps that did not converge, no labels.
-    - Outputs of ABINIT are read by `mdpot.training.data.readers.abinit`.
+    - Outputs of ABINIT and QCSchema are read by modules of their own.
     - Outputs of ORCA and GAMESS have all of their jobs and steps.
 
     Raises:
@@ -107,6 +108,8 @@ def read_outputs(path: Path) -> Outputs:
     found = _interrupted_aims(path) if kind == "aims-output" else None
     if kind == "abinit-out":
         found = _abinit(path)
+    if kind == "qcschema":
+        found = _qcschema(path)
     found = found or Outputs(read_structures(path))
     mend = _MENDERS.get(kind)
     try:
@@ -142,6 +145,11 @@ def _abinit(path: Path) -> Outputs:
     return Outputs(structures, notes=[note] if n_others else [])
 
 
+def _qcschema(path: Path) -> Outputs:
+    structures, notes = read_qcschema(path)
+    return Outputs(structures, replace(ATOMIC, source="of the format"), notes=notes)
+
+
 def _xyz(path: Path, found: Outputs) -> None:
     comments, n_unread = [], 0
     for _, comment, rows in blocks(path, decode(read_bytes(path))):
@@ -159,7 +167,7 @@ def _xyz(path: Path, found: Outputs) -> None:
     if n_unread:
         found.notes.append(
             f"each atom has {n_unread} columns that are not read, for its comment does not name them: write, for "
-            'forces, "Properties=species:S:1:pos:R:3:forces:R:3" there.'
+            'forces, "Properties=species:S:1:pos:R:3:forces:R:3" there, and "energy=" before an energy.'
         )
     if held := quantity_of(comments[0]):
         if held not in ("positions", "x_centroid"):
@@ -202,6 +210,8 @@ def _sdf(path: Path, found: Outputs) -> None:
 
 def _kind(path: Path) -> str:
     """ASE's name of the format; "xyz" for all of XYZ, which is read here, and "" for what ASE does not tell."""
+    if is_qcschema(path):
+        return "qcschema"
     start = head(path)
     if is_xyz(start):
         return "xyz"

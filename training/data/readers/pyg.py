@@ -18,7 +18,8 @@ from mdpot.pyg import atoms_of, cells_of, import_pyg
 from mdpot.training.data.checks import accept
 from mdpot.training.data.download import NEXT_PIECE, cache_folder
 from mdpot.training.data.frames import Dataset, Frame
-from mdpot.training.data.labels import Asked, Keys, Values, choose_keys, collect, family_of, looks_like_label
+from mdpot.training.data.label_keys import family_of, looks_like_label
+from mdpot.training.data.labels import Asked, Keys, Values, choose_keys, collect
 from mdpot.training.data.readers.ase_io import GROUP_KEYS
 from mdpot.training.data.reading import ENERGY_AND_FORCES, Raw, finish
 from mdpot.training.data.unit_statements import parse_units

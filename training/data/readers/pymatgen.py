@@ -12,7 +12,8 @@ from ase import Atoms
 
 from mdpot.errors import MdpotError
 from mdpot.structures import parse_cif, read_bytes
-from mdpot.training.data.labels import Asked, looks_like_label
+from mdpot.training.data.label_keys import looks_like_label
+from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers.ase_io import label_outputs
 from mdpot.training.data.readers.outputs import Outputs
 from mdpot.training.data.readers.tables import of_pymatgen

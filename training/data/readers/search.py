@@ -23,6 +23,7 @@ from mdpot.training.data.readers.foreign import refuse_foreign
 from mdpot.training.data.readers.ipi import quantity_of
 from mdpot.training.data.readers.ml_ab import is_ml_ab
 from mdpot.training.data.readers.mtp import is_mtp
+from mdpot.training.data.readers.qcschema import is_qcschema
 from mdpot.training.data.readers.tables import is_pymatgen
 from mdpot.xyz import is_xyz
 
@@ -262,6 +263,8 @@ def _kind(path: Path) -> str | None:
         kind = "ABINIT"
     elif name == "gradient" and start.startswith(b"$grad"):
         kind = "Turbomole"
+    elif is_qcschema(path):
+        kind = "QCSchema"
     elif name.endswith((".db", ".json")) and _DATABASE.match(start) and _OF_ASE.search(start):
         kind = "ASE database"
     else:

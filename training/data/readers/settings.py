@@ -29,6 +29,7 @@ SETTINGS = {
         "cutoff": re.compile(r"kinetic-energy cutoff\s*=\s*([\d.]+)"),
         "functional": re.compile(r"Exchange-correlation\s*=\s*(.+?)\s*(?:\(|$)", re.M),
     },
+    "QCSchema": {name: re.compile(rf'"{name}"\s*:\s*"([^"]+)"') for name in ("method", "basis")},
 }
 #: Keywords of ORCA that say what is computed, not how.
 _TASKS = re.compile(

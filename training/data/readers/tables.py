@@ -16,6 +16,7 @@ from mdpot.errors import MdpotError
 from mdpot.packed import head, unpacked_name
 from mdpot.structures import read_bytes
 from mdpot.training.data.frames import Frame
+from mdpot.training.data.label_keys import looks_like_label
 from mdpot.training.data.labels import Keys
 from mdpot.training.data.reading import Raw
 
@@ -37,7 +38,8 @@ def parse_json(path: Path) -> Raw:
     the index of the table, in a list its place there.
 
     Raises:
-        MdpotError: no json, another layout, a site that several elements share, lengths that do not fit.
+        MdpotError: no json, another layout, forces in place of a property, a site that several elements share, lengths
+            that do not fit.
     """
     try:
         content = json.loads(read_bytes(path))
@@ -45,6 +47,8 @@ def parse_json(path: Path) -> Raw:
         raise MdpotError(f"{path}: no json, truncated or damaged ({error}). Copy it again.") from None
     if isinstance(content, dict) and {"index", "columns", "data"} <= content.keys():
         return of_properties(_of_table(path, content))
+    if isinstance(content, list) and content and isinstance(content[0], dict):
+        _refuse_labels(path, content[0])
     if isinstance(content, list) and content and isinstance(content[0], dict) and "atomic_numbers" in content[0]:
         return of_properties([_of_entry(path, n, entry) for n, entry in enumerate(content)])
     if isinstance(content, list) and content and all(_is_of_jarvis(entry) for entry in content):
@@ -54,6 +58,16 @@ def parse_json(path: Path) -> Raw:
         "MatBench has them, nor a list of structures (positions, cell, atomic_numbers, y), or of atoms as JARVIS has "
         "them."
     )
+
+
+def _refuse_labels(path: Path, entry: Mapping[str, Any]) -> None:
+    """Refuses a list whose structures have forces in place of a property."""
+    labels = [key for key, value in entry.items() if looks_like_label(key) and isinstance(value, list)]
+    if labels and TARGET not in entry and not _is_of_jarvis(entry):
+        raise MdpotError(
+            f"{path}: labels of atoms, {' and '.join(labels)}, are not read from a list in json. Write it as "
+            "extended XYZ with ASE, or as arrays in an npz: see docs/own-data.md."
+        )
 
 
 def is_pymatgen(path: Path) -> bool:
