@@ -121,7 +121,8 @@ class MaskedGNNCalculator(Calculator):
         """One of the properties, computed where it is not known yet; see ASE's `Calculator`."""
         with self._turns:  # what is kept between calls belongs to one structure at a time
             value = super().get_property(name, atoms, allow_calculation)
-            self._stress_asked = self._stress_asked or name == "stress"
+            # Writers of trajectories ask for whatever is known already, which says nothing of what is needed.
+            self._stress_asked = self._stress_asked or (name == "stress" and allow_calculation)
             return value
 
     def export_properties(self) -> Properties:
