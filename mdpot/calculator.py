@@ -45,7 +45,9 @@ class MaskedGNNCalculator(Calculator):
 
     Any cell and any mix of periodic directions, positions wrapped or not. A neighbor list with a skin is kept
     between calls. Several structures and several threads may share a calculator; threads take turns. Copies and
-    pickles stand alone. Neither torch's default dtype nor its threads are touched; set those in the script.
+    pickles stand alone. (ASE's writer of extended XYZ is not made for shared calculators: it gives all frames the
+    results that were computed last.) Neither torch's default dtype nor its threads are touched; set those in the
+    script.
 
     Properties: energy and free_energy (eV), energies (eV, per atom), forces (eV/Å), stress (Voigt order, eV/Å^3,
     positive under tension, per volume of the cell; only with three lattice vectors, periodic or not). For an ensemble
