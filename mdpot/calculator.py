@@ -45,12 +45,15 @@ class MaskedGNNCalculator(Calculator):
 
     Any cell and any mix of periodic directions, positions wrapped or not. A neighbor list with a skin is kept
     between calls. Several structures and several threads may share a calculator; threads take turns. Copies and
-    pickles stand alone. Neither torch's default dtype nor its threads are touched; set those in the script.
+    pickles stand alone. (ASE's writer of extended XYZ is not made for shared calculators: it gives all frames the
+    results that were computed last.) Neither torch's default dtype nor its threads are touched; set those in the
+    script.
 
     Properties: energy and free_energy (eV), energies (eV, per atom), forces (eV/Å), stress (Voigt order, eV/Å^3,
-    positive under tension; only with three periodic directions). For an ensemble these are means, and its spread is
-    there too, as energy_std (eV/atom) and forces_std (eV/Å, per component). A potential that corrects a force field is
-    computed together with it; then there are energy, free_energy and forces alone.
+    positive under tension, per volume of the cell; only with three lattice vectors, periodic or not). For an ensemble
+    these are means, and its spread is there too, as energy_std (eV/atom) and forces_std (eV/Å, per component). A
+    potential that corrects a force field is computed together with it; then there are energy, free_energy and forces
+    alone.
 
     Args:
         ckpt: a potential file, the folder of a run, a file of `mdpot export`, or a name in `mdpot.zoo.ZOO`.
@@ -97,6 +100,7 @@ class MaskedGNNCalculator(Calculator):
         self._baseline = None if model.baseline is None else find_forcefield(model.baseline)
         self._electrons = model.electrons
         self._stated = NOTHING_SAID
+        self._stress_asked = False  # of the structure that was computed last
         self.evaluate = self._load(model)
         if model.kind == "ensemble" and not model.exported:
             self.implemented_properties = [*self.implemented_properties, *SPREADS]
@@ -118,7 +122,10 @@ class MaskedGNNCalculator(Calculator):
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """One of the properties, computed where it is not known yet; see ASE's `Calculator`."""
         with self._turns:  # what is kept between calls belongs to one structure at a time
-            return super().get_property(name, atoms, allow_calculation)
+            value = super().get_property(name, atoms, allow_calculation)
+            # Writers of trajectories ask for whatever is known already, which says nothing of what is needed.
+            self._stress_asked = self._stress_asked or (name == "stress" and allow_calculation)
+            return value
 
     def export_properties(self) -> Properties:
         """The results that ASE has names for, which `Atoms.get_properties` returns; not the spread of an ensemble."""
@@ -130,7 +137,12 @@ class MaskedGNNCalculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
-        """Computes energy, energies and forces, and the stress where asked; see `ase.calculators.calculator`."""
+        """Computes energy, energies and forces, and the stress where asked; see `ase.calculators.calculator`.
+
+        A structure after one whose stress was asked for gets it, too: dynamics at constant pressure asks for the forces
+        first, and would otherwise have everything computed twice.
+        """
+        self.results = {}  # whatever interrupts this: no structure is left with the results of another
         if atoms is None and self.atoms is None:
             raise MdpotError("atoms: there are none yet; give them, or atoms.calc = calculator and ask the atoms.")
         if atoms is not None:
@@ -139,17 +151,7 @@ class MaskedGNNCalculator(Calculator):
         atoms = cast(Atoms, self.atoms)
         if len(atoms) == 0:
             raise MdpotError("atoms: the structure holds none.")
-        wants_stress = "stress" in properties
-        if wants_stress and not self.metadata["conservative"]:
-            raise PropertyNotImplementedError(
-                "stress: this potential is force-centric; its energy has no strain gradient."
-            )
-        if wants_stress and self._baseline is not None:
-            raise PropertyNotImplementedError(
-                f"stress: this potential corrects {self.metadata['baseline']}, whose stress is not computed."
-            )
-        if wants_stress and not atoms.pbc.all():
-            raise PropertyNotImplementedError(f"stress needs three periodic directions; pbc is {atoms.pbc.tolist()}.")
+        wants_stress = self._wants_stress(atoms, "stress" in properties)
         out = self.evaluate(atoms, wants_stress)
         forces = out["forces"]
         if not np.isfinite(forces).all():
@@ -161,6 +163,26 @@ class MaskedGNNCalculator(Calculator):
             self.results = self._with_baseline(atoms, energy, forces)
         if wants_stress:
             self.results["stress"] = full_3x3_to_voigt_6_stress(out["stress"])
+
+    def _wants_stress(self, atoms: Atoms, asked: bool) -> bool:
+        """Whether to compute the stress: asked for now, or of the structure before where there is one.
+
+        Raises:
+            PropertyNotImplementedError: it is asked for, and there is none.
+        """
+        along, self._stress_asked = self._stress_asked, False
+        if not (asked or along):
+            return False
+        refusal = None
+        if not self.metadata["conservative"]:
+            refusal = "this potential is force-centric; its energy has no strain gradient."
+        elif self._baseline is not None:
+            refusal = f"this potential corrects {self.metadata['baseline']}, whose stress is not computed."
+        elif atoms.cell.rank < 3:
+            refusal = f"it needs a cell of three lattice vectors; got {atoms.cell.tolist()}."
+        if asked and refusal:
+            raise PropertyNotImplementedError(f"stress: {refusal}")
+        return refusal is None
 
     def _with_baseline(self, atoms: Atoms, energy: float, forces: np.ndarray) -> dict[str, Any]:
         """The results of the force field and its correction together."""

@@ -68,7 +68,7 @@ class Evaluator(nn.Module):
             positions: [n_atoms, 3], Å, wrapped or not.
             cell: [3, 3], Å, rows are lattice vectors; rows of aperiodic directions are ignored.
             pbc: [3] bool, periodic directions.
-            outputs: names; None is energy and forces. The stress only where all directions are periodic.
+            outputs: names; None is energy and forces. The stress is zero without three cell vectors.
 
         Returns:
             "energy" [1] float64 eV, "energies" [n_atoms] float64 eV, "interaction" [1] eV, and where asked "forces"

@@ -31,6 +31,8 @@ _PERIODIC = ("eon", "sys")  # of eOn and Qb@ll, which know nothing but periodic 
 #: What VASP's machine-learned force field says of a step, between or beside those of DFT; of one alone, only this.
 _LEARNED = re.compile(r"^ *(?:ML FORCE on cell|POSITION +TOTAL-FORCE \(eV/Angst\) \(ML\))", re.M)
 _LEARNED_END = re.compile(r"^ *ML energy  without entropy.*\n", re.M)
+#: How trajectories begin that hold positions alone, after which bytes.
+_NO_TOPOLOGY = {"DCD": (4, b"CORD"), "XTC": (0, b"\0\0\x07\xcb"), "TRR": (0, b"\0\0\x07\xc9")}
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -179,6 +181,12 @@ def _read_other(path: Path, data: bytes) -> list[Atoms]:
         raise MdpotError(
             f"{path}: text in UTF-16, as PowerShell writes it, which is read of XYZ alone: save it as UTF-8."
         )
+    for name, (skip, begin) in _NO_TOPOLOGY.items():
+        if data[skip:].startswith(begin):
+            raise MdpotError(
+                f"{path}: {name}, which holds no elements. Convert it, together with its topology, to extended XYZ; "
+                "mdpot md writes that by --trajectory xyz."
+            )
     # ASE unpacks what its name says is packed.
     kind = filetype(str(path), guess=True)
     if kind in ("xyz", "extxyz") and decode(data).split(None, 1)[0].isdecimal():

@@ -307,6 +307,21 @@ def test_atom_types_of_lammps_are_no_elements(tmp_path: Path) -> None:
         read_structures(xyz)
 
 
+@pytest.mark.parametrize("kind", ["dcd", "xtc"])
+def test_trajectories_without_elements(tmp_path: Path, kind: str) -> None:
+    app = pytest.importorskip("openmm.app")
+    topology = app.Topology()
+    topology.addAtom("O", app.Element.getBySymbol("O"), topology.addResidue("O", topology.addChain()))
+    path = tmp_path / f"trajectory.{kind}"
+    if kind == "dcd":
+        with path.open("wb") as file:
+            app.DCDFile(file, topology, 0.001).writeModel(np.zeros((1, 3)))
+    else:
+        app.XTCFile(str(path), topology, 0.001).writeModel(np.zeros((1, 3)), periodicBoxVectors=np.eye(3))
+    with pytest.raises(MdpotError, match=f"{kind.upper()}, which holds no elements. Convert it, together with its top"):
+        read_structures(path)
+
+
 def test_the_data_file_of_lammps(tmp_path: Path) -> None:
     water = Atoms("OH2", [[1, 1, 1], [1.96, 1, 1], [0.76, 1.93, 1]], cell=[9, 9, 9], pbc=True)
     path = tmp_path / "water.lammps-data"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import re
 from collections.abc import Iterator
@@ -40,6 +41,16 @@ def import_openmm() -> ModuleType:
     if _release(openmm.__version__) < NEEDED_OPENMM:
         raise MdpotError(f"OpenMM 8.5 or later is needed; {openmm.__version__} is installed.")
     return openmm
+
+
+@functools.cache
+def ready_for_arrays() -> None:
+    """Lets OpenMM take a list, by which it gets ready for what a PythonForce returns.
+
+    Without that, OpenMM 8.5 dies of the first PythonForce in a process that has set no positions, but loaded a
+    checkpoint or a State (OpenMM's issue 5399).
+    """
+    import_openmm().Continuous1DFunction([0.0, 1.0], 0.0, 1.0)
 
 
 def import_openmmtorch() -> ModuleType:

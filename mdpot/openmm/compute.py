@@ -21,6 +21,7 @@ from mdpot.exported import plain_refusals
 from mdpot.forcefields import NOT_DESCRIBED, Structure, find_forcefield
 from mdpot.kernels import Native, find_kernel, make_kernel
 from mdpot.modelfile import read_model
+from mdpot.openmm.backends import ready_for_arrays
 from mdpot.threads import Turns
 from mdpot.units import KJ_PER_MOL, NM
 
@@ -79,6 +80,7 @@ class Compute:
         return energy.detach(), forces.detach()
 
     def _load(self) -> Any:
+        ready_for_arrays()
         model = read_model(self.content, MODEL)
         device = pick_device(self.device or model.device)
         if model.exported:
@@ -159,6 +161,7 @@ class NativeCompute:
         Raises:
             NoKernel: there are none and they are required.
         """
+        ready_for_arrays()
         potential = read_model(self.content, MODEL).potential("cpu", self.dtype, correction=True)
         kernel = make_kernel(potential) if required else find_kernel(potential)
         if kernel is not None:

@@ -161,6 +161,48 @@ def test_a_structure_is_evaluated_once(file: Path, liquid: Atoms, monkeypatch: p
     assert np.abs(atoms.get_forces()).max() > 0
 
 
+def test_dynamics_at_constant_pressure_evaluate_a_structure_once(
+    file: Path, liquid: Atoms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They ask for the forces first, then for the stress."""
+    atoms, plain = attach(liquid, file), attach(liquid, file)
+    calls = []
+    original = atoms.calc.calculate
+    monkeypatch.setattr(atoms.calc, "calculate", lambda *args: (calls.append(1), original(*args)))
+    atoms.get_forces()
+    atoms.get_stress()
+    calls.clear()
+    for _ in range(3):
+        atoms.positions[0] += 0.01
+        forces, stress = atoms.get_forces(), atoms.get_stress()
+    assert len(calls) == 3
+    plain.positions = atoms.positions
+    np.testing.assert_array_equal(forces, plain.get_forces())
+    np.testing.assert_array_equal(stress, plain.get_stress())
+    for _ in range(2):
+        atoms.positions[0] += 0.01
+        atoms.get_forces()
+        atoms.calc.get_property("stress", atoms, allow_calculation=False)  # as the writers of trajectories
+    assert "stress" not in atoms.calc.results  # that nobody needs any more
+
+
+@pytest.mark.parametrize("properties", [["energy"], ["stress"]])
+def test_a_calculation_that_fails_leaves_no_results_of_another_structure(
+    file: Path, liquid: Atoms, properties: list[str]
+) -> None:
+    """What wraps a calculator may call `calculate` itself, and go on when it fails."""
+    calculator = attach(liquid, file).calc
+    energy = calculator.get_potential_energy(liquid)
+    broken = Atoms("OO", [[0, 0, 0], [0, 0, 0.9]])  # no stress
+    if properties == ["energy"]:
+        broken.positions[1, 2] = np.nan
+    with pytest.raises((MdpotError, PropertyNotImplementedError)):
+        calculator.calculate(broken, properties)
+    assert not calculator.results
+    assert calculator.get_property("energy", broken, allow_calculation=False) is None
+    assert calculator.get_potential_energy(liquid) == energy
+
+
 # ---- refusals --------------------------------------------------------------------------
 
 
@@ -176,14 +218,26 @@ def test_an_unknown_element_before_any_number(file: Path, liquid: Atoms) -> None
     assert np.isfinite(atoms.get_potential_energy())
 
 
-def test_stress_needs_three_periodic_directions(file: Path, liquid: Atoms) -> None:
-    for pbc in ((True, True, False), (False, False, False)):
-        atoms = attach(liquid, file)
-        atoms.pbc = pbc
-        energy = atoms.get_potential_energy()
-        with pytest.raises(PropertyNotImplementedError, match="three periodic directions"):
-            atoms.get_stress()
-        assert atoms.get_potential_energy() == energy
+def test_stress_needs_three_lattice_vectors(file: Path, liquid: Atoms) -> None:
+    atoms = attach(liquid, file)
+    atoms.pbc = (True, True, False)
+    atoms.cell[2] = 0.0
+    energy = atoms.get_potential_energy()
+    with pytest.raises(PropertyNotImplementedError, match="needs a cell of three lattice vectors; got"):
+        atoms.get_stress()
+    assert atoms.get_potential_energy() == energy
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager", "padded"])
+@pytest.mark.parametrize("pbc", [(True, True, False), (False, True, False), (False, False, False)])
+def test_stress_of_layers_wires_and_molecules_in_a_box(
+    tmp_path: Path, liquid: Atoms, pbc: tuple[bool, ...], backend: str
+) -> None:
+    atoms = attach(liquid, save(tmp_path / "tide.safetensors", "tide"), dtype="float64", backend=backend)
+    atoms.pbc = pbc
+    expected = calculate_numerical_stress(atoms, eps=1e-5)
+    np.testing.assert_allclose(atoms.get_stress(), expected, rtol=1e-6, atol=1e-8)
+    assert np.abs(expected).max() > 1e-4
 
 
 def test_structures_that_make_no_sense(file: Path, liquid: Atoms) -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
+from ase.io import write
 from scipy.spatial.transform import Rotation
 
 from mdpot.training.data.comparisons import bonds_to_hydrogen, pair_stress, sums
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.physics import contradictions
+from mdpot.training.data.readers import read_file
 from mdpot.training.data.units import Units
 from mdpot.units import BAR, BOHR, GPA, HARTREE
 
@@ -82,6 +86,24 @@ def test_forces_in_another_order_or_orientation_than_the_positions(ethanols: lis
         for frame in ethanols
     ]
     assert any(SAID in said for said in contradictions(frames, NAMES))
+
+
+def test_forces_of_another_frame_where_frames_share_a_calculator(tmp_path: Path, copper: list[Frame]) -> None:
+    """ASE's writer of extended XYZ takes what the calculator computed last, whatever for."""
+    shared, frames = EMT(), []
+    for frame in copper[:6]:
+        atoms = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc, calculator=shared)
+        atoms.get_forces()
+        frames.append(atoms)
+    write(tmp_path / "shared.extxyz", frames)
+    said = read_file(tmp_path / "shared.extxyz").doubts()
+    assert any(f"{SAID}: in 5 of 6 frames" in doubt and "share a calculator" in doubt for doubt in said)
+
+
+def test_a_frame_that_is_there_again_elsewhere_is_no_mistake(copper: list[Frame]) -> None:
+    """Translated, and wrapped into the cell."""
+    moved = [replace(frame, positions=frame.positions + [3.0, 0.5, 0.0] + frame.cell[1]) for frame in copper]
+    assert not contradictions([*copper, *moved], NAMES)
 
 
 @pytest.fixture(scope="module")

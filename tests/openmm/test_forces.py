@@ -246,6 +246,42 @@ def test_xml_is_read_back_in_a_new_process(tmp_path, alone, backend, part):
     assert squares == pytest.approx(float((here.getForces(asNumpy=True)._value ** 2).sum()), rel=1e-6)
 
 
+GO_ON = """
+import sys
+{imports}
+import openmm
+system, state, checkpoint = sys.argv[1:]
+system = openmm.XmlSerializer.deserialize(open(system).read())
+context = openmm.Context(system, openmm.VerletIntegrator(0.0005), openmm.Platform.getPlatform("Reference"))
+if {checkpointed}:
+    context.loadCheckpoint(open(checkpoint, "rb").read())
+else:
+    context.setState(openmm.XmlSerializer.deserialize(open(state).read()))
+context.getIntegrator().step(3)
+print(repr(context.getState(getEnergy=True).getPotentialEnergy()._value))
+"""
+
+
+@pytest.mark.parametrize("checkpointed", [True, False])
+def test_dynamics_goes_on_in_a_new_process(tmp_path, alone, backend, checkpointed):
+    """From a checkpoint or a State alone: nothing sets positions."""
+    if backend == "torchforce" and (reason := crash_warning()):
+        pytest.skip(reason)
+    atoms = make_atoms("triclinic")
+    system = create_system(topology_of(atoms), make_potential(), backend, dtype="float64", check=False)
+    context = make_context(system, atoms.positions)
+    context.getIntegrator().step(3)
+    (tmp_path / "system.xml").write_text(openmm.XmlSerializer.serialize(system))
+    state = context.getState(getPositions=True, getVelocities=True)
+    (tmp_path / "state.xml").write_text(openmm.XmlSerializer.serialize(state))
+    (tmp_path / "checkpoint").write_bytes(context.createCheckpoint())
+    context.getIntegrator().step(3)
+    imports = "import torch, openmmtorch" if backend == "torchforce" else ""
+    program = GO_ON.format(imports=imports, checkpointed=checkpointed)
+    energy = float(alone(program, *(str(tmp_path / name) for name in ("system.xml", "state.xml", "checkpoint"))))
+    assert energy == pytest.approx(context.getState(getEnergy=True).getPotentialEnergy()._value, rel=1e-12)
+
+
 def test_copies_of_a_system_work_alone(backend):
     if backend == "torchforce" and (reason := crash_warning()):
         pytest.skip(reason)

@@ -18,6 +18,7 @@ from scipy import sparse
 from mdpot.neighbors import neighbor_list, pair_vectors
 from mdpot.training.data.frames import Frame
 
+FELT = 0.05  # eV/Å, a force that is not zero by symmetry or in a relaxed structure
 SAMPLE_FRAMES, SAMPLE_ATOMS = 60, 4000
 NOBLE_GASES = (2, 10, 18, 36, 54, 86)
 #: Two frames are compared where atoms move by no more than this, Å, and the cell by no more than this strain.
@@ -231,6 +232,19 @@ def push_and_turn(frames: Sequence[Frame]) -> np.ndarray:
             turn = np.linalg.norm(np.cross(arms, frame.forces).sum(axis=0))
             rows.append((push, turn / (np.linalg.norm(arms, axis=1) * sizes).sum()))
     return np.array(rows).reshape(-1, 2)
+
+
+def repeated_forces(frames: Sequence[Frame]) -> int:
+    """How many frames have, to the last digit, the forces of one before them whose distances are others."""
+    seen: dict[bytes, np.ndarray] = {}
+    n = 0
+    for frame in frames:
+        if frame.forces is not None and np.abs(frame.forces).max() > FELT:
+            distances = np.sort(edges(frame, 6.0)[1])
+            first = seen.setdefault(frame.forces.tobytes(), distances)
+            both = min(len(first), len(distances))  # one that is just within reach may be just beyond
+            n += bool(np.abs(first[:both] - distances[:both]).max(initial=0.0) > 0.01)
+    return n
 
 
 def sums(i: np.ndarray, n_atoms: int, values: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ Nothing in a file of numbers says that its stress is in GPa or its positions in 
 other. Each comparison is silent where the frames do not tell:
 
 - nearest neighbors against the sum of covalent radii;
+- the forces of a frame against those of others, which differ where distances do;
 - the torque of forces on a molecule, which is zero, and the forces on hydrogen, which follow the length of its bond;
 - the stiffness of bonds to hydrogen, which is much the same in all molecules, and the size of the forces;
 - the work of forces and stress between two like frames against the difference of their energies;
@@ -27,6 +28,7 @@ from mdpot.training.data.comparisons import (
     edges,
     nearest_neighbors,
     push_and_turn,
+    repeated_forces,
     sample,
     shear,
     stiffness,
@@ -165,6 +167,13 @@ def _shortest(frames: Sequence[Frame]) -> str:
 def _together(frames: Sequence[Frame], key: str) -> _Doubt | None:
     """What says that forces are not those of the atoms at these positions."""
     said = f"the forces in {key!r} do not belong to the positions beside them: "
+    repeated, labeled = repeated_forces(frames), sum(frame.forces is not None for frame in frames)
+    if repeated and 2 * repeated >= labeled:
+        return (
+            f"{said}in {repeated} of {labeled} frames looked at, they are those of another frame to the last digit. "
+            "ASE leaves that in extended XYZ where frames share a calculator: give each frame its own, or a "
+            "SinglePointCalculator with its results, before they are written."
+        )
     found = push_and_turn(frames)
     if len(found) >= 3:
         push, turn = np.median(found, axis=0)
