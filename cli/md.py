@@ -24,7 +24,7 @@ STOPPED = 1  # exit code: the watch struck
 
 @click.command()
 @click.argument("start", required=False)
-@click.option("--model", metavar="FILE", help="Potential to run, e.g. runs/…/potential.safetensors.")
+@click.option("--model", metavar="FILE", help="Potential file, folder of a run, or name of the zoo.")
 @click.option("--out", type=PATH, metavar="FOLDER", required=True, help="Folder of the run.")
 @click.option(
     "--engine",
@@ -94,8 +94,8 @@ STOPPED = 1  # exit code: the watch struck
 @click.option(
     "--backend",
     metavar="NAME",
-    help="auto, native (fused kernels on a CPU); ase: torch, torchscript or compile; openmm: torchforce, python or "
-    "pythontorch.  [default: auto]",
+    help="Who computes the forces: auto or native (fused kernels on a CPU); ase: also torch, padded (a CUDA graph "
+    "on a GPU), torchscript or compile; openmm: also torchforce, python or pythontorch.  [default: auto]",
 )
 @click.option("--resume", is_flag=True, help="Go on with the run that the folder holds; START is not needed.")
 @threads_option

@@ -195,7 +195,12 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     options = [
         click.argument("recipe"),
-        click.option("--preset", metavar="NAME", help="quick, full or paper; one the recipe holds.  [default: quick]"),
+        click.option(
+            "--preset",
+            metavar="NAME",
+            help="quick, full, or another of the recipe, such as xtb or delta; a wrong name lists them.  "
+            "[default: quick]",
+        ),
         click.option("--model", metavar="NAME", help="Network, in place of the recipe's, e.g. egnn."),
         click.option(
             "--set",

@@ -149,7 +149,7 @@ def test_keys_are_for_ones_own_files(tmp_path: Path) -> None:
 
 
 def test_custom_files(tmp_path: Path) -> None:
-    with pytest.raises(MdpotError, match=r"custom: not found\. Give the file by --data FILE"):
+    with pytest.raises(MdpotError, match=r"custom: not found\. Name the file or folder with your frames by --data\."):
         load_dataset("custom")
     water = Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
     water.info["REF_energy"] = -5.0
