@@ -22,7 +22,7 @@ def main() -> None:
     """Graph neural network potentials for molecular dynamics: from a few labeled frames to a file that ASE
     and OpenMM run.
 
-    The whole way in one command, a minute and a half on two cores:
+    The whole way in one command, two minutes on two cores:
 
     \b
         mdpot train water-rpbe --preset quick

@@ -163,6 +163,10 @@ def test_custom_files(tmp_path: Path) -> None:
     with pytest.raises(MdpotError, match=r"bare\.extxyz: no forces in any of its 4 frames"):
         load_dataset("custom", tmp_path / "bare.extxyz")
     assert len(load_dataset("custom", tmp_path / "bare.extxyz", need=())) == 4
+    del water.info["REF_energy"]
+    write(tmp_path / "bare.extxyz", [water] * 4)
+    with pytest.raises(MdpotError, match=r"bare\.extxyz: no energy, no forces in any of its 4 frames"):
+        load_dataset("custom", tmp_path / "bare.extxyz")
 
 
 def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
