@@ -44,6 +44,27 @@ def test_links_lead_somewhere(checkout: Path) -> None:
     assert [f"{page.name}: {link}" for page, link in local if not (page.parent / link).exists()] == []
 
 
+def test_anchors_are_headings(checkout: Path) -> None:
+    """The part of a link after # is a heading of the page, spelled as GitHub does."""
+    pages = [*checkout.glob("*.md"), *(checkout / "docs").rglob("*.md")]
+    anchors = {page.resolve(): {slug(line) for line in page.read_text(encoding="utf-8").splitlines()} for page in pages}
+    links = [(page, *m) for page in pages for m in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text("utf-8"))]
+    assert len(links) > 10
+    missing = [
+        (p.name, file, part)
+        for p, file, part in links
+        if part not in anchors[(p.parent / file).resolve() if file else p.resolve()]
+    ]
+    assert missing == []
+
+
+def slug(line: str) -> str | None:
+    """The anchor of a heading; None for any other line."""
+    if not line.startswith("#"):
+        return None
+    return re.sub(r"[^\w\- ]", "", line.lstrip("#").strip().lower()).replace(" ", "-")
+
+
 def test_snippets_run(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The Python blocks, with the shipped potential where they name a run, and a topology where they need one."""
     openmm = pytest.importorskip("openmm")
