@@ -128,6 +128,7 @@ def _print_result(folder: Path, result: Mapping[str, Any]) -> None:
             click.echo(sentence)
     elif "test" in result:
         print_comparison(result["test"])
-    for name, file in (("report", "report.md"), ("potential", "potential.safetensors")):
+    model = "model" if result.get("property") else "potential"
+    for name, file in (("report", "report.md"), (model, "potential.safetensors")):
         if (folder / file).is_file():
             click.echo(f"{name}: {folder / file}")
