@@ -84,8 +84,9 @@ def pretrain(request: TrainingRequest) -> None:
 def finetune(request: TrainingRequest, from_file: Path) -> None:
     """Finetune a pretrained network on labeled frames, and test it.
 
-    RECIPE is a TOML file or the name of a shipped recipe, see below; its network is that of the file. With --model
-    or a key of it (--set model.cutoff=...) it is the recipe's, which then must be the same.
+    RECIPE is a TOML file or the name of a shipped recipe, see below. The network is that of FILE; if you give --model
+    or one of its keys (--set model.cutoff=...), it must be the same. To keep what a finished potential has learned, add
+    --set finetune.readout=pretrained --set finetune.transferred_rate=0.2.
     """
     from mdpot.training.run import run_finetune
 
@@ -108,9 +109,9 @@ def finetune(request: TrainingRequest, from_file: Path) -> None:
 def finetune_property(request: TrainingRequest, from_file: Path | None) -> None:
     """Finetune a network on a property: one number a structure, such as a band gap.
 
-    RECIPE is a TOML file or the name of a shipped recipe with a table [property]; its network is that of the file.
-    With --model or a key of it (--set model.cutoff=...) it is the recipe's, which then must be the same. The folder of
-    the run receives what that of `mdpot train` does; `mdpot predict` takes its model.
+    RECIPE is a TOML file or the name of a shipped recipe with a table [property]. The network is that of FILE; if you
+    give --model or one of its keys (--set model.cutoff=...), it must be the same. The run leaves the same files as
+    `mdpot train`; `mdpot predict` takes its model.
     """
     from mdpot.training.run import run_property
 

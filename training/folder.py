@@ -146,7 +146,7 @@ def _leaves_apart(there: Any, asked: Any, path: str) -> Iterator[tuple[str, Any,
         for key in dict.fromkeys((*asked, *there)):
             yield from _leaves_apart(there.get(key), asked.get(key), f"{path}.{key}".lstrip("."))
     elif there != asked:
-        yield path or "it", *("none" if value is None else value for value in (there, asked))
+        yield path or "it", "none" if there is None else there, "none" if asked is None else asked
 
 
 def write_splits(path: Path, splits: Mapping[str, Iterable[Any]]) -> str:
