@@ -22,12 +22,12 @@ def main() -> None:
     """Graph neural network potentials for molecular dynamics: from a few labeled frames to a file that ASE
     and OpenMM run.
 
-    The whole way in one command, a minute and a half on two cores:
+    From frames to a tested potential in one command, two minutes on two cores:
 
     \b
         mdpot train water-rpbe --preset quick
 
-    and with your own frames, in any format that ASE reads:
+    With your own frames, in any format that ASE reads:
 
     \b
         mdpot train custom --data frames.extxyz

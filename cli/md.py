@@ -24,21 +24,21 @@ STOPPED = 1  # exit code: the watch struck
 
 @click.command()
 @click.argument("start", required=False)
-@click.option("--model", metavar="FILE", help="Potential to run, e.g. runs/…/potential.safetensors.")
+@click.option("--model", metavar="FILE", help="Potential file, folder of a run, or name of the zoo.")
 @click.option("--out", type=PATH, metavar="FOLDER", required=True, help="Folder of the run.")
 @click.option(
     "--engine",
     type=click.Choice(["ase", "openmm"]),
     default="ase",
     show_default=True,
-    help="What moves the atoms.",
+    help="Program that moves the atoms.",
 )
 @click.option(
     "--ensemble",
     type=click.Choice(["nve", "nvt", "npt"]),
     default="nvt",
     show_default=True,
-    help="What is kept: energy, temperature, or temperature and pressure.",
+    help="What is kept constant: energy, temperature, or temperature and pressure.",
 )
 @click.option("--temperature", type=float, default=300.0, show_default=True, metavar="K", help="Temperature.")
 @click.option("--pressure", type=float, default=1.0, show_default=True, metavar="BAR", help="Pressure, for npt.")
@@ -65,7 +65,7 @@ STOPPED = 1  # exit code: the watch struck
     default=2.0,
     show_default=True,
     metavar="1/PS",
-    help="Of the thermostat.",
+    help="Friction of the thermostat.",
 )
 @click.option("--minimize", is_flag=True, help="Relax the positions first.")
 @click.option(
@@ -79,25 +79,27 @@ STOPPED = 1  # exit code: the watch struck
     "--hydrogen-mass",
     type=float,
     metavar="U",
-    help="Make hydrogens this heavy at the expense of what they are bonded to, for longer time steps.",
+    help="Make hydrogens this heavy, at the expense of the atoms that they are bonded to, for longer time steps.",
 )
 @click.option(
     "--charge",
     type=int,
     metavar="E",
-    help="Of the structure, for a potential that corrects GFN2-xTB. Default: what START states.",
+    help="Charge of the structure, for a potential that corrects GFN2-xTB. Default: what START states.",
 )
-@click.option("--multiplicity", type=int, metavar="N", help="Likewise; 2 of a radical.")
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of everything random.")
+@click.option("--multiplicity", type=int, metavar="N", help="Its spin multiplicity; 2 for a radical.")
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of all random numbers.")
 @click.option("--device", metavar="NAME", help="Where to compute, e.g. cpu or cuda:0.")
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Of the network. Default: that of the file.")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "float64"]), help="Precision of the network. Default: that of the file."
+)
 @click.option(
     "--backend",
     metavar="NAME",
-    help="auto, native (fused kernels on a CPU); ase: torch, torchscript or compile; openmm: torchforce, python or "
-    "pythontorch.  [default: auto]",
+    help="Who computes the forces: auto or native (fused kernels on a CPU); ase: also torch, padded (a CUDA graph "
+    "on a GPU), torchscript or compile; openmm: also torchforce, python or pythontorch.  [default: auto]",
 )
-@click.option("--resume", is_flag=True, help="Go on with the run that the folder holds; START is not needed.")
+@click.option("--resume", is_flag=True, help="Continue the run in the folder; START is not needed.")
 @threads_option
 @click.pass_context
 def md(ctx: click.Context, out: Path, resume: bool, **options: Any) -> None:
@@ -109,9 +111,9 @@ def md(ctx: click.Context, out: Path, resume: bool, **options: Any) -> None:
     \b
         mdpot md water:64 --model potential.safetensors --out runs/water
 
-    The folder receives the log (log.csv), the trajectory, a restart file, pictures and summary.json. The run
-    stops, and the command ends with exit code 1, when it makes no sense any more: something is not a number,
-    atoms are too close, the temperature is far off, the energy drifts.
+    The folder receives the log (log.csv), the trajectory, a restart file, pictures and summary.json. If the
+    run no longer makes sense, it stops with exit code 1: a number is not finite, atoms are too close, the
+    temperature is far off, or the energy drifts.
     """
     given = {
         name: value

@@ -69,12 +69,14 @@ LABEL_OPTIONS = {
     "check": click.option(
         "--check",
         type=click.Choice(["on", "off"]),
-        help="Whether labels that contradict physics are refused.  [default: on]",
+        help="Whether to refuse labels that contradict physics.  [default: on]",
     ),
     "charge": click.option(
-        "--charge", type=int, metavar="E", help="Charge of all frames that do not state theirs; for GFN2-xTB."
+        "--charge", type=int, metavar="E", help="Charge of frames that do not state theirs, for GFN2-xTB."
     ),
-    "multiplicity": click.option("--multiplicity", type=int, metavar="N", help="Likewise; 2 of a radical."),
+    "multiplicity": click.option(
+        "--multiplicity", type=int, metavar="N", help="Their spin multiplicity; 2 for a radical."
+    ),
 }
 """Options on the labels of a user's own file, by the key of `[data]` that they set."""
 
@@ -196,14 +198,19 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     options = [
         click.argument("recipe"),
-        click.option("--preset", metavar="NAME", help="quick, full or paper; one the recipe holds.  [default: quick]"),
-        click.option("--model", metavar="NAME", help="Network, in place of the recipe's, e.g. egnn."),
+        click.option(
+            "--preset",
+            metavar="NAME",
+            help="quick, full, or another of the recipe, such as xtb or delta; a wrong name lists them.  "
+            "[default: quick]",
+        ),
+        click.option("--model", metavar="NAME", help="Network to use instead of the recipe's, e.g. egnn."),
         click.option(
             "--set",
             "overrides",
             multiple=True,
             metavar="KEY=VALUE",
-            help="Change one key of the recipe, e.g. --set finetune.lr=1e-3. May be given again.",
+            help="Change one key of the recipe, e.g. --set finetune.lr=1e-3. Repeat for more.",
         ),
         click.option(
             "--data",
@@ -219,29 +226,29 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
             default=0,
             show_default=True,
             metavar="N",
-            help="Seed of the split, the first weights, the batches and the masks.",
+            help="Seed of the split, the initial weights, the batches, and the masks.",
         ),
         training_device_option,
         click.option(
             "--devices",
             type=THREADS,
             metavar="N",
-            help="Processes that train together: each batch is divided among N GPUs, or among N shares of the CPU "
-            "threads. For several machines start this command by torchrun.  [default: 1]",
+            help="Processes that train together: each batch is divided among N GPUs, or N shares of the CPU threads. "
+            "For several machines, start this command with torchrun.  [default: 1]",
         ),
         threads_option,
         click.option(
             "--out",
             type=PATH,
             metavar="FOLDER",
-            help="Folder of the run.  [default: below runs/, by recipe, preset, model, command and seed]",
+            help="Folder of the run.  [default: runs/, then recipe, preset, model, command, and seed]",
         ),
-        click.option("--resume", is_flag=True, help="Go on with the run that the folder holds, or begin it."),
+        click.option("--resume", is_flag=True, help="Continue the run in the folder, or start it if there is none."),
         click.option("--tensorboard", is_flag=True, help="Also write the curves for TensorBoard."),
         click.option(
             "--print-recipe",
             is_flag=True,
-            help="Print the recipe as it would run, each key with what it means, and stop.",
+            help="Print the recipe as it would run, with the meaning of each key, and stop.",
         ),
     ]
     for option in reversed(options):

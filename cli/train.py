@@ -84,8 +84,9 @@ def pretrain(request: TrainingRequest) -> None:
 def finetune(request: TrainingRequest, from_file: Path) -> None:
     """Finetune a pretrained network on labeled frames, and test it.
 
-    RECIPE is a TOML file or the name of a shipped recipe, see below; its network is that of the file. With --model
-    or a key of it (--set model.cutoff=...) it is the recipe's, which then must be the same.
+    RECIPE is a TOML file or the name of a shipped recipe, see below. The network is that of FILE; if you give --model
+    or one of its keys (--set model.cutoff=...), it must be the same. To keep what a finished potential has learned, add
+    --set finetune.readout=pretrained --set finetune.transferred_rate=0.2.
     """
     from mdpot.training.run import run_finetune
 
@@ -108,9 +109,9 @@ def finetune(request: TrainingRequest, from_file: Path) -> None:
 def finetune_property(request: TrainingRequest, from_file: Path | None) -> None:
     """Finetune a network on a property: one number a structure, such as a band gap.
 
-    RECIPE is a TOML file or the name of a shipped recipe with a table [property]; its network is that of the file.
-    With --model or a key of it (--set model.cutoff=...) it is the recipe's, which then must be the same. The folder of
-    the run receives what that of `mdpot train` does; `mdpot predict` takes its model.
+    RECIPE is a TOML file or the name of a shipped recipe with a table [property]. The network is that of FILE; if you
+    give --model or one of its keys (--set model.cutoff=...), it must be the same. The run leaves the same files as
+    `mdpot train`; `mdpot predict` takes its model.
     """
     from mdpot.training.run import run_property
 
@@ -128,6 +129,7 @@ def _print_result(folder: Path, result: Mapping[str, Any]) -> None:
             click.echo(sentence)
     elif "test" in result:
         print_comparison(result["test"])
-    for name, file in (("report", "report.md"), ("potential", "potential.safetensors")):
+    model = "model" if result.get("property") else "potential"
+    for name, file in (("report", "report.md"), (model, "potential.safetensors")):
         if (folder / file).is_file():
             click.echo(f"{name}: {folder / file}")

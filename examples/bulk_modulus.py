@@ -1,8 +1,8 @@
 """A potential for a crystal, from labeled frames to its lattice and bulk modulus.
 
-The frames are shaken and strained copper labeled by ASE's EMT, a toy that needs no DFT code, so that the last lines can
-set the potential's numbers beside those of the labels. With frames of your own: `mdpot train custom --data FILE`, then
-`relax` and `bulk_modulus` as they stand.
+The frames are rattled and strained copper labeled by ASE's EMT, a toy that needs no DFT code, so that the example can
+compare the potential with its labels. With your own frames: `mdpot train custom --data FILE`, then `relax` and
+`bulk_modulus` as they are.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Water at constant pressure with OpenMM's Monte Carlo barostat.
 
-The barostat moves whole molecules, which it knows by the bonds of the topology: without them it would stretch every
-molecule with the box, and accept but tiny changes. The force follows the box. Run it with
+The barostat moves whole molecules, which it finds by the bonds of the topology. Without bonds, it would stretch every
+molecule with the box and accept only tiny changes. The force follows the box. Run it with
 `python examples/openmm_npt.py`.
 """
 

@@ -1,7 +1,7 @@
-"""Own frames to an own potential: write labeled frames as ASE has them, train on the file, use what comes out.
+"""From your own frames to your own potential: write labeled frames with ASE, train on the file, use the potential.
 
-The "own" frames here are shaken ethanol molecules labeled by ASE's EMT, a toy that needs no DFT code; with your frames,
-start at `load_recipe`. The same from a shell: `mdpot train custom --data frames.extxyz`.
+Here, "your" frames are rattled ethanol molecules labeled by ASE's EMT, a toy that needs no DFT code. With real frames,
+start at `load_recipe`. From a shell: `mdpot train custom --data frames.extxyz`.
 """
 
 import argparse

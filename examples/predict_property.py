@@ -2,7 +2,7 @@
 
     mdpot predict property.safetensors structures.extxyz -o table.csv
 
-does the same from a shell. Without --file the example makes itself two models that have learned nothing.
+does the same from a shell. Without --file, the example makes two untrained models.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """A data set of PyTorch Geometric to a potential, and a PyG model on mdpot's graphs. Needs the extra `pyg`.
 
-The data set is a class of one's own, as PyG's documentation has it, with shaken ethanol molecules labeled by ASE's
-EMT, a toy that needs no download. PyG's own classes are used alike: `from_pyg(MD17(root, "revised aspirin"))`, or from
-a shell `mdpot train custom --data "pyg:MD17:revised aspirin"`.
+The data set is a custom class, as in PyG's documentation, with rattled ethanol molecules labeled by ASE's EMT, a toy
+that needs no download. PyG's own classes work the same way: `from_pyg(MD17(root, "revised aspirin"))`, or from a shell
+`mdpot train custom --data "pyg:MD17:revised aspirin"`.
 """
 
 import argparse

@@ -28,7 +28,7 @@ def unknown(what: str, name: object, options: Iterable[str]) -> MdpotError:
     Returns:
         The error, to be raised by the caller.
     """
-    known = sorted(options)
+    known = sorted(set(options))
     close = get_close_matches(str(name), known, n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return MdpotError(f"unknown {what} {name!r}.{hint} Known: {', '.join(known)}.")

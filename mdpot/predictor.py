@@ -36,7 +36,7 @@ class Predictions:
 class PropertyPredictor:
     """A trained model of a property, for ASE structures.
 
-    >>> predictor = PropertyPredictor("runs/matbench-jdft2d-quick-property-seed0")
+    >>> predictor = PropertyPredictor("runs/matbench-jdft2d")
     >>> predictor.predict(atoms)            # a number
     >>> predictor.predict([atoms, others])  # an array
 

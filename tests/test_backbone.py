@@ -83,7 +83,7 @@ def test_transfer_matches_elements_and_takes_everything_else(name: str) -> None:
         if key in per_element_weights(target):
             assert torch.equal(found[key][[0, 2]], given[key][[0, 2]])
             assert torch.equal(found[key][1], before[key][1])
-            assert f"{key} of Z = 6" in new
+            assert f"{key} of C" in new
         else:
             assert torch.equal(found[key], given[key])
     assert torch.equal(found["readout.0.weight"], before["readout.0.weight"])

@@ -365,3 +365,14 @@ def test_a_comparison_is_printed_with_its_standard_errors(calls: list, monkeypat
     assert "pretrained" in output
     assert "100.0 ± 2.0" in output
     assert "-20.0 " in output
+
+
+@pytest.mark.parametrize(("result", "name"), [({}, "potential"), ({"property": {"key": "gap"}}, "model")])
+def test_what_came_out_is_called_what_it_is(
+    result: dict, name: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    from mdpot.cli.train import _print_result
+
+    (tmp_path / "potential.safetensors").touch()
+    _print_result(tmp_path, result)
+    assert capsys.readouterr().out == f"{name}: {tmp_path / 'potential.safetensors'}\n"

@@ -81,6 +81,7 @@ def test_as_many_runs_at_a_time_as_cores(
         (("learning-curve", "--frames", "10,few"), "--frames takes positive numbers, or all"),
         (("table1", "--frames", "10"), "--frames is for learning-curve and objectives"),
         (("table1", "--data", "x.xyz"), "--data is for one recipe; 2 are asked for"),
+        (("table1", "--datasets", "custom"), "recipe custom is for frames of your own. Name their file by --data"),
         (("table1", "--tables-only"), "holds no runs"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -239,6 +240,10 @@ def test_files_that_are_no_recipes(tmp_path: Path, minimal: Path) -> None:
     broken.write_text("a = ")
     with pytest.raises(MdpotError, match="not a recipe in TOML"):
         load_recipe(broken)
+    frames = tmp_path / "frames.extxyz"
+    frames.write_text("1\n\nH 0 0 0\n")
+    with pytest.raises(MdpotError, match=r"If it holds your frames: mdpot train custom --data .*frames\.extxyz"):
+        load_recipe(frames)
     broken.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(MdpotError, match="not a recipe in TOML"):
         load_recipe(broken)
@@ -281,3 +286,9 @@ def test_each_molecule_of_rmd17_is_a_recipe(tmp_path: Path) -> None:
     copy = tmp_path / "mine.toml"
     copy.write_text((RECIPES / "rmd17.toml").read_text())
     assert load_recipe(copy).data.source == "rmd17-aspirin"
+
+
+@pytest.mark.parametrize("overrides", ["finetune.lr=1e-3", {"finetune.lr": 1e-3}])
+def test_overrides_are_a_list(overrides: Any) -> None:
+    with pytest.raises(MdpotError, match=r"overrides must be a list such as \['finetune\.lr=1e-3'\]; got"):
+        load_recipe("custom", "quick", overrides)

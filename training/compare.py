@@ -28,8 +28,8 @@ QUANTITIES = ("force_rmse", "force_mae", "energy_rmse", "energy_mae", "property_
 def run_compare(
     recipe: Recipe,
     *,
-    data: Path | Dataset | None,
-    out: Path,
+    data: Path | str | Dataset | None,
+    out: Path | str,
     seed: int = 0,
     seeds: int = 1,
     device: str | None = None,
@@ -62,6 +62,7 @@ def run_compare(
     """
     if recipe.pretrain.objective == "none":
         raise MdpotError(f"--compare-scratch needs pretraining, and recipe {recipe.name!r} has none.")
+    out = Path(out)
     nothing = recipe.pretrain.model_copy(update={"objective": "none"})
     arms = {"pretrained": recipe, "scratch": recipe.model_copy(update={"pretrain": nothing})}
     chosen = list(range(seed, seed + seeds))

@@ -99,6 +99,8 @@ def load_recipe(
     Raises:
         MdpotError: an unknown recipe, preset, key or hyperparameter, or a value that breaks a rule.
     """
+    if isinstance(overrides, str | Mapping):
+        raise MdpotError(f"overrides must be a list such as ['finetune.lr=1e-3']; got {overrides!r}.")
     values = _read_recipe(name_or_path)
     presets = values.pop("presets", {})
     where = f"recipe {values['name']!r}"
@@ -246,7 +248,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # the second and more: numbers of many digits, deep nesting
-        raise MdpotError(f"{str(path)!r} is not a recipe in TOML: {error}") from error
+        hint = "" if path.suffix == ".toml" else f" If it holds your frames: mdpot train custom --data {path}"
+        raise MdpotError(f"{str(path)!r} is not a recipe in TOML: {error}.{hint}") from error
     except OSError as error:
         raise MdpotError(f"cannot read the recipe {str(path)!r}: {error.strerror}") from error
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from mdpot.autograd import exact_gradients
-from mdpot.device import pick_device
+from mdpot.device import check_device, pick_device
 from mdpot.electrons import NOTHING_SAID, Electrons
-from mdpot.errors import MdpotError
+from mdpot.errors import MdpotError, name_elements
 from mdpot.heads import AnyPotential, PropertyModel
 from mdpot.modelfile import open_model
 from mdpot.training.baseline import less_baseline
@@ -79,7 +79,7 @@ def evaluate_property(model: PropertyModel, store: Store) -> PropertyEvaluation:
 
 @exact_gradients()
 def run_evaluate(
-    file: Path, data: Path | str | Dataset, *, device: str | None = None, labels: Asked = NOTHING_ASKED
+    file: Path | str, data: Path | str | Dataset, *, device: str | None = None, labels: Asked = NOTHING_ASKED
 ) -> dict[str, Any]:
     """Compares a potential with labeled frames; what labels there are is scored.
 
@@ -98,6 +98,7 @@ def run_evaluate(
     Raises:
         MdpotError: a file that cannot be used, or frames with elements the potential does not know.
     """
+    check_device(device)
     model = open_model(file)
     potential, metadata = model.potential(pick_device(device), correction=True), model.header
     name, dataset = load_named(data, labels)
@@ -148,8 +149,8 @@ def store_for(potential: AnyPotential, dataset: Dataset) -> Store:
 def _check_elements(potential: AnyPotential, dataset: Dataset) -> None:
     if strange := sorted(set(elements_of(dataset.frames)) - set(potential.elements)):
         raise MdpotError(
-            f"{dataset.origin} holds elements Z = {strange} that the potential was not trained for; it knows "
-            f"Z = {potential.elements}."
+            f"{dataset.origin} holds {name_elements(strange)}, but the potential knows only "
+            f"{name_elements(potential.elements)}. Train one that knows both."
         )
 
 

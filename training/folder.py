@@ -114,13 +114,17 @@ def open_folder(path: Path, recipe: Recipe, seed: int, kind: str, resume: bool) 
     else:
         run = read_run(path / RUN)
         there = {**run, "recipe": up_to_date(run["recipe"])}
-        different = [key for key, value in wanted.items() if there.get(key) != value]
+        different = [
+            f"{key} differs{_changes(there.get(key), value)}"
+            for key, value in wanted.items()
+            if there.get(key) != value
+        ]
         if not different:
             return run
         if not barely_begun(path):
             raise MdpotError(
-                f"output folder {str(path)!r} holds another run: its {', '.join(different)} differs from what was "
-                "asked. Choose another --out, or give the same arguments again."
+                f"output folder {str(path)!r} holds another run: its {' and its '.join(different)}. "
+                "Choose another --out, or give the same arguments again."
             )
     run = {**wanted, "versions": versions()}
     # First of all files, for it says whose the others are.
@@ -129,6 +133,21 @@ def open_folder(path: Path, recipe: Recipe, seed: int, kind: str, resume: bool) 
         (path / name).unlink(missing_ok=True)
     write_text(path / RECIPE, recipe_to_toml(recipe))
     return run
+
+
+def _changes(there: Any, asked: Any) -> str:
+    """The keys in which two recipes differ, three at most: " (finetune.lr is 0.01 there, 0.1 was asked for)"."""
+    found = [f"{key} is {old} there, {new} was asked for" for key, old, new in _leaves_apart(there, asked, "")]
+    more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
+    return f" ({'; '.join(found[:3])}{more})"
+
+
+def _leaves_apart(there: Any, asked: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(there, Mapping) and isinstance(asked, Mapping):
+        for key in dict.fromkeys((*asked, *there)):
+            yield from _leaves_apart(there.get(key), asked.get(key), f"{path}.{key}".lstrip("."))
+    elif there != asked:
+        yield path or "it", "none" if there is None else there, "none" if asked is None else asked
 
 
 def write_splits(path: Path, splits: Mapping[str, Iterable[Any]]) -> str:

@@ -62,7 +62,7 @@ class Material:
     pretraining: Prepared | None
 
 
-def open_run(run: Run, data: Path | Dataset | None, from_file: Path | None = None) -> Material:
+def open_run(run: Run, data: Path | str | Dataset | None, from_file: Path | None = None) -> Material:
     """The folder of the run and its data; a resumed run gets the same frames in the same splits and starts from the
     same weights, or an error.
 

@@ -25,7 +25,7 @@ from mdpot.training.schema import DataConfig, Recipe
 
 def prepare(
     recipe: Recipe,
-    data: Path | Dataset | None,
+    data: Path | str | Dataset | None,
     seed: int,
     device: torch.device,
     splits: Mapping[str, Sequence[int]] | None = None,
@@ -155,7 +155,7 @@ def _check_structures(recipe: Recipe, prepared: Prepared, config: DataConfig) ->
         )
 
 
-def _needed(recipe: Recipe, data: Path | Dataset | None) -> set[str]:
+def _needed(recipe: Recipe, data: Path | str | Dataset | None) -> set[str]:
     """The labels that every frame of the finetuning must have."""
     if recipe.property is None:
         return recipe.finetune.needed_labels
@@ -171,7 +171,7 @@ def _needed(recipe: Recipe, data: Path | Dataset | None) -> set[str]:
     return {"property"}  # that of the source
 
 
-def _load(config: DataConfig, data: Path | Dataset | None, need: Collection[str]) -> Dataset:
+def _load(config: DataConfig, data: Path | str | Dataset | None, need: Collection[str]) -> Dataset:
     """The frames of a table of a recipe, with the labels that are needed, those too by which frames are chosen."""
     need = {*need, "forces"} if config.max_force is not None else need
     dataset = load_dataset(

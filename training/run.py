@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from mdpot.autograd import exact_gradients
-from mdpot.device import pick_device
+from mdpot.device import check_device, pick_device
 from mdpot.errors import MdpotError
 from mdpot.heads import Potential, PropertyModel
 from mdpot.modelfile import save_potential
@@ -37,8 +37,8 @@ __all__ = ["run_evaluate", "run_finetune", "run_pretrain", "run_property", "run_
 def run_train(
     recipe: Recipe,
     *,
-    data: Path | Dataset | None,
-    out: Path,
+    data: Path | str | Dataset | None,
+    out: Path | str,
     seed: int = 0,
     device: str | None = None,
     resume: bool = False,
@@ -65,7 +65,7 @@ def run_train(
         Stopped: on Ctrl-C or SIGTERM; `resume` goes on.
     """
     run = _begin("train", recipe, out, seed, device, resume, listener, team)
-    with files.claimed(out, resume):
+    with files.claimed(run.out, resume):
         material = open_run(run, data)
         return _finetune(run, material.prepared, None if material.pretraining is None else _pretrain(run, material))
 
@@ -74,8 +74,8 @@ def run_train(
 def run_pretrain(
     recipe: Recipe,
     *,
-    data: Path | Dataset | None,
-    out: Path,
+    data: Path | str | Dataset | None,
+    out: Path | str,
     seed: int = 0,
     device: str | None = None,
     resume: bool = False,
@@ -88,18 +88,18 @@ def run_pretrain(
         The file with the pretrained weights.
     """
     run = _begin("pretrain", recipe, out, seed, device, resume, listener, team)
-    with files.claimed(out, resume):
+    with files.claimed(run.out, resume):
         _pretrain(run, open_run(run, data))
-    return out / files.PRETRAINED
+    return run.out / files.PRETRAINED
 
 
 @exact_gradients()
 def run_finetune(
     recipe: Recipe,
     *,
-    from_file: Path,
-    data: Path | Dataset | None,
-    out: Path,
+    from_file: Path | str,
+    data: Path | str | Dataset | None,
+    out: Path | str,
     seed: int = 0,
     device: str | None = None,
     resume: bool = False,
@@ -119,9 +119,9 @@ def run_finetune(
 def run_property(
     recipe: Recipe,
     *,
-    from_file: Path | None,
-    data: Path | Dataset | None,
-    out: Path,
+    from_file: Path | str | None,
+    data: Path | str | Dataset | None,
+    out: Path | str,
     seed: int = 0,
     device: str | None = None,
     resume: bool = False,
@@ -162,9 +162,20 @@ class _Source:
 
 
 def _begin(
-    kind: str, recipe: Recipe, out: Path, seed: int, device: str | None, resume: bool, listener: Listener, team: Team
+    kind: str,
+    recipe: Recipe,
+    out: Path | str,
+    seed: int,
+    device: str | None,
+    resume: bool,
+    listener: Listener,
+    team: Team,
 ) -> Run:
     """A run, and where it trains: on resuming where it began, if that is here and nothing else is said."""
+    if not isinstance(recipe, Recipe):
+        raise MdpotError(f"recipe must be a Recipe, which mdpot.training.config.load_recipe reads; got {recipe!r}.")
+    check_device(device)
+    out = Path(out)
     known = files.read_run(out / files.RUN).get("device") if resume and (out / files.RUN).is_file() else None
     if known and known.startswith("cuda") and not torch.cuda.is_available():
         known = None
@@ -175,8 +186,9 @@ def _begin(
     return Run(recipe, out, seed, chosen, listener, kind, resume, team)
 
 
-def _finetune_from(run: Run, data: Path | Dataset | None, file: Path | None) -> dict[str, Any]:
+def _finetune_from(run: Run, data: Path | str | Dataset | None, from_file: Path | str | None) -> dict[str, Any]:
     source = None
+    file = None if from_file is None else Path(from_file)
     if file is not None:
         source = _Source(load_pretrained(file, torch.device("cpu")), str(file), pretraining_of(file), file=file)
     with files.claimed(run.out, run.resume):

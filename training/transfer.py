@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mdpot.errors import MdpotError
+from mdpot.errors import MdpotError, name_elements
 from mdpot.heads import Potential, PropertyModel
 from mdpot.modelfile import load_potential, read_metadata
 from mdpot.models.hyperparameters import MEASURED, complete
@@ -65,7 +65,7 @@ def transfer_backbone(
             shared = [z for z in target.elements if z in source.elements]
             rows = torch.tensor([target.elements.index(z) for z in shared])
             fresh[key][rows] = value[[source.elements.index(z) for z in shared]].to(fresh[key])
-            new += [f"{key} of Z = {z}" for z in target.elements if z not in shared]
+            new += [f"{key} of {name_elements([z])}" for z in target.elements if z not in shared]
         elif value.shape != fresh[key].shape:
             raise MdpotError(
                 f"{name} does not fit the network of the recipe: {key} is {list(value.shape)}, not "

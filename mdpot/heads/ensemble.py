@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mdpot.errors import MdpotError
+from mdpot.errors import MdpotError, name_elements
 from mdpot.heads.potential import OUTPUTS, Potential
 from mdpot.heads.property import PropertyModel
 
@@ -165,7 +165,8 @@ def _check_members(members: Sequence[Potential] | Sequence[PropertyModel]) -> No
         raise MdpotError(f"members: an ensemble needs two or more; got {len(members)}.")
     for member in members:
         if member.elements != members[0].elements:
-            raise MdpotError(f"members must know the same elements; got {members[0].elements} and {member.elements}.")
+            known = " and ".join(name_elements(one.elements) for one in (members[0], member))
+            raise MdpotError(f"members must know the same elements; got {known}.")
     dtypes = {str(next(member.parameters()).dtype).removeprefix("torch.") for member in members}
     if len(dtypes) > 1:
         raise MdpotError(f"members must be of one dtype; got {', '.join(sorted(dtypes))}.")

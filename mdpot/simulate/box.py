@@ -92,7 +92,12 @@ def water_box(n_molecules: int, rng: np.random.Generator, density: float = 1.0) 
 
     Returns:
         [3 * n_molecules] atoms; oxygens at least about `CONTACT` apart, periodic images included.
+
+    Raises:
+        MdpotError: no molecule, or a density that is not positive.
     """
+    if n_molecules < 1 or not density > 0:
+        raise MdpotError(f"n_molecules and density must be positive; got {n_molecules} and {density}.")
     length = (n_molecules * WATER_MASS * U_PER_A3 / density) ** (1 / 3)
     oxygens = _spread(n_molecules, length, rng)
     arms = _turn(oxygens, length, rng)

@@ -157,7 +157,7 @@ def test_a_source_has_its_property_alone() -> None:
 
 
 def test_custom_files(tmp_path: Path) -> None:
-    with pytest.raises(MdpotError, match=r"custom: not found\. Give the file by --data FILE"):
+    with pytest.raises(MdpotError, match=r"custom: not found\. Name the file or folder with your frames by --data\."):
         load_dataset("custom")
     water = Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
     water.info["REF_energy"] = -5.0
@@ -171,6 +171,10 @@ def test_custom_files(tmp_path: Path) -> None:
     with pytest.raises(MdpotError, match=r"bare\.extxyz: no forces in any of its 4 frames"):
         load_dataset("custom", tmp_path / "bare.extxyz")
     assert len(load_dataset("custom", tmp_path / "bare.extxyz", need=())) == 4
+    del water.info["REF_energy"]
+    write(tmp_path / "bare.extxyz", [water] * 4)
+    with pytest.raises(MdpotError, match=r"bare\.extxyz: no energy, no forces in any of its 4 frames"):
+        load_dataset("custom", tmp_path / "bare.extxyz")
 
 
 def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

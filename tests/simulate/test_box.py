@@ -103,3 +103,9 @@ def test_read_start_says_that_velocities_are_drawn_anew(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="holds velocities, which are not used"):
         found = read_start(str(tmp_path / "moving.extxyz"), np.random.default_rng(0))
     assert not found.has("momenta")
+
+
+@pytest.mark.parametrize(("n_molecules", "density"), [(0, 1.0), (-1, 1.0), (8, 0.0), (8, float("nan"))])
+def test_no_water_at_all(n_molecules: int, density: float) -> None:
+    with pytest.raises(MdpotError, match="n_molecules and density must be positive; got"):
+        water_box(n_molecules, np.random.default_rng(0), density)

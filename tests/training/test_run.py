@@ -29,7 +29,7 @@ from mdpot.training.data.splits import split_by_group
 from mdpot.training.data.store import Store
 from mdpot.training.metrics import METRICS
 from mdpot.training.pair import evaluate_pair_energy, fit_pair_energy
-from mdpot.training.run import run_evaluate, run_train
+from mdpot.training.run import run_evaluate, run_finetune, run_train
 
 from .conftest import CPU, read_log
 
@@ -354,9 +354,7 @@ def test_evaluate_refuses(trained, tmp_path: Path) -> None:
     out, _, _, _ = trained
     rng = np.random.default_rng(0)
     write(tmp_path / "methane.extxyz", [labelled(molecule("CH4"), rng)])
-    with pytest.raises(
-        MdpotError, match=r"elements Z = \[6\] that the potential was not trained for; it knows Z = \[1, 8\]"
-    ):
+    with pytest.raises(MdpotError, match=r"holds C, but the potential knows only H, O\. Train one that knows both"):
         run_evaluate(out, tmp_path / "methane.extxyz", device="cpu")
     with pytest.raises(MdpotError, match="no such file"):
         run_evaluate(out, tmp_path / "nowhere.extxyz", device="cpu")
@@ -369,3 +367,23 @@ def test_evaluate_refuses(trained, tmp_path: Path) -> None:
 
 def test_the_public_names_of_the_module() -> None:
     assert {"run_train", "run_pretrain", "run_finetune", "run_evaluate"} <= set(runs.__all__)
+
+
+def test_names_of_files_may_be_text(small_file: Path, tiny_recipe, tmp_path: Path) -> None:
+    metrics = run_train(tiny_recipe("pretrain.objective=none"), data=str(small_file), out=str(tmp_path / "run"), **CPU)
+    begun = {"from_file": str(tmp_path / "run" / "potential.safetensors"), "out": str(tmp_path / "more"), **CPU}
+    assert run_finetune(tiny_recipe(), data=str(small_file), **begun)["errors"].keys() == metrics["errors"].keys()
+
+
+def test_slips_in_python(small_file: Path, tiny_recipe, tmp_path: Path) -> None:
+    """Each is refused by name, and leaves no folder."""
+    where: dict[str, Any] = {"out": tmp_path / "run"}
+    with pytest.raises(MdpotError, match=r"recipe must be a Recipe, which .*load_recipe reads; got 'custom'"):
+        run_train("custom", data=small_file, **where)  # type: ignore[arg-type]
+    with pytest.raises(MdpotError, match=r"data must be a file, a folder, or a Dataset; got list\. Write"):
+        run_train(tiny_recipe("data.source=custom"), data=[Atoms("H")], **where)  # type: ignore[arg-type]
+    with pytest.raises(MdpotError, match="device 'nowhere' cannot be used here"):
+        run_train(tiny_recipe(), data=small_file, device="nowhere", **where)
+    with pytest.raises(MdpotError, match="device 'nowhere' cannot be used here"):
+        run_evaluate("water-rpbe-small", small_file, device="nowhere")
+    assert not (tmp_path / "run").exists()

@@ -91,9 +91,11 @@ def test_a_folder_that_holds_something_else(trained, small_file: Path, tiny_reci
     with pytest.raises(MdpotError, match="already holds a run"):
         run_pretrain(recipe, data=small_file, out=out, **CPU)
     changed = tiny_recipe("finetune.lr=1e-4")
-    with pytest.raises(MdpotError, match="holds another run: its recipe differs"):
+    with pytest.raises(
+        MdpotError, match=r"its recipe differs \(finetune\.lr is 0\.0\d+ there, 0\.0001 was asked for\)\."
+    ):
         run_train(changed, data=small_file, out=out, resume=True, **CPU)
-    with pytest.raises(MdpotError, match="another run: its seed differs"):
+    with pytest.raises(MdpotError, match=r"another run: its seed differs \(it is \d+ there, 5 was asked for\)\."):
         run_train(recipe, data=small_file, out=out, seed=5, resume=True, **CPU)
     with pytest.raises(MdpotError, match="another run: its kind differs"):
         run_pretrain(recipe, data=small_file, out=out, resume=True, **CPU)

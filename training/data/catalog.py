@@ -307,7 +307,7 @@ SOURCES: dict[str, Source] = {
         folders=(".",),
         files=(),
         read=_read_one,
-        by_hand="Give the file by --data FILE.",
+        by_hand="Name the file or folder with your frames by --data.",
         own=True,
     ),
 }

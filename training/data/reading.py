@@ -305,7 +305,7 @@ def _nothing_left(reading: Reading, frames: Sequence[Frame], need: Collection[st
     if need is not None:
         remedies.append("pretraining alone needs no labels (mdpot pretrain)")
     looked = "energy, forces, stress or virial, alone or with a family's name as in REF_energy and forces_xtb"
-    said = f"no {' and no '.join(missing)} in any of its {len(frames)} frames (looked for {looked})."
+    said = f"no {', no '.join(missing)} in any of its {len(frames)} frames (looked for {looked})."
     others = "; ".join(["Other keys: --energy-key, --forces-key, --stress-key", *remedies])
     return f"{reading.path}: {said}{there}{notes} {others}."
 

@@ -86,6 +86,11 @@ def load_dataset(
             raise MdpotError("keys, units, and charges are for files; those of a Dataset are given to what makes it.")
         validate_frames(data.frames, data.origin, need or ())
         return data
+    if not isinstance(data, Path | str | None):
+        raise MdpotError(
+            f"data must be a file, a folder, or a Dataset; got {type(data).__name__}. Write structures of ASE to a "
+            "file: ase.io.write('frames.extxyz', structures)."
+        )
     source = _source(name)
     _check_asked(name, source, size, labels)
     if source.property and need:

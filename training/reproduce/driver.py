@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mdpot.errors import MdpotError
 from mdpot.files import write_text
+from mdpot.training.config import load_recipe
+from mdpot.training.data.catalog import SOURCES
 from mdpot.training.listener import SILENT, Listener
 from mdpot.training.reproduce.experiments import Cell, Selection
 from mdpot.training.reproduce.figures import draw
@@ -62,6 +64,9 @@ def reproduce(
     datasets = {cell.dataset for cells in plans.values() for cell in cells}
     if work.data is not None and len(datasets) > 1:
         raise MdpotError(f"--data is for one recipe; {len(datasets)} are asked for. Name one by --datasets.")
+    own = sorted(name for name in datasets if SOURCES[load_recipe(name).data.source].own)
+    if own and work.data is None and not tables_only:
+        raise MdpotError(f"the recipe {own[0]} is for frames of your own. Name their file by --data.")
     if earlier and work.data is not None:
         raise MdpotError("runs of earlier pages are of the recipe's own data; give --earlier or --data, not both.")
     everything = [cell for cells in plans.values() for cell in cells]
