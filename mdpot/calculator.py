@@ -179,7 +179,7 @@ class MaskedGNNCalculator(Calculator):
         elif self._baseline is not None:
             refusal = f"this potential corrects {self.metadata['baseline']}, whose stress is not computed."
         elif atoms.cell.rank < 3:
-            refusal = f"it needs a cell of three lattice vectors; got {atoms.cell.tolist()}."
+            refusal = f"it needs a cell of three lattice vectors; got {atoms.cell.array.tolist()}."
         if asked and refusal:
             raise PropertyNotImplementedError(f"stress: {refusal}")
         return refusal is None

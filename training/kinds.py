@@ -36,7 +36,7 @@ NAMED = 3
 def composition(frame: Frame) -> str:
     """The chemical formula; of a periodic frame the smallest, so that a cell and its supercells are of one kind."""
     numbers, counts = np.unique(frame.numbers, return_counts=True)
-    smallest = smallest_counts(counts, frame.pbc.any()).tolist()
+    smallest = smallest_counts(counts, np.asarray(frame.pbc.any())).tolist()
     symbols = [chemical_symbols[z] for z in numbers]
     return Formula.from_dict(dict(zip(symbols, smallest, strict=True))).format("metal")
 

@@ -53,7 +53,7 @@ def test_keys_with_units_are_one_family(tmp_path: Path) -> None:
     reading = read_file(path, Asked(check=False))
     assert (reading.keys.energy, reading.keys.forces) == ("energy_hartree", "forces_Ha_bohr")
     assert reading.frames[0].energy == pytest.approx(-3.0 * HARTREE)
-    np.testing.assert_allclose(reading.frames[0].forces, FORCES * HARTREE / BOHR)
+    np.testing.assert_allclose(np.asarray(reading.frames[0].forces), FORCES * HARTREE / BOHR)
 
 
 def test_hdf5(tmp_path: Path) -> None:

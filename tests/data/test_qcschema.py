@@ -75,7 +75,7 @@ def put(path: Path, content: Any) -> Path:
 def test_energies_and_gradients_are_in_atomic_units(tmp_path: Path, content: Any) -> None:
     (frame,) = read_file(put(tmp_path / "water.json", content)).frames
     assert frame.energy == pytest.approx(ENERGY, abs=1e-5)
-    np.testing.assert_allclose(frame.forces, FORCES, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(frame.forces), FORCES, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(frame.positions[1:] - frame.positions[0], axis=1), 1.0, atol=1e-3)
     assert (frame.electrons.charge, frame.electrons.unpaired) == (0, 0)
     assert not frame.pbc.any()
@@ -84,7 +84,7 @@ def test_energies_and_gradients_are_in_atomic_units(tmp_path: Path, content: Any
 def test_a_gradient_without_an_energy_is_a_label_of_its_own(tmp_path: Path) -> None:
     (frame,) = read_file(put(tmp_path / "water.json", changed(properties={"scf_total_energy": -76.0}))).frames
     assert frame.energy is None
-    np.testing.assert_allclose(frame.forces, FORCES, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(frame.forces), FORCES, atol=1e-5)
 
 
 def test_failures_are_counted_and_methods_named(tmp_path: Path) -> None:

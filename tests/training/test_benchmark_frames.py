@@ -19,7 +19,7 @@ def test_peers_get_the_same_frames(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int | None
 ) -> None:
     monkeypatch.syspath_prepend(checkout / "benchmarks")
-    from accuracy_data import SEED, Frames
+    from accuracy_data import SEED, Frames  # pyright: ignore[reportMissingImports]
 
     repeated = []
     for n in range(60):

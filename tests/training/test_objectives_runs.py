@@ -89,7 +89,7 @@ def springs(monkeypatch: pytest.MonkeyPatch) -> Springs:
     """Takes the place of every force field."""
     fake = Springs()
 
-    everywhere = ForceField("springs", lambda frame: fake.label(frame))
+    everywhere = ForceField("springs", lambda frame: fake.label(frame))  # pyright: ignore[reportArgumentType]
     monkeypatch.setattr("mdpot.training.relabel.find_forcefield", lambda name: everywhere)
     return fake
 

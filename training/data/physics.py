@@ -169,7 +169,7 @@ def _together(frames: Sequence[Frame], key: str) -> _Doubt | None:
     said = f"the forces in {key!r} do not belong to the positions beside them: "
     repeated, labeled = repeated_forces(frames), sum(frame.forces is not None for frame in frames)
     if repeated and 2 * repeated >= labeled:
-        return (
+        return _Doubt(
             f"{said}in {repeated} of {labeled} frames looked at, they are those of another frame to the last digit. "
             "ASE leaves that in extended XYZ where frames share a calculator: give each frame its own, or a "
             "SinglePointCalculator with its results, before they are written."
