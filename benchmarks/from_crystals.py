@@ -109,9 +109,9 @@ def to_markdown(results: dict[tuple[str, int | None, str, int], dict[str, float]
     lines = [
         "# Few frames, from scratch and from a start that knows 89 elements",
         "",
-        f"Test errors by `mdpot train custom --preset quick` and by `mdpot finetune custom --preset after --from {START}`.",
-        "The start has seen none of these data. Means over "
-        f"{args.seeds} seeds, each with a split of its own, and their standard errors.",
+        "Test errors by `mdpot train custom --preset quick` and by `mdpot finetune custom --preset after --from",
+        f"{START}`. The start has seen none of these data. Means over {args.seeds} seeds, each with a split of its",
+        "own, and their standard errors.",
         "",
         "| data | training frames | " + " | ".join(f"{text}, scratch | start" for text in COLUMNS.values()) + " |",
         "|---|---:|" + "---:|" * (2 * len(COLUMNS)),
@@ -127,8 +127,8 @@ def to_markdown(results: dict[tuple[str, int | None, str, int], dict[str, float]
     seconds = {arm: median(r["seconds"] for run, r in results.items() if run[2] == arm) for arm in ARMS}
     lines += [
         "",
-        f"A training takes {seconds['scratch']:.0f} s from scratch and {seconds['start']:.0f} s from the start (medians; "
-        "one thread of a machine that others use).",
+        f"A training takes {seconds['scratch']:.0f} s from scratch and {seconds['start']:.0f} s from the start",
+        "(medians; one thread of a machine that others use).",
         "",
         "`python benchmarks/from_crystals.py` writes this page.",
     ]

@@ -66,6 +66,6 @@ def test_dynamics_conserve_energy(name: str) -> None:
 
 
 def held_out(name: str) -> Atoms:
-    """A structure that the potential's file brings along."""
-    structure = load_potential(find_model(name))[1]["structures"][0]
-    return Atoms(structure["numbers"], structure["positions"])
+    """The largest structure that the potential's file brings along."""
+    structures = load_potential(find_model(name))[1]["structures"]
+    return Atoms(**max(structures, key=lambda structure: len(structure["numbers"])))

@@ -12,7 +12,7 @@ from mdpot.autograd import exact_gradients
 from mdpot.device import check_device, pick_device
 from mdpot.errors import MdpotError
 from mdpot.heads import Potential, PropertyModel
-from mdpot.modelfile import save_potential
+from mdpot.modelfile import open_model, save_potential
 from mdpot.training import folder as files
 from mdpot.training.data.frames import Dataset
 from mdpot.training.data.store import Store
@@ -29,8 +29,13 @@ from mdpot.training.relabel import with_forcefield_labels
 from mdpot.training.schema import LabelStage, Recipe
 from mdpot.training.together import SOLO, Team
 from mdpot.training.transfer import load_pretrained, pretraining_of, transfer_backbone, transferred_rates
+from mdpot.zoo import find_model
 
 __all__ = ["run_evaluate", "run_finetune", "run_pretrain", "run_property", "run_train"]
+
+CRYSTALS = "crystals-pbe-small"
+#: From so many elements on, and with fewer training frames than so many for each, a training is pointed to it.
+MANY_ELEMENTS, FEW_FRAMES = 6, 50
 
 
 @exact_gradients()
@@ -67,6 +72,8 @@ def run_train(
     run = _begin("train", recipe, out, seed, device, resume, listener, team)
     with files.claimed(run.out, resume):
         material = open_run(run, data)
+        if recipe.data.source == "custom" and recipe.property is None:
+            _suggest_start(run, material.prepared)
         return _finetune(run, material.prepared, None if material.pretraining is None else _pretrain(run, material))
 
 
@@ -260,6 +267,19 @@ def _finetune(run: Run, prepared: Prepared, source: _Source | None) -> dict[str,
         rates=rates,
     )
     return conclude(run, prepared, network, progress, source and source.file)
+
+
+def _suggest_start(run: Run, prepared: Prepared) -> None:
+    """Names the start that knows the elements, where those of a training from scratch are many and the frames few."""
+    known, model = open_model(find_model(CRYSTALS)).header, run.recipe.model
+    elements, n = set(prepared.elements), len(prepared.train)
+    few = len(elements) >= MANY_ELEMENTS and n < FEW_FRAMES * len(elements)
+    periodic = bool(prepared.train.pbc.all(1).float().mean() > 0.5)
+    if few and periodic and model.name == known["model"] and elements <= set(known["elements"]):
+        run.listener.note(
+            f"{len(elements)} elements, {n} training frames: `mdpot finetune custom --preset after --from {CRYSTALS}` "
+            "begins with what it knows of these elements, and may do far better (docs/guide.md)"
+        )
 
 
 def _n_compositions(stage: LabelStage, train: Store) -> float:

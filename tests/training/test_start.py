@@ -1,0 +1,53 @@
+"""Where many elements meet few frames, a training names the start that knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import ase.io
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from mdpot.training.config import load_recipe
+from mdpot.training.run import CRYSTALS, MANY_ELEMENTS, run_finetune, run_train
+from mdpot.zoo import find_model
+
+from .conftest import CPU, Notes
+
+METALS = ("Al", "Cu", "Ag", "Au", "Ni", "Pd", "Pt")
+
+
+def frames(elements: Sequence[str]) -> list[Atoms]:
+    """A dozen rattled alloys."""
+    found = []
+    for n in range(12):
+        atoms = bulk("Cu", a=3.9, cubic=True) * (2, 1, 1)
+        atoms.symbols = [elements[(n + i) % len(elements)] for i in range(len(atoms))]
+        atoms.rattle(0.1, seed=n)
+        atoms.calc = EMT()
+        atoms.get_forces()
+        found.append(atoms)
+    return found
+
+
+@pytest.mark.parametrize(("n", "named"), [(MANY_ELEMENTS, True), (MANY_ELEMENTS - 1, False)])
+def test_many_elements_and_few_frames(n: int, named: bool, tiny_recipe: Callable, tmp_path: Path) -> None:
+    ase.io.write(tmp_path / "alloys.xyz", frames(METALS[:n]))
+    listener = Notes()
+    made = tiny_recipe("pretrain.objective=none", name="custom")
+    run_train(made, data=tmp_path / "alloys.xyz", out=tmp_path / "run", listener=listener, **CPU)
+    assert any(f"--from {CRYSTALS}" in note for note in listener.notes) == named
+
+
+def test_it_begins_with_what_the_start_knows(tmp_path: Path) -> None:
+    """Forces on alloys that it never saw, of another method, before it learns anything of them."""
+    ase.io.write(tmp_path / "alloys.xyz", frames(METALS))
+    changed = ["finetune.max_steps=1", "finetune.lr=1e-9", "finetune.lr_min=1e-9", "model.hyperparameters.size=small"]
+    made = load_recipe("custom", "after", changed)
+    errors = run_finetune(
+        made, from_file=find_model(CRYSTALS), data=tmp_path / "alloys.xyz", out=tmp_path / "run", **CPU
+    )["errors"]["train"]
+    assert errors["force_mae"] < 0.8 * errors["baseline_force_mae"]
