@@ -70,12 +70,13 @@ def parse() -> argparse.Namespace:
 
 
 def write_taught(crystals: Path, file: Path) -> None:
-    """The frames of `TAUGHT` in random order, without those of huge forces."""
-    paths = [path for pattern in TAUGHT for path in sorted(crystals.glob(pattern))]
-    frames = [atoms for path in paths for atoms in ase.io.read(path, ":")]
-    frames = [atoms for atoms in frames if np.abs(atoms.get_forces()).max() < LARGEST_FORCE]
-    for atoms in frames:
-        atoms.info.clear()
+    """The frames of `TAUGHT` in random order, without those of huge forces, each with the name of its file."""
+    frames = []
+    for path in (path for pattern in TAUGHT for path in sorted(crystals.glob(pattern))):
+        for atoms in ase.io.read(path, ":"):
+            if np.abs(atoms.get_forces()).max() < LARGEST_FORCE:
+                atoms.info = {"source": path.name.split(".")[0]}
+                frames.append(atoms)
     random.Random(0).shuffle(frames)
     ase.io.write(file, frames)
 

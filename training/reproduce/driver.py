@@ -64,7 +64,7 @@ def reproduce(
     datasets = {cell.dataset for cells in plans.values() for cell in cells}
     if work.data is not None and len(datasets) > 1:
         raise MdpotError(f"--data is for one recipe; {len(datasets)} are asked for. Name one by --datasets.")
-    own = sorted(name for name in datasets if SOURCES[load_recipe(name).data.source].own)
+    own = sorted(name for name in datasets if not SOURCES[load_recipe(name).data.source].files)
     if own and work.data is None and not tables_only:
         raise MdpotError(f"the recipe {own[0]} is for frames of your own. Name their file by --data.")
     if earlier and work.data is not None:
