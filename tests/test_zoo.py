@@ -66,6 +66,7 @@ def test_dynamics_conserve_energy(name: str) -> None:
 
 
 def held_out(name: str) -> Atoms:
-    """The largest structure that the potential's file brings along."""
+    """The largest structure that the potential's file brings along; of a crystal eight cells."""
     structures = load_potential(find_model(name))[1]["structures"]
-    return Atoms(**max(structures, key=lambda structure: len(structure["numbers"])))
+    atoms = Atoms(**max(structures, key=lambda structure: len(structure["numbers"])))
+    return atoms * (2, 2, 2) if atoms.pbc.all() else atoms

@@ -158,7 +158,11 @@ def shear(frames: Sequence[Frame]) -> Line:
 
     What a pair energy lacks, the dependence on density above all, is in the pressure, which is left out here.
     """
-    usable = [f for f in frames if f.stress is not None and f.forces is not None and f.pbc.all() and f.forces.any()]
+    usable = [
+        f
+        for f in frames
+        if f.stress is not None and f.forces is not None and f.pbc.all() and np.abs(f.forces).max() > FELT
+    ]
     if len(usable) < 4:
         return Line(math.nan, 0.0, 0)
     # Forces tell what the pair energy is; frames of small ones are strained crystals, which it does not describe.

@@ -40,7 +40,7 @@ def family_of(key: str) -> tuple[str, str, str] | None:
     Of units at its end, energies other than eV tell families apart: `energy_Ha` goes with `forces_Ha_bohr`, and not
     with `forces`, whose unit nobody knows.
     """
-    bare, unit = _apart(key)
+    bare, unit = apart(key)
     match = _KEY.match(_CAMEL.sub("_", bare))
     if match is None:
         return None
@@ -52,7 +52,7 @@ def family_of(key: str) -> tuple[str, str, str] | None:
     return _WORDS[word], word, "_".join(filter(None, (family, other)))
 
 
-def _apart(key: str) -> tuple[str, str]:
+def apart(key: str) -> tuple[str, str]:
     """A key without the unit that ends it, as in `energy_eV`, `forces_kcal_mol_A` and `stress (GPa)`, and the name of
     the energy or pressure with which that begins: `energy_A` may be that of a family of this name."""
     for begin in re.finditer(r"[\W_]+", key):
@@ -75,10 +75,20 @@ def looks_like_label(key: str) -> bool:
     return _OTHER_NAMES.search(key) is not None and not re.search(r"units?$|^units?_", key, re.I)
 
 
-#: Those of energies of motion, which dynamics write; camel case apart.
+#: Those of energies of motion, which dynamics write, and of settings of calculations; camel case apart.
 _KINETIC = re.compile(r"(?:^|_)e?_?kin(?:etic)?(?:_|$)", re.I)
+_SETTING = re.compile(r"cut_?off|conv|tol|thresh|max|min", re.I)
+
+
+#: Those of parts of an electronic energy, beside which a kinetic energy is the electrons'.
+_ELECTRONIC = re.compile(r"hartree|exchange|(?:^|_)xc(?:_|$)|ewald|coulomb|correlation", re.I)
+
+
+def is_electronic(key: str) -> bool:
+    """Whether a key speaks of a part of the energy of the electrons."""
+    return _ELECTRONIC.search(_CAMEL.sub("_", key)) is not None
 
 
 def is_kinetic(key: str) -> bool:
     """Whether a key speaks of a kinetic energy."""
-    return _KINETIC.search(_CAMEL.sub("_", key)) is not None
+    return _KINETIC.search(_CAMEL.sub("_", key)) is not None and not _SETTING.search(key)

@@ -17,10 +17,11 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from mdpot.electrons import Electrons, of_multiplicity
 from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame
-from mdpot.training.data.label_keys import KINDS, family_of, is_kinetic
+from mdpot.training.data.label_keys import KINDS, apart, family_of, is_electronic, is_kinetic
 
 #: In place of a key: the label is not used.
 IGNORE = "ignore"
+_NUMBERS = (int, float, np.number)
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,10 @@ def collect(places: Iterable[Mapping[str, Any]], n_atoms: int, asked: Asked) -> 
     """
     values = Values()
     for place in places:
+        moving = [str(key) for key, value in place.items() if is_kinetic(str(key)) and isinstance(value, _NUMBERS)]
+        if moving and not any(is_electronic(str(key)) for key in place):
+            values.kinetic = moving[0]
         for key, value in place.items():
-            if is_kinetic(str(key)):
-                values.kinetic = str(key)
             found = family_of(str(key))
             kinds = [kind for kind, name in asked.keys.items() if name == key]
             if found is not None and not kinds:
@@ -209,8 +211,9 @@ def choose_keys(values: Sequence[Values], asked: Asked, where: str) -> Keys:
 def _refuse_total(values: Sequence[Values], energy: str | None, asked: Asked, where: str) -> None:
     """Refuses the total energy of dynamics: forces are the derivative of the potential energy alone."""
     known = family_of(energy) if energy is not None and asked.energy_key is None else None
-    kinetic = next((v.kinetic for v in values if v.kinetic and energy in v.energy), "")
-    if known is not None and known[1].startswith("tot") and kinetic:
+    beside = [v.kinetic for v in values if energy in v.energy]
+    kinetic = next(filter(None, beside), "")
+    if known is not None and known[1].startswith("tot") and 2 * sum(map(bool, beside)) > len(beside):
         raise MdpotError(
             f"{where}: {energy} has the kinetic energy {kinetic} beside it, and is likely the sum of this and the "
             "potential energy, whose derivative the forces are: write that as energy. If it is the potential energy: "
@@ -311,9 +314,10 @@ def _describe(values: Sequence[Values], family: str) -> str:
 def _one_of_family(values: Sequence[Values], kind: str, keys: Sequence[str], where: str) -> str | None:
     """The key of a kind, of several spellings in one family that must agree: `force`, `forces` and `Forces`."""
     words = KINDS[kind]
-    ranked = sorted(keys, key=lambda key: words.index(family_of(key)[1]))  # type: ignore[index]
+    # Of a key with a unit at its end and one without, that without: they are not of one size.
+    ranked = sorted(keys, key=lambda key: (words.index(family_of(key)[1]), apart(key)[1] != ""))  # type: ignore[index]
     same = [key for key in ranked if family_of(key)[1].rstrip("s") == family_of(ranked[0])[1].rstrip("s")]  # type: ignore[index]
-    for other in same[1:]:
+    for other in (key for key in same[1:] if apart(key)[1] == apart(same[0])[1]):
         for index, v in enumerate(values):
             a, b = v.of(kind).get(same[0]), v.of(kind).get(other)
             if a is not None and b is not None and not np.allclose(a, b, rtol=1e-6, atol=1e-3, equal_nan=True):

@@ -56,6 +56,7 @@ VIBRATING = 0.015
 FOLLOWING = (-0.8, 0.5)
 #: Å; hydrogen with another C, N or O as near is shared, and rests where its other neighbor has it.
 SHARED = 1.8
+STIFF = 35.0  # eV/Å², a bond to hydrogen
 LARGEST_TYPICAL_FORCE = 60.0  # eV/Å, the median of the norms
 STRONG = 0.05  # eV/Å, a typical force; relaxed crystals have less, and their stress is none of a pair energy's
 #: No atom is bound by more than this, eV: tungsten has 9.
@@ -65,15 +66,24 @@ LEVEL = 4
 #: Frames from elsewhere are looked for in parts of at least so many frames, and in so many kinds or files; fewer frames
 #: tell less, so that the least correlation there is higher.
 LEAST_PART, MOST_PARTS, SURE = 6, 10, 0.85
+#: What is off by less is said of all frames alone, and a stress that no usual unit explains of so many frames.
+FAR_OFF, MANY = 4.0, 50
 AGREEMENT, WEAK_AGREEMENT = 0.75, 0.4  # least correlation at which a slope says something, and says that it is huge
 
 
 @dataclass(frozen=True)
 class _Doubt:
-    """A sentence on what contradicts physics, and whether a usual unit or the sign explains it."""
+    """A sentence on what contradicts physics; whether a usual unit, the sign, or a usual mistake explains it; and how
+    many times too large the numbers are, negative with the other sign, where that is known."""
 
     text: str
     explained: bool = False
+    factor: float = 0.0
+
+    @property
+    def sure(self) -> bool:
+        """Whether a few frames are enough to say so: steps of a relaxation are long, and as good as twice off."""
+        return self.explained and not 1 / FAR_OFF < self.factor < FAR_OFF
 
 
 def contradictions(frames: Sequence[Frame], names: Mapping[str, str], units: Units = ASE) -> list[str]:
@@ -93,8 +103,8 @@ def contradictions(frames: Sequence[Frame], names: Mapping[str, str], units: Uni
         return [doubt.text for doubt in found]
     for which, part in _parts(frames):
         for doubt in _doubts(part, names, units, SURE):
-            if doubt.explained:
-                return [f"{which}, unlike the others: {doubt.text} Convert these alone, for --units is of all frames."]
+            if doubt.sure:
+                return [f"{which}: {doubt.text} Mend these alone: --units is of all frames, and the others are right."]
     return []
 
 
@@ -172,7 +182,8 @@ def _together(frames: Sequence[Frame], key: str) -> _Doubt | None:
         return _Doubt(
             f"{said}in {repeated} of {labeled} frames looked at, they are those of another frame to the last digit. "
             "ASE leaves that in extended XYZ where frames share a calculator: give each frame its own, or a "
-            "SinglePointCalculator with its results, before they are written."
+            "SinglePointCalculator with its results, before they are written.",
+            explained=True,
         )
     found = push_and_turn(frames)
     if len(found) >= 3:
@@ -206,18 +217,20 @@ def _forces(frames: Sequence[Frame], key: str, taken: Units, least: float) -> _D
         units |= {"energy=Rydberg,force=Rydberg/bohr": RYDBERG / BOHR, "energy=Hartree,force=Hartree/Å": HARTREE}
         units |= {"force=meV/Å": 1e-3, "force=eV/bohr": 1 / BOHR, "ase": 1.0}
         slope = line.slope / taken.to_ev_per_angstrom  # in the numbers of the file
-        likely = _or(_near({name: slope * value for name, value in units.items()}, 35.0))
+        likely = _or(_near({name: slope * value for name, value in units.items()}, STIFF))
         hint = f" Likely: --units {likely}, energies included." if likely else " No usual unit explains it."
         return _Doubt(
             f"the forces in {key!r} are not in {taken.force}: bonds to hydrogen would have a stiffness of "
             f"{line.slope:.3g} eV/Å², and C–H, N–H and O–H have 25 to 60.{hint}",
             bool(likely),
+            line.slope / STIFF,
         )
     if line.n_points > 30 and line.correlation < -enough:
         return _Doubt(
             f"the forces in {key!r} have the wrong sign: they push bonds to hydrogen apart. If they are gradients of "
             f"the energy: --units force={_turned(taken.force)}.",
             True,
+            -1.0,
         )
     if typical > LARGEST_TYPICAL_FORCE:
         hint = " They are likely in meV/Å: --units force=meV/Å." if typical < 1e4 and taken.are_ours else ""
@@ -236,6 +249,7 @@ def _energies(frames: Sequence[Frame], names: Mapping[str, str], taken: Units) -
             f"{said} the energy rises where the forces pull. If they are gradients of the energy: --units "
             f"force={_turned(taken.force)}.",
             True,
+            -1.0,
         )
     factor = {
         "energy=Hartree": 1 / HARTREE,
@@ -254,7 +268,8 @@ def _energies(frames: Sequence[Frame], names: Mapping[str, str], taken: Units) -
     }
     likely = _or(_near(factor, line.slope, 1.2)) if taken.are_ours else None
     hint = f" Likely: --units {likely}." if likely else " Name their units with --units."
-    return _Doubt(f"{said} the energy differs by {line.slope:.3g} times the work of the forces.{hint}", bool(likely))
+    text = f"{said} the energy differs by {line.slope:.3g} times the work of the forces.{hint}"
+    return _Doubt(text, bool(likely), line.slope)
 
 
 def _levels(frames: Sequence[Frame], names: Mapping[str, str]) -> _Doubt | None:
@@ -266,9 +281,14 @@ def _levels(frames: Sequence[Frame], names: Mapping[str, str]) -> _Doubt | None:
             known[np.sort(frame.numbers).tobytes()].append(frame)
     for group in known.values():
         group.sort(key=_energy_per_atom)
-        gaps = np.diff([_energy_per_atom(frame) for frame in group])[LEVEL - 1 : 1 - LEVEL]
-        if len(gaps) and gaps.max() > MOST_BINDING:
-            low, high = group[(k := LEVEL - 1 + int(gaps.argmax()))], group[k + 1]
+        energies = np.array([_energy_per_atom(frame) for frame in group])
+        gaps = np.diff(energies)[LEVEL - 1 : 1 - LEVEL]
+        if not len(gaps):
+            continue
+        k = LEVEL - 1 + int(gaps.argmax())
+        # A steep wall has gaps, too, and the energies above are as far apart.
+        if gaps.max() > max(MOST_BINDING, energies[k] - energies[0], energies[-1] - energies[k + 1]):
+            low, high = group[k], group[k + 1]
             return _Doubt(
                 f"energies ({names.get('energy')}) of {Symbols(low.numbers).get_chemical_formula()} lie on two levels, "
                 f"{gaps.max():.3g} eV per atom apart, e.g. those of {low.place} and {high.place}: they are in several "
@@ -315,10 +335,13 @@ def _stress(frames: Sequence[Frame], key: str, taken: Units, least: float) -> _D
     if likely and likely.startswith("-"):
         hint += f", with the sign of {'the stress' if what == 'virial' else 'a pressure'}"
     remedy = f"{hint}: --units {what}={likely}." if likely else " Name its unit with --units."
+    if not likely and len(frames) < MANY:
+        return None
     return _Doubt(
         f"stress ({key}) and forces contradict each other: the stress is {ratio:.3g} times what {against} says "
         f"(eV/Å³, tension positive).{remedy} Without the stress: --stress-key ignore.",
         likely is not None,
+        ratio,
     )
 
 

@@ -21,8 +21,8 @@ from mdpot.training.data.reading import Raw
 
 #: The table in a folder of structures, as CGCNN and ALIGNN have it.
 ID_PROP = "id_prop.csv"
-#: A number with a comma, decimal or of thousands.
-_COMMA = re.compile(r"[-+]?[\d.]*,[\d,.]*\d(?:[eE][-+]?\d+)?")
+#: A number with a comma, decimal or of thousands; several with other distances make a list.
+_COMMA = re.compile(r"[-+]?(?:\d*,\d+(?:[eE][-+]?\d+)?|\d{1,3}(?:[.,]\d{3})+(?:[.,]\d+)?)")
 #: How files of structures end that a row may name without the ending; where several are there, the first is taken.
 ENDINGS = (".cif", ".vasp", ".poscar", ".extxyz", ".xyz", ".xsf", ".json")
 

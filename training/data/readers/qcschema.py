@@ -97,9 +97,12 @@ def _structure(at: str, result: Mapping[str, Any]) -> Atoms:
     """A molecule in bohr with its energy and forces in atomic units, as far as they are there."""
     molecule, properties = result["molecule"], result.get("properties") or {}
     value, driver = result.get("return_result"), _specified(result, "driver")
+    real = molecule.get("real") or ()
+    if not isinstance(properties, dict) or not isinstance(real, (list, tuple)):
+        raise MdpotError(f"{at}: no QCSchema: `properties` must be an object, and `real` of its molecule a list.")
     energy = value if driver == "energy" else properties.get("return_energy")
     gradient = value if driver == "gradient" else properties.get("return_gradient")
-    if not all(molecule.get("real") or ()):
+    if not all(real):
         raise MdpotError(f"{at}: some of its atoms are ghosts, which no potential knows. Take the result out.")
     try:
         numbers = [atomic_numbers[symbol.capitalize()] for symbol in molecule["symbols"]]
@@ -126,5 +129,5 @@ def _method(result: Mapping[str, Any]) -> str:
 def _specified(result: Mapping[str, Any], key: str) -> Any:
     """What a result says of its calculation; version 2 of the schema has it under its input."""
     inputs = result.get("input_data")
-    specification = (inputs.get("specification") or {}) if isinstance(inputs, dict) else {}
-    return result.get(key, specification.get(key))
+    specification = inputs.get("specification") if isinstance(inputs, dict) else None
+    return result.get(key, specification.get(key) if isinstance(specification, dict) else None)
