@@ -72,7 +72,10 @@ def parse() -> argparse.Namespace:
 def write_taught(crystals: Path, file: Path) -> None:
     """The frames of `TAUGHT` in random order, without those of huge forces, each with the name of its file."""
     frames = []
-    for path in (path for pattern in TAUGHT for path in sorted(crystals.glob(pattern))):
+    paths = [sorted(crystals.glob(pattern)) for pattern in TAUGHT]
+    if not all(paths):
+        raise SystemExit(f"{crystals} lacks {TAUGHT[paths.index([])]}")
+    for path in (path for found in paths for path in found):
         for atoms in ase.io.read(path, ":"):
             if np.abs(atoms.get_forces()).max() < LARGEST_FORCE:
                 atoms.info = {"source": path.name.split(".")[0]}

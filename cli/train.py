@@ -86,7 +86,7 @@ def finetune(request: TrainingRequest, from_file: Path) -> None:
 
     RECIPE is a TOML file or the name of a shipped recipe, see below. The network is that of FILE; if you give --model
     or one of its keys (--set model.cutoff=...), it must be the same. To keep what a finished potential has learned, add
-    --set finetune.readout=pretrained --set finetune.transferred_rate=0.2.
+    --preset after.
     """
     from mdpot.training.run import run_finetune
 

@@ -36,6 +36,7 @@ BACKENDS = ("auto", "native", "torch", "eager", "padded", "torchscript", "compil
 ARGUMENTS = ("ckpt", "device", "dtype", "skin", "backend")
 WHOLE = ("energy", "interaction", "stress", "energy_std")  # one for each structure
 ASE_ARGUMENTS = {"atoms", "label", "directory"}
+FLAT = 1e-3  # Å^3; a cell of less has no volume
 
 
 class MaskedGNNCalculator(Calculator):
@@ -50,7 +51,8 @@ class MaskedGNNCalculator(Calculator):
     script.
 
     Properties: energy and free_energy (eV), energies (eV, per atom), forces (eV/Å), stress (Voigt order, eV/Å^3,
-    positive under tension, per volume of the cell; only with three lattice vectors, periodic or not). For an ensemble
+    positive under tension, per volume of the cell; only with three lattice vectors, periodic or not: of a slab it has
+    the vacuum in it, and a barostat would scale that). For an ensemble
     these are means, and its spread is there too, as energy_std (eV/atom) and forces_std (eV/Å, per component). A
     potential that corrects a force field is computed together with it; then there are energy, free_energy and forces
     alone.
@@ -142,7 +144,8 @@ class MaskedGNNCalculator(Calculator):
         A structure after one whose stress was asked for gets it, too: dynamics at constant pressure asks for the forces
         first, and would otherwise have everything computed twice.
         """
-        self.results = {}  # whatever interrupts this: no structure is left with the results of another
+        if system_changes:  # whatever interrupts this: no structure is left with the results of another
+            self.results = {}
         if atoms is None and self.atoms is None:
             raise MdpotError("atoms: there are none yet; give them, or atoms.calc = calculator and ask the atoms.")
         if atoms is not None:
@@ -178,7 +181,7 @@ class MaskedGNNCalculator(Calculator):
             refusal = "this potential is force-centric; its energy has no strain gradient."
         elif self._baseline is not None:
             refusal = f"this potential corrects {self.metadata['baseline']}, whose stress is not computed."
-        elif atoms.cell.rank < 3:
+        elif atoms.cell.rank < 3 or atoms.cell.volume < FLAT:
             refusal = f"it needs a cell of three lattice vectors; got {atoms.cell.array.tolist()}."
         if asked and refusal:
             raise PropertyNotImplementedError(f"stress: {refusal}")

@@ -72,7 +72,7 @@ def run_train(
     run = _begin("train", recipe, out, seed, device, resume, listener, team)
     with files.claimed(run.out, resume):
         material = open_run(run, data)
-        if recipe.data.source == "custom" and recipe.property is None:
+        if recipe.data.source == "custom" and recipe.property is None and not resume:
             _suggest_start(run, material.prepared)
         return _finetune(run, material.prepared, None if material.pretraining is None else _pretrain(run, material))
 
@@ -270,15 +270,16 @@ def _finetune(run: Run, prepared: Prepared, source: _Source | None) -> dict[str,
 
 
 def _suggest_start(run: Run, prepared: Prepared) -> None:
-    """Names the start that knows the elements, where those of a training from scratch are many and the frames few."""
-    known, model = open_model(find_model(CRYSTALS)).header, run.recipe.model
+    """Names the start that knows the elements, where a training from scratch has many of them and few frames."""
     elements, n = set(prepared.elements), len(prepared.train)
-    few = len(elements) >= MANY_ELEMENTS and n < FEW_FRAMES * len(elements)
     periodic = bool(prepared.train.pbc.all(1).float().mean() > 0.5)
-    if few and periodic and model.name == known["model"] and elements <= set(known["elements"]):
+    if len(elements) < MANY_ELEMENTS or n >= FEW_FRAMES * len(elements) or not periodic:
+        return
+    known = open_model(find_model(CRYSTALS)).header
+    if run.recipe.model.name == known["model"] and elements <= set(known["elements"]):
         run.listener.note(
-            f"{len(elements)} elements, {n} training frames: `mdpot finetune custom --preset after --from {CRYSTALS}` "
-            "begins with what it knows of these elements, and may do far better (docs/guide.md)"
+            f"{len(elements)} elements, and only {n} training frames: a start that knows these elements is often more "
+            f"accurate, `mdpot finetune custom --preset after --from {CRYSTALS} --data ...`"
         )
 
 

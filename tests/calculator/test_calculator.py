@@ -228,6 +228,18 @@ def test_stress_needs_three_lattice_vectors(file: Path, liquid: Atoms) -> None:
     assert atoms.get_potential_energy() == energy
 
 
+@pytest.mark.parametrize(
+    "cell", [np.zeros((3, 3)), np.array([[9.0, 0, 0], [9, 0, 0], [0, 0, 9]])], ids=["none", "flat"]
+)
+def test_a_stress_that_there_is_not_costs_no_other_result(file: Path, liquid: Atoms, cell: np.ndarray) -> None:
+    liquid = Atoms(liquid.numbers, liquid.positions, cell=cell, pbc=False)
+    liquid.calc = MaskedGNNCalculator(file, device="cpu")
+    energy = liquid.get_potential_energy()
+    with pytest.raises(PropertyNotImplementedError, match="three lattice vectors"):
+        liquid.get_stress()
+    assert liquid.calc.get_property("energy", liquid, allow_calculation=False) == energy
+
+
 @pytest.mark.parametrize("backend", ["auto", "eager", "padded"])
 @pytest.mark.parametrize("pbc", [(True, True, False), (False, True, False), (False, False, False)])
 def test_stress_of_layers_wires_and_molecules_in_a_box(
