@@ -114,19 +114,21 @@ def to_markdown(results: dict[tuple[str, int | None, str, int], dict[str, float]
         "# Few frames, from scratch and from a start that knows 89 elements",
         "",
         "Test errors by `mdpot train custom --preset quick` and by `mdpot finetune custom --preset after --from",
-        f"{START}`. The start has seen none of these data. Means over {args.seeds} seeds, each with a split of its",
-        "own, and their standard errors.",
+        f"{START}`. The start has seen none of these data. Means over {args.seeds} seeds, each with its own split, and",
+        "their standard errors; the ratios are of trainings with one split.",
         "",
-        "| data | training frames | " + " | ".join(f"{text}, scratch | start" for text in COLUMNS.values()) + " |",
-        "|---|---:|" + "---:|" * (2 * len(COLUMNS)),
+        "| data | training frames | "
+        + " | ".join(f"{text}, scratch | start | ratio" for text in COLUMNS.values())
+        + " |",
+        "|---|---:|" + "---:|" * (3 * len(COLUMNS)),
     ]
     for name, n in RUNS:
         by_arm = {arm: [results[name, n, arm, seed] for seed in range(args.seeds)] for arm in ARMS}
-        cells = [f"{name} ({SETS[name][1]})", f"{by_arm['start'][0]['trained']:,}"]
+        cells = [f"{name} ({SETS[name][1]})", f"{by_arm['start'][0]['trained']:.0f}"]
         for key in COLUMNS:
             means = {arm: [found[key] for found in runs if key in found] for arm, runs in by_arm.items()}
-            best = min(ARMS, key=lambda arm: statistics.fmean(means[arm] or [0.0]))
-            cells += [emphasized(spread(means[arm]), arm == best) for arm in ARMS]
+            ratios = [start / scratch for scratch, start in zip(*(means[arm] for arm in ARMS), strict=True)]
+            cells += [spread(means[arm]) for arm in ARMS] + [spread(ratios)]
         lines.append(f"| {' | '.join(cells)} |")
     seconds = {arm: median(r["seconds"] for run, r in results.items() if run[2] == arm) for arm in ARMS}
     lines += [
@@ -145,11 +147,7 @@ def spread(values: list[float]) -> str:
         return ""
     mean = statistics.fmean(values)
     error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
-    return f"{mean:.3g} ± {error:.1g}"
-
-
-def emphasized(text: str, best: bool) -> str:
-    return f"**{text}**" if best and text else text
+    return f"{mean:.3g} ± {error:.2g}"
 
 
 def median(values: Iterable[float]) -> float:

@@ -28,7 +28,13 @@ from mdpot.training.prepared import Prepared
 from mdpot.training.relabel import with_forcefield_labels
 from mdpot.training.schema import LabelStage, Recipe
 from mdpot.training.together import SOLO, Team
-from mdpot.training.transfer import load_pretrained, pretraining_of, transfer_backbone, transferred_rates
+from mdpot.training.transfer import (
+    is_finished,
+    load_pretrained,
+    pretraining_of,
+    transfer_backbone,
+    transferred_rates,
+)
 from mdpot.zoo import find_model
 
 __all__ = ["run_evaluate", "run_finetune", "run_pretrain", "run_property", "run_train"]
@@ -159,6 +165,7 @@ class _Source:
         learned: what they learned: the name of an objective, "labels" of a finished potential.
         offset: eV per atom, where the energies of the pretraining began; see `Prepared.offset`.
         file: that they are from; None where they are of this run.
+        finished: whether they are of a finished potential, and of no pretraining.
     """
 
     potential: Potential
@@ -166,6 +173,7 @@ class _Source:
     learned: str
     offset: float = 0.0
     file: Path | None = None
+    finished: bool = False
 
 
 def _begin(
@@ -197,7 +205,8 @@ def _finetune_from(run: Run, data: Path | str | Dataset | None, from_file: Path 
     source = None
     file = None if from_file is None else Path(from_file)
     if file is not None:
-        source = _Source(load_pretrained(file, torch.device("cpu")), str(file), pretraining_of(file), file=file)
+        potential, learned = load_pretrained(file, torch.device("cpu")), pretraining_of(file)
+        source = _Source(potential, str(file), learned, file=file, finished=is_finished(file))
     with files.claimed(run.out, run.resume):
         return _finetune(run, open_run(run, data, file).prepared, source)
 
@@ -314,7 +323,7 @@ def _transfer(source: _Source, network: Potential | PropertyModel, run: Run, pre
 def _takes_readout(run: Run, source: _Source) -> bool:
     """Whether the finetuning, of a potential, begins with the readout of the pretraining."""
     asked = run.recipe.finetune.readout
-    takes = source.learned == "forcefield" if asked == "auto" else asked == "pretrained"
+    takes = (source.learned == "forcefield" or source.finished) if asked == "auto" else asked == "pretrained"
     return takes and run.recipe.property is None
 
 

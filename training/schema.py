@@ -322,8 +322,9 @@ class FinetuneConfig(LabelStage):
     """The second stage, on labels."""
 
     readout: Literal["auto", "pretrained", "new"] = "auto"
-    """Where the readout begins: "pretrained", from what was pretrained; "new", from random weights; "auto": from what
-    learned the energies of a force field, else from random weights. That of a property is always new."""
+    """Where the readout begins: "pretrained", from what was pretrained; "new", from random weights; "auto": from a
+    finished potential, or what learned the energies of a force field, else from random weights. That of a property is
+    always new."""
     transferred_rate: Annotated[float, Field(ge=0, le=1, strict=True)] = 1.0
     """Learning rate of transferred weights, as a share of `lr`, which new ones have; 0 freezes all but the readout."""
 

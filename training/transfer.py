@@ -111,9 +111,12 @@ def transferred_rates(share: float, with_readout: bool) -> dict[str, float]:
 def pretraining_of(path: Path) -> str:
     """What the weights of a potential file learned: the name of the objective, or "labels" for a finetuned one."""
     provenance = read_metadata(path).get("provenance", {})
-    if provenance.get("stage") != "pretrain":
-        return "labels"
-    return provenance["recipe"]["pretrain"]["objective"]
+    return "labels" if is_finished(path) else provenance["recipe"]["pretrain"]["objective"]
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a potential file is that of a finished training, and not of a pretraining."""
+    return read_metadata(path).get("provenance", {}).get("stage") != "pretrain"
 
 
 def load_pretrained(path: Path, device: torch.device) -> Potential:

@@ -182,7 +182,14 @@ def test_rows_of_the_embedding_go_by_element(finetune, tmp_path: Path) -> None:
     """Pretrained on N, O and H; finetuned on H and O."""
     file = make(tmp_path / "pretrained.safetensors", elements=(1, 7, 8), avg_neighbors=21.0)
     notes = Notes()
-    finetune(file, "finetune.lr=1e-9", "finetune.lr_min=0.0", "finetune.ema_decay=none", listener=notes)
+    finetune(
+        file,
+        "finetune.readout=new",
+        "finetune.lr=1e-9",
+        "finetune.lr_min=0.0",
+        "finetune.ema_decay=none",
+        listener=notes,
+    )
     before, after = weights_of(file), weights_of(tmp_path / "run" / "potential.safetensors")
     key = "embedding.element.weight"
     torch.testing.assert_close(after[key], before[key][[0, 2]], rtol=0, atol=1e-6)

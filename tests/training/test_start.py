@@ -45,11 +45,12 @@ def test_many_elements_and_few_frames(n: int, named: bool, tiny_recipe: Callable
 
 
 @pytest.mark.filterwarnings("ignore:.*worse than no force")
-def test_it_begins_with_the_forces_of_the_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("preset", ["after", "quick"])
+def test_it_begins_with_the_forces_of_the_start(preset: str, tmp_path: Path) -> None:
     alloys = frames(METALS)
     ase.io.write(tmp_path / "alloys.xyz", alloys)
     changed = ["finetune.max_steps=1", "finetune.lr=1e-9", "finetune.lr_min=1e-9", "model.hyperparameters.size=small"]
-    made = load_recipe("custom", "after", changed)
+    made = load_recipe("custom", preset, changed)
     run_finetune(made, from_file=find_model(CRYSTALS), data=tmp_path / "alloys.xyz", out=tmp_path / "run", **CPU)
     found = []
     for model in (CRYSTALS, tmp_path / "run"):
