@@ -135,7 +135,8 @@ def _check_same(run: Run, before: dict[str, Any], dataset: Dataset, weights: str
     if before["data"]["fingerprint"] != dataset.fingerprint:
         raise MdpotError(
             f"the run in {str(run.out)!r} began with other data ({before['data'].get('origin')}); found now: "
-            f"{dataset.origin}. Give the same data again by --data, or start a new run."
+            f"{dataset.origin}. Give the same data again by --data, or start a new run, also where they are the same: "
+            "another version of mdpot may have read them otherwise."
         )
     if before.get("weights") != weights:
         raise MdpotError(
