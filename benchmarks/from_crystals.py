@@ -9,7 +9,6 @@ import random
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -130,7 +129,7 @@ def to_markdown(results: dict[tuple[str, int | None, str, int], dict[str, float]
             ratios = [start / scratch for scratch, start in zip(*(means[arm] for arm in ARMS), strict=True)]
             cells += [spread(means[arm]) for arm in ARMS] + [spread(ratios)]
         lines.append(f"| {' | '.join(cells)} |")
-    seconds = {arm: median(r["seconds"] for run, r in results.items() if run[2] == arm) for arm in ARMS}
+    seconds = {arm: statistics.median(r["seconds"] for run, r in results.items() if run[2] == arm) for arm in ARMS}
     lines += [
         "",
         f"A training takes {seconds['scratch']:.0f} s from scratch and {seconds['start']:.0f} s from the start",
@@ -148,10 +147,6 @@ def spread(values: list[float]) -> str:
     mean = statistics.fmean(values)
     error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
     return f"{mean:.3g} ± {error:.2g}"
-
-
-def median(values: Iterable[float]) -> float:
-    return statistics.median(list(values))
 
 
 if __name__ == "__main__":
