@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mdpot.errors import MdpotError, unknown
+from mdpot.training.complaints import one_line
 from mdpot.training.recipes import shipped_recipes
 from mdpot.training.schema import (
     EXCLUSIVE,
@@ -128,7 +129,7 @@ def load_recipe(
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        raise MdpotError(f"{where}: {_one_line(error)}") from error
+        raise MdpotError(f"{where}: {one_line(error)}") from error
     hyperparameters = _check_hyperparameters(recipe.model)
     _refuse_stress(recipe)
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"hyperparameters": hyperparameters})})
@@ -374,29 +375,3 @@ def _check_hyperparameters(model: ModelConfig) -> dict[str, Any]:
         raise MdpotError("the cutoff goes in model.cutoff, not in model.hyperparameters")
     checked = check_hyperparameters(model.name, MODELS[model.name], model.arguments)
     return {key: value for key, value in checked.items() if key != "cutoff"}
-
-
-def _one_line(error: ValidationError) -> str:
-    """The first of pydantic's complaints, in one line; all of them of a key that may hold one thing or another."""
-    first, *others = error.errors()
-    place = _place_of(first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "missing":
-        return f"{place} is missing"
-    if first["type"] == "value_error":
-        return f"in [{place}]: {message}" if place else message
-    or_else = [other["msg"].removeprefix("Input should be") for other in others if _place_of(other["loc"]) == place]
-    return f"{place}: {' or'.join([message[0].lower() + message[1:], *or_else])}, got {first['input']!r}"
-
-
-def _place_of(location: tuple[int | str, ...]) -> str:
-    """The key that a complaint of pydantic is about, without what it calls the kinds of values that this may hold."""
-    section: type[Section] | None = Recipe
-    parts = []
-    for part in location:
-        if section is None and not isinstance(part, int):
-            break
-        parts.append(str(part))
-        field = section.model_fields.get(str(part)) if section is not None else None
-        section = None if field is None else section_of(field.annotation)
-    return ".".join(parts)
