@@ -121,7 +121,7 @@ class _ForceField(Calculator):
 
     def __init__(self, frame: Frame, name: str) -> None:
         super().__init__()
-        self._frame, self._label = frame, find_forcefield(name).label
+        self._frame, self._label = frame, find_forcefield(name).labels_of_steps()
 
     def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
         super().calculate(atoms, properties, system_changes)

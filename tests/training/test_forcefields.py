@@ -202,9 +202,25 @@ def test_gfn2_xtb() -> None:
     _check_gradient(periodic, "gfn2-xtb", [(1, 1)], 1e-3)
 
 
+def test_steps_of_a_trajectory_have_the_labels_of_gfn2_xtb() -> None:
+    """Each begins with the electrons of the one before; a step that fails, of atoms in one place, leaves no trace."""
+    pytest.importorskip("tblite")
+    field = find_forcefield("gfn2-xtb")
+    follow = field.labels_of_steps()
+    moves = 0.05 * np.random.default_rng(0).normal(size=(4, 3, 3))
+    steps = [replace(WATER, positions=WATER.positions + move) for move in moves]
+    for step in [*steps[:2], replace(WATER, positions=np.zeros((3, 3))), *steps[2:]]:
+        alone, followed = field.label(step), follow(step)
+        assert (alone is None) == (followed is None)
+        if alone is not None and followed is not None:
+            assert followed[0] == pytest.approx(alone[0], abs=1e-5)
+            np.testing.assert_allclose(followed[1], alone[1], atol=1e-3)
+
+
 def test_gfn2_xtb_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    monkeypatch.setitem(sys.modules, "tblite.interface", None)
+    for name in ("tblite.interface", "tblite.exceptions"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MdpotError, match=r"pip install 'mdpot\[xtb\]'"):
         relabel([WATER], "gfn2-xtb")
