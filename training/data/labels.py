@@ -316,7 +316,7 @@ def _one_of_family(values: Sequence[Values], kind: str, keys: Sequence[str], whe
     words = KINDS[kind]
     # Of a key with a unit at its end and one without, that without: they are not of one size.
     ranked = sorted(keys, key=lambda key: (words.index(family_of(key)[1]), apart(key)[1] != ""))  # type: ignore[index]
-    same = [key for key in ranked if family_of(key)[1].rstrip("s") == family_of(ranked[0])[1].rstrip("s")]  # type: ignore[index]
+    same = [key for key in ranked if _plain_word(key) == _plain_word(ranked[0])]
     for other in (key for key in same[1:] if apart(key)[1] == apart(same[0])[1]):
         for index, v in enumerate(values):
             a, b = v.of(kind).get(same[0]), v.of(kind).get(other)
@@ -338,6 +338,11 @@ def _one_of_family(values: Sequence[Values], kind: str, keys: Sequence[str], whe
     if kind == "energy" and free is not None and whole and differ:
         return free
     return best
+
+
+def _plain_word(key: str) -> str:
+    """The word of a label's key in the singular, and without what may stand before it."""
+    return family_of(key)[1].removeprefix("atomic_").removeprefix("cauchy_").rstrip("s")  # type: ignore[index]
 
 
 def _notes(
