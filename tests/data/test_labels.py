@@ -234,6 +234,16 @@ def test_units_that_a_file_states_and_that_a_user_says(tmp_path: Path) -> None:
         read(tmp_path, atoms)
 
 
+def test_a_stress_in_some_frames_and_a_virial_in_others(tmp_path: Path) -> None:
+    frames = copper(6)
+    for n, atoms in enumerate(frames):
+        stress = results_of(atoms).pop("stress")
+        atoms.info.update({"stress": stress} if n < 4 else {"virial": -stress * atoms.get_volume()})
+    reading = read(tmp_path, frames)
+    assert [frame.stress is None for frame in reading.frames] == [False] * 4 + [True] * 2
+    assert any("2 frames have virial in place of stress, which is not used" in note for note in reading.notes)
+
+
 def test_a_virial_is_minus_the_stress_times_the_volume(tmp_path: Path) -> None:
     frames = copper(5)
     expected = [atoms.get_stress(voigt=False) for atoms in frames]

@@ -359,5 +359,9 @@ def _notes(
     forces = chosen["forces"]
     if energy is not None and forces is not None and _family(energy) != _family(forces):
         yield f"{energy} and {forces} are of different families; they are taken together as asked."
+    stress = chosen["stress"]
+    alike = [key for key in seen["stress"] if stress is not None and key != stress and _family(key) == _family(stress)]
+    if n := sum(stress not in v.stress and any(key in v.stress for key in alike) for v in values):
+        yield f"{n} frames have {' or '.join(alike)} in place of {stress}, which is not used: write one of them in all."
     if chosen["stress"] is None and seen["stress"] and energy is not None and not ignored:
         yield f"the stress in {', '.join(seen['stress'])} is of another family than {energy}, and is not used."
