@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import errno
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
-from mdpot.cli.options import RecipeCommand
+from mdpot.cli.options import SEVERAL_FILES, RecipeCommand
 from mdpot.errors import MdpotError
 
 BAD_INPUT = 2
@@ -134,7 +135,7 @@ def _fail(error: Exception) -> NoReturn:
         message = _not_installed(name)
     elif isinstance(error, click.UsageError):
         where = error.ctx.command_path if error.ctx else "mdpot"
-        message = f"{error.format_message()} See: {where} --help"
+        message = f"{error.format_message()}{_hint(error)} See: {where} --help"
     elif isinstance(error, click.ClickException):
         message = error.format_message()
     elif isinstance(error, OSError):
@@ -143,6 +144,12 @@ def _fail(error: Exception) -> NoReturn:
         message = str(error)
     _say(f"error: {message}")
     sys.exit(BAD_INPUT)
+
+
+def _hint(error: click.UsageError) -> str:
+    """What to do about words too many, of which a shell makes a pattern without quotes."""
+    extra = re.search(r"unexpected extra arguments? \((.*)\)", error.format_message())
+    return f". {SEVERAL_FILES}" if extra and any(os.path.exists(word) for word in extra[1].split()) else ""
 
 
 def _say(text: str) -> None:

@@ -34,6 +34,16 @@ SEED = click.IntRange(0, 2**32 - 1)
 THREADS = click.IntRange(1, max(64, 4 * (os.cpu_count() or 1)))
 """Many more than there are cores help nobody, and a million kill the process."""
 
+SEVERAL_FILES = 'For several files, give their folder, or a pattern in quotes, such as "runs/*.xyz".'
+
+
+def one_path(ctx: click.Context, param: click.Parameter, paths: tuple[Path, ...]) -> Path | None:
+    """The path that an option is given; of several, click would take the last one without a word."""
+    if len(paths) > 1:
+        raise click.BadParameter(f"got {len(paths)} paths. {SEVERAL_FILES}", ctx, param)
+    return paths[0] if paths else None
+
+
 device_option = click.option(
     "--device",
     metavar="NAME",
@@ -215,6 +225,8 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--data",
             type=PATH,
+            multiple=True,
+            callback=one_path,
             metavar="PATH",
             help="File or folder with the frames, or pyg:CLASS:ARGUMENT, a data set of PyTorch Geometric. Default: "
             "what MDPOT_DATA, the cache or mdpot itself holds.",

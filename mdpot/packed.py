@@ -51,6 +51,13 @@ def unpacked(path: Path, data: bytes) -> bytes:
     return data
 
 
+def packing_of(path: Path) -> str:
+    """By what a file is packed; "" for one that is not."""
+    with path.open("rb") as file:
+        raw = file.read(8)
+    return next((packing.name for packing in _PACKINGS if raw.startswith(packing.mark)), "")
+
+
 def head(path: Path, n_bytes: int = 4096) -> bytes:
     """The first bytes of a file, unpacked where it is packed; b"" where they cannot be."""
     with path.open("rb") as file:
@@ -71,6 +78,11 @@ def head(path: Path, n_bytes: int = 4096) -> bytes:
 def unpacked_name(path: Path) -> str:
     """The name of a file without the ending that says how it is packed."""
     for packing in _PACKINGS:
-        if path.name.endswith(packing.ending):
-            return path.name.removesuffix(packing.ending)
+        if path.name.lower().endswith(packing.ending):
+            return path.name[: -len(packing.ending)]
     return path.name
+
+
+def has_ending(path: Path, *endings: str) -> bool:
+    """Whether the name of a file ends so, in any case, packed or not; the endings are in lower case."""
+    return unpacked_name(path).lower().endswith(endings)

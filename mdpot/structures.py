@@ -19,7 +19,7 @@ from ase.io import read
 from ase.io.formats import UnknownFileTypeError, filetype
 
 from mdpot.errors import MdpotError
-from mdpot.packed import unpacked, unpacked_name
+from mdpot.packed import has_ending, unpacked
 from mdpot.pdb import complete_pdb
 from mdpot.xyz import NO_ELEMENTS, parse_xyz
 
@@ -171,7 +171,7 @@ def _is_xyz(path: Path, data: bytes) -> bool:
     if int(lines[0]) == 0 or re.search(r"\b(properties|lattice)\s*=", lines[1], re.I):
         return True
     words = lines[2].split()
-    if unpacked_name(path).endswith(("xyz", "XYZ")):
+    if has_ending(path, "xyz"):
         return True
     return len(words) >= 4 and path.suffix != ".dat" and not words[0].lstrip("+-").replace(".", "").isdecimal()
 

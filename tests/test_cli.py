@@ -257,6 +257,16 @@ def test_bad_input_is_one_line_and_code_2(calls: list, args: list[str], message:
     assert not calls
 
 
+def test_several_files_are_asked_for_as_a_pattern(calls: list) -> None:
+    """A shell makes two words of a pattern without quotes, and click would take the last of two options."""
+    Path("b.xyz").touch()
+    for words in (["--data", "a.xyz", "b.xyz"], ["--data", "a.xyz", "--data", "b.xyz"]):
+        result = run("train", "custom", *words)
+        assert result.exit_code == 2
+        assert 'a pattern in quotes, such as "runs/*.xyz"' in result.output
+    assert not calls
+
+
 def test_system_errors_and_missing_extras_are_one_line(calls: list, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail_with(error: BaseException) -> Result:
         def raise_it(*args: Any, **keywords: Any) -> None:

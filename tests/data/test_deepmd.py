@@ -54,6 +54,15 @@ def system(tmp_path: Path, frames: list[Atoms]) -> Path:
     return write_system(tmp_path / "CuAu", [0, 1, 1, 0], [arrays_of(frames[:2]), arrays_of(frames[2:])])
 
 
+def test_parameters_of_frames_that_differ_are_noted(system: Path) -> None:
+    """As the temperatures of their electrons do; networks do not know them."""
+    for folder, values in (("set.000", [[300.0, 1.0], [300.0, 1.0]]), ("set.001", [[300.0, 1.0]])):
+        np.save(system / folder / "fparam.npy", np.array(values))
+    assert not read_file(system).notes
+    np.save(system / "set.001" / "fparam.npy", np.array([[9000.0, 1.0]]))
+    assert any("fparam.npy differs among the frames" in note for note in read_file(system).notes)
+
+
 def test_labels_are_those_of_the_calculator(system: Path, frames: list[Atoms]) -> None:
     reading = read_file(system)
     assert (reading.keys.energy, reading.keys.forces, reading.keys.stress) == ("energy", "force", "virial")

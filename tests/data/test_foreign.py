@@ -75,6 +75,12 @@ def zipped(name: str, content: bytes) -> bytes:
         ("a.tar", tarred("a.xyz", b"1\n\nH 0 0 0\n"), "an archive of several files: unpack it"),
         ("a.tgz", gzip.compress(tarred("a.xyz", b"1\n\nH 0 0 0\n")), "an archive of several files: unpack it"),
         ("a.zip", zipped("a.xyz", b"1\n\nH 0 0 0\n"), "an archive of several files: unpack it"),
+        ("dsgdb9nsd_000001.xyz", b"1\ngdb 1\t" + b"157.7\t" * 15 + b"\nC\t0\t2.1*^-6\t0\t-0.5\n", "--data pyg:QM9"),
+        ("ethanol.xyz", b"1\n-97087.4;[[0.1, 0.2, 0.3]]\nC 0 0 0\n", "take the npz of the data set"),
+        ("archive.json", b'{"run": [{"program": {"name": "VASP"}}]}', "an archive of NOMAD"),
+        ("id_prop.json", b'[{"atoms": {"lattice_mat": []}, "total_energy": 1, "forces": [[0]]}]', "may be per atom"),
+        ("a.npz.gz", gzip.compress(zipped("z.npy", b"\x93NUMPY")), "not read while it is packed by gzip: unpack it"),
+        ("a.h5.xz", lzma.compress(b"\x89HDF\r\n\x1a\n"), "not read while it is packed by xz: unpack it"),
         ("data.lmdb", bytes(16) + b"\xde\xc0\xef\xbe" + bytes(4000), "a database in LMDB"),
         ("a.xyz.zst", b"\x28\xb5\x2f\xfd" + bytes(50), "packed by Zstandard"),
         ("mptrj.json", b'{"mp-1": {"0": {"structure": {"@module": "pymatgen.core.structure"', "structures of pymatgen"),
@@ -85,3 +91,18 @@ def test_what_is_not_read_says_what_it_is(tmp_path: Path, name: str, content: by
     with pytest.raises(MdpotError, match=said) as caught:
         read_file(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.parquet", b"PAR1", "What is there is not read, e.g. a.parquet: a table in Parquet.*. Give the folder"),
+        ("gdb.xyz", b"1\ngdb 1\t" + b"157.7\t" * 15 + b"\nC\t0\t0\t0\t-0.5\n", "e.g. gdb.xyz: a molecule of QM9"),
+        (".zgroup", b'{"zarr_format": 2}', "a store of Zarr, which is not read"),
+    ],
+)
+def test_a_folder_of_what_is_not_read(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(MdpotError, match=said) as caught:
+        read_file(tmp_path)
+    assert ".." not in str(caught.value)

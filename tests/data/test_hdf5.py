@@ -255,6 +255,34 @@ def test_molecules_of_one_size_are_told_apart_by_formula(tmp_path: Path) -> None
     )
 
 
+def test_a_group_is_read_once_whatever_links_lead_to_it(tmp_path: Path) -> None:
+    """As of Transition1x, whose parts are links into its data."""
+    path = spice(tmp_path / "a.h5")
+    with h5py.File(path, "a") as file:
+        names = list(file)
+        file.create_group("train")
+        for name in names:
+            file[f"train/{name}"] = h5py.SoftLink(f"/{name}")
+        file["train/again"] = file["/"]
+    assert_all(read_file(path, need=NEED))
+
+
+def test_what_the_groups_of_others_hold(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        put(file, "003/species", np.array([[8, 1, 1]] * 4))
+        put(file, "003/coordinates", np.zeros((4, 3, 3)))
+    with pytest.raises(
+        MdpotError, match=r"If 003/species holds atomic numbers, .* save them as atomic_numbers as well"
+    ):
+        read_file(path)
+    with h5py.File(path, "w") as file:
+        put(file, "water/type.raw", np.array([0, 1, 1]))
+        put(file, "water/set.000/coord.npy", np.zeros((4, 9)))
+    with pytest.raises(MdpotError, match=r"It is DeePMD-kit's: save its systems as folders"):
+        read_file(path)
+
+
 def test_errors(tmp_path: Path) -> None:
     path = spice(tmp_path / "a.hdf5", dft_total_gradient="furlong")
     with pytest.raises(MdpotError, match=r"unknown unit of force \(units of .*/dft_total_gradient\) 'furlong'"):

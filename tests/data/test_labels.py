@@ -27,6 +27,9 @@ from .labeled import WATER, copper, labeled, read, results_of
         ("forces_xtb", ("forces", "forces", "xtb")),
         ("force", ("forces", "force", "")),
         ("Virial", ("stress", "virial", "")),
+        ("atomic_forces", ("forces", "atomic_forces", "")),
+        ("dft_atomic_forces", ("forces", "atomic_forces", "dft")),
+        ("cauchy_stress", ("stress", "cauchy_stress", "")),
         ("mace_mp_stress", ("stress", "stress", "mace_mp")),
         ("TotEnergy", ("energy", "tot_energy", "")),
         ("dftForces", ("forces", "forces", "dft")),
@@ -64,6 +67,7 @@ def test_families(key: str, family: tuple[str, str, str] | None) -> None:
         ({"Energy": -470.0, "force": 0.5}, "Energy", "force"),
         ({"total_energy": -469.0, "energy": -470.0, "forces": 0.5}, "energy", "forces"),
         ({"total_energy": -470.0, "forces": 0.5}, "total_energy", "forces"),
+        ({"total_energy": -470.0, "atomic_forces": 0.5}, "total_energy", "atomic_forces"),
         (
             {"potential_energy": -470.0, "total_energy": -469.0, "kinetic_energy": 1.0, "forces": 0.5},
             "potential_energy",
@@ -88,6 +92,11 @@ def test_one_family(tmp_path: Path, keys: dict[str, float], energy_key: str, for
     (frame,) = reading.frames
     assert frame.energy == -470.0
     np.testing.assert_array_equal(np.array(frame.forces), np.full((3, 3), 0.5))
+
+
+def test_spellings_that_contradict_each_other(tmp_path: Path) -> None:
+    with pytest.raises(MdpotError, match="forces and atomic_forces contradict each other in frame 0"):
+        read(tmp_path, labeled(energy=-470.0, forces=0.5, atomic_forces=0.4))
 
 
 def test_the_total_energy_of_dynamics_is_refused(tmp_path: Path) -> None:
@@ -223,6 +232,16 @@ def test_units_that_a_file_states_and_that_a_user_says(tmp_path: Path) -> None:
     atoms.info["energy-unit"] = "furlong"
     with pytest.raises(MdpotError, match=r"unknown unit of energy \(energy-unit=furlong\)"):
         read(tmp_path, atoms)
+
+
+def test_a_stress_in_some_frames_and_a_virial_in_others(tmp_path: Path) -> None:
+    frames = copper(6)
+    for n, atoms in enumerate(frames):
+        stress = results_of(atoms).pop("stress")
+        atoms.info.update({"stress": stress} if n < 4 else {"virial": -stress * atoms.get_volume()})
+    reading = read(tmp_path, frames)
+    assert [frame.stress is None for frame in reading.frames] == [False] * 4 + [True] * 2
+    assert any("2 frames have virial in place of stress, which is not used" in note for note in reading.notes)
 
 
 def test_a_virial_is_minus_the_stress_times_the_volume(tmp_path: Path) -> None:

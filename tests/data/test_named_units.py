@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
+from mdpot.errors import MdpotError
 from mdpot.training.data.labels import Asked, Keys
 from mdpot.training.data.named_units import units_in_names, units_of_labels
 from mdpot.training.data.readers import read_file
@@ -54,6 +55,26 @@ def test_keys_with_units_are_one_family(tmp_path: Path) -> None:
     assert (reading.keys.energy, reading.keys.forces) == ("energy_hartree", "forces_Ha_bohr")
     assert reading.frames[0].energy == pytest.approx(-3.0 * HARTREE)
     np.testing.assert_allclose(np.asarray(reading.frames[0].forces), FORCES * HARTREE / BOHR)
+
+
+@pytest.mark.parametrize(
+    ("key", "units", "factor"),
+    [
+        ("energy_per_atom", None, 1.0),
+        ("energy_per_atom", "energy=Hartree", HARTREE),
+        ("energy_eV_per_atom", None, 1.0),
+        ("energy_kcal_mol_per_atom", None, KCAL_PER_MOL),
+        ("cohesive_energy_peratom", "energy=eV/atom", 1.0),
+    ],
+)
+def test_energies_per_atom_by_their_key(tmp_path: Path, key: str, units: str | None, factor: float) -> None:
+    """Whatever unit is said, they are not those of whole frames."""
+    path = write(tmp_path / "a.xyz", key, "forces")
+    reading = read_file(path, Asked(energy_key=key, units=units, check=False))
+    assert [frame.energy for frame in reading.frames] == pytest.approx([-6.0 * factor, -8.0 * factor])
+    if key.startswith("energy"):
+        with pytest.raises(MdpotError, match=f"--energy-key {key} takes it for energies per atom"):
+            read_file(path, need=("energy", "forces")).check()
 
 
 def test_hdf5(tmp_path: Path) -> None:

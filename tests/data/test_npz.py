@@ -83,6 +83,19 @@ def test_archives_of_md17_and_sgdml(tmp_path: Path, stated: dict) -> None:
     assert said.frames[1].energy == -2.0
 
 
+def test_a_lattice_of_sgdml_that_may_be_turned(tmp_path: Path) -> None:
+    """Its versions have the vectors as rows or as columns; under the name cells they are rows."""
+    arrays = {"z": np.array([8, 1, 1]), "R": np.arange(18.0).reshape(2, 3, 3), "F": np.ones((2, 3, 3)), "E": np.ones(2)}
+    lattice = np.array([[9.0, 0, 0], [-4.5, 8, 0], [0, 0, 9]])
+    np.savez(tmp_path / "a.npz", type="d", lattice=lattice, **arrays)
+    with pytest.raises(MdpotError, match="lattice of sGDML, whose versions differ"):
+        read_file(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", type="d", lattice=9 * np.eye(3), **arrays)
+    np.testing.assert_array_equal(read_file(tmp_path / "a.npz").frames[0].cell, 9 * np.eye(3))
+    np.savez(tmp_path / "a.npz", type="d", cells=lattice, **arrays)
+    np.testing.assert_array_equal(read_file(tmp_path / "a.npz").frames[0].cell, lattice)
+
+
 GOOD = {
     "nuclear_charges": np.array([8, 1, 1]),
     "coords": np.random.default_rng(0).normal(size=(4, 3, 3)),

@@ -11,10 +11,11 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
+from ase.calculators.morse import MorsePotential
 from ase.io import write
 from scipy.spatial.transform import Rotation
 
-from mdpot.training.data.comparisons import bonds_to_hydrogen, pair_stress, sums
+from mdpot.training.data.comparisons import bonds_to_hydrogen, fit_pairs, pair_energies, sums
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.physics import contradictions
 from mdpot.training.data.readers import read_file
@@ -177,10 +178,60 @@ def test_sums_over_edges_are_those_of_a_loop() -> None:
 
 
 def test_the_stress_of_the_pair_energy_is_near_that_of_a_pair_potential(copper: list[Frame]) -> None:
-    predicted = pair_stress(copper)
-    labels = np.array([frame.stress for frame in copper])
+    predicted = fit_pairs(copper).virials
+    labels = np.array([frame.stress * abs(np.linalg.det(frame.cell)) for frame in copper])  # type: ignore[operator]
     found, expected = (x[:, [0, 0, 1], [1, 2, 2]].ravel() for x in (predicted, labels))
     assert np.corrcoef(found, expected)[0, 1] > 0.8
+
+
+def test_energies_and_virials_of_a_pair_potential() -> None:
+    """Of Morse's, whose forces the fit gives."""
+    rng, frames = np.random.default_rng(0), []
+    for _ in range(30):
+        atoms = bulk("Cu", cubic=True).repeat((2, 2, 2))
+        atoms.positions += rng.normal(scale=0.1, size=atoms.positions.shape)
+        atoms.calc = MorsePotential(epsilon=0.3, r0=2.6, rho0=4.0, rcut1=4.5, rcut2=5.8)
+        labels = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(voigt=False)
+        frames.append(Frame(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, *labels))
+    fit = fit_pairs(frames)
+    assert fit.explained > 0.99
+    energies = np.array([frame.energy for frame in frames])
+    np.testing.assert_allclose(
+        fit.energies - fit.energies.mean(), energies - energies.mean(), atol=0.1 * energies.std()
+    )
+    virials = np.array([frame.stress * atoms.get_volume() for frame in frames])  # type: ignore[operator]
+    off = fit.virials - virials
+    np.testing.assert_allclose(off - off.mean(axis=0), 0, atol=0.2 * virials.std())
+    line = pair_energies(frames)
+    assert line.slope == pytest.approx(1.0, abs=0.1)
+    assert line.correlation > 0.99
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda frame: replace(frame, energy=frame.energy / len(frame)), "--units energy=eV/atom"),
+        (lambda frame: replace(frame, energy=frame.energy / HARTREE), "--units energy=Hartree"),
+        (lambda frame: replace(frame, energy=1e3 * frame.energy), "--units energy=meV"),
+        (lambda frame: replace(frame, forces=-frame.forces), "--units force=-eV/Å"),
+    ],
+)
+def test_energies_and_forces_where_no_two_frames_are_alike(
+    copper: list[Frame], change: Callable[[Frame], Frame], said: str
+) -> None:
+    """Crystals in cells that differ, without a stress."""
+    frames = [replace(frame, stress=None) for frame in copper]
+    assert not contradictions(frames, NAMES)
+    (doubt,) = contradictions([change(frame) for frame in frames], NAMES)
+    assert "between frames of one composition" in doubt
+    assert said in doubt
+
+
+def test_a_pair_energy_that_does_not_describe_the_forces_tells_nothing(copper: list[Frame]) -> None:
+    rng = np.random.default_rng(1)
+    noise = [replace(frame, forces=rng.normal(size=frame.positions.shape)) for frame in copper]
+    assert pair_energies(noise).n_points == 0
+    assert pair_energies(copper[:3]).n_points == 0
 
 
 @pytest.mark.parametrize("factor", [-1.0, 1 / GPA, -1 / KBAR])

@@ -65,6 +65,29 @@ def test_matpes(tmp_path: Path) -> None:
     assert_right(reading, COPPERS, stress=True)
 
 
+def test_labels_below_the_structure(tmp_path: Path) -> None:
+    """As in the sets of Zuo et al. (2020), whose stress is in VASP's order, which nothing says."""
+    content = [
+        {"structure": pymatgen(atoms), "tag": "train", "outputs": labels(n, "energy", "forces") | {"stress": [1.0] * 6}}
+        for n, atoms in enumerate(COPPERS)
+    ]
+    reading = read_file(put(tmp_path / "training.json", content), need=NEED)
+    assert_right(reading, COPPERS)
+    assert reading.keys.stress is None
+    assert any("stress of outputs is not read" in note for note in reading.notes)
+
+
+def test_forces_of_the_sites(tmp_path: Path) -> None:
+    """As in Alexandria; in capitals, as some systems write endings."""
+    entries = []
+    for atoms in COPPERS:
+        structure = pymatgen(atoms)
+        for site, force in zip(structure["sites"], atoms.get_forces().tolist(), strict=True):
+            site["properties"] = {"forces": force, "magmom": 0.0}
+        entries.append({"energy": atoms.get_potential_energy(), "correction": 0.0, "structure": structure})
+    assert_right(read_file(put(tmp_path / "ALEX.JSON", {"entries": entries}), need=NEED), COPPERS)
+
+
 def test_lists_of_chgnet(tmp_path: Path) -> None:
     rows = [labels(n, "uncorrected_total_energy", "force") for n in range(len(COPPERS))]
     content = {

@@ -24,6 +24,10 @@ NOBLE_GASES = (2, 10, 18, 36, 54, 86)
 #: Two frames are compared where atoms move by no more than this, Å, and the cell by no more than this strain.
 STEP, STRAIN = 0.4, 0.08
 WORK_PAIRS = 2000
+#: A pair energy is one of the frames where it gives this part of their forces, from so many of these to a parameter.
+EXPLAINED, ROWS = 0.9, 4
+#: Frames of one composition, at least, besides the three numbers of a parabola.
+LIKE = 4
 #: eV/Å; a molecule whose largest force is smaller is at rest, and its forces are what is left of a relaxation.
 MOVING = 0.2
 
@@ -168,7 +172,8 @@ def shear(frames: Sequence[Frame]) -> Line:
     # Forces tell what the pair energy is; frames of small ones are strained crystals, which it does not describe.
     sizes = strength(usable)
     usable = sample([f for f, size in zip(usable, sizes, strict=True) if size >= 0.5 * np.median(sizes)])
-    predicted = pair_stress(usable)
+    volumes = np.array([abs(np.linalg.det(f.cell)) for f in usable])
+    predicted = fit_pairs(usable).virials / volumes[:, None, None]
     p, s = (_shear_components(x) for x in (predicted, np.array([f.stress for f in usable])))
     # A few strained frames would otherwise decide.
     weight = 1 / np.maximum(np.repeat(np.linalg.norm(s.reshape(-1, 5), axis=1), 5), 1e-12)
@@ -183,12 +188,51 @@ def _shear_components(stress: np.ndarray) -> np.ndarray:
     return np.stack([*off, (xx - yy) / math.sqrt(2), (2 * zz - xx - yy) / math.sqrt(6)], axis=1).ravel()
 
 
-def pair_stress(frames: Sequence[Frame], cutoff: float = 6.0, n_terms: int = 8, most_pairs: int = 15) -> np.ndarray:
-    """[n_frames, 3, 3], eV/Å^3: the stress of a pair energy whose forces are nearest to those of the frames.
+def pair_energies(frames: Sequence[Frame]) -> Line:
+    """Differences of energy between frames of one composition over those of a pair energy that is fitted to the forces.
 
-    Its derivative is a sum of Gaussians' derivatives in the distance over the sum of covalent radii, common to all
-    pairs of elements, and more of them for each of the pairs that occur most.
+    What a pair energy lacks, the dependence on density above all, is left out: of frames in several volumes, what a
+    parabola of these says. A pair energy that does not describe the forces tells nothing.
     """
+    usable = sample(
+        [f for f in frames if f.energy is not None and f.forces is not None and np.abs(f.forces).max() > FELT]
+    )
+    groups: dict[bytes, list[int]] = defaultdict(list)
+    for n, frame in enumerate(usable):
+        groups[np.sort(frame.numbers).tobytes() + frame.pbc.tobytes()].append(n)
+    members = [group for group in groups.values() if len(group) > LIKE]
+    fit = fit_pairs(usable) if members else None
+    if fit is None or fit.explained < EXPLAINED:
+        return Line(math.nan, 0.0, 0)
+    x, y = [], []
+    for group in members:
+        volumes = np.array([abs(np.linalg.det(usable[n].cell)) if usable[n].pbc.all() else 1.0 for n in group])
+        strain = volumes / volumes.mean() - 1
+        powers = np.arange(3 if np.abs(strain).max() > 1e-4 else 1)
+        basis = np.linalg.qr(strain[:, None] ** powers)[0]
+        for values, parts in ((fit.energies[group], x), (np.array([usable[n].energy for n in group]), y)):
+            parts.append(values - basis @ (basis.T @ values))
+    return _line(np.concatenate(x), np.concatenate(y))
+
+
+@dataclass(frozen=True)
+class PairFit:
+    """A pair energy whose forces are nearest to those of some frames.
+
+    Attributes:
+        energies: [n_frames], eV, but for a constant.
+        virials: [n_frames, 3, 3], eV: stress times volume.
+        explained: the part of the squared forces that it gives.
+    """
+
+    energies: np.ndarray
+    virials: np.ndarray
+    explained: float
+
+
+def fit_pairs(frames: Sequence[Frame], cutoff: float = 6.0, n_terms: int = 8, most_pairs: int = 15) -> PairFit:
+    """Its derivative is a sum of Gaussians' derivatives in the distance over the sum of covalent radii, common to all
+    pairs of elements, and more of them for each of the pairs that occur most."""
     near = [edges(frame, cutoff) for frame in frames]
     kinds = [
         np.sort(frame.numbers[pairs], axis=0).T @ np.array([200, 1])
@@ -196,23 +240,54 @@ def pair_stress(frames: Sequence[Frame], cutoff: float = 6.0, n_terms: int = 8, 
     ]
     names, counts = np.unique(np.concatenate(kinds), return_counts=True)
     common = names[np.argsort(-counts)][:most_pairs] if len(names) > 1 else names[:0]
-    rows, virials = [], []
-    centers = np.linspace(0.6, 2.4, n_terms)
-    width = centers[1] - centers[0]
+    rows, virials, energies = [], [], []
     for frame, ((i, j), distance, vectors), kind in zip(frames, near, kinds, strict=True):
-        x = distance / (covalent_radii[frame.numbers[i]] + covalent_radii[frame.numbers[j]])
-        offset = (x[:, None] - centers) / width
-        slope = -offset * np.exp(-0.5 * offset**2) * np.square(1 - np.square(distance / cutoff))[:, None]
-        columns = [slope, *(slope * (kind == name)[:, None] for name in common)]
-        pull = (vectors / distance[:, None])[:, :, None] * np.concatenate(columns, axis=1)[:, None, :]
+        radii = covalent_radii[frame.numbers[i]] + covalent_radii[frame.numbers[j]]
+        slope, integral = _terms(distance, radii, cutoff, n_terms)
+        columns, sizes = (
+            np.concatenate([part, *(part * (kind == name)[:, None] for name in common)], axis=1)
+            for part in (slope, integral)
+        )
+        pull = (vectors / distance[:, None])[:, :, None] * columns[:, None, :]
         rows.append(sums(i, len(frame), pull).reshape(-1, pull.shape[2]))
-        virials.append(0.5 * np.einsum("ea,ebn->abn", vectors, pull) / abs(np.linalg.det(frame.cell)))
+        virials.append(0.5 * np.einsum("ea,ebn->abn", vectors, pull))
+        energies.append(0.5 * sizes.sum(axis=0))
     matrix, target = np.concatenate(rows), np.concatenate([frame.forces.ravel() for frame in frames])  # type: ignore
     size = np.sqrt(np.square(matrix).mean(0)) + 1e-12
-    normal = (matrix / size).T @ (matrix / size) / len(matrix)
-    right = (matrix / size).T @ target / len(matrix)
-    found = np.linalg.solve(normal + 1e-4 * np.eye(len(normal)), right) / size
-    return np.array([virial @ found for virial in virials])
+    matrix /= size
+    normal, right = matrix.T @ matrix / len(matrix), matrix.T @ target / len(matrix)
+    found = np.linalg.solve(normal + 1e-4 * np.eye(len(normal)), right)
+    enough = len(target) >= ROWS * len(found) and target.any()
+    explained = 1 - float(np.square(target - matrix @ found).sum() / np.square(target).sum()) if enough else 0.0
+    found /= size
+    return PairFit(np.array(energies) @ found, np.array([virial @ found for virial in virials]), explained)
+
+
+def _terms(distance: np.ndarray, radii: np.ndarray, cutoff: float, n_terms: int) -> tuple[np.ndarray, np.ndarray]:
+    """The terms of the derivative of a pair energy, and of the pair energy, both [n_edges, n_terms].
+
+    Args:
+        distance: [n_edges], Å.
+        radii: [n_edges], the sums of covalent radii, Å.
+    """
+    centers = np.linspace(0.6, 2.4, n_terms)
+    width = centers[1] - centers[0]
+
+    def slopes(at: np.ndarray, unit: np.ndarray | float) -> np.ndarray:
+        offset = ((at / unit)[:, None] - centers) / width
+        return -offset * np.exp(-0.5 * offset**2) * np.square(1 - np.square(at / cutoff))[:, None]
+
+    grid = np.linspace(0.0, cutoff, 601)
+    integrals = np.zeros((len(distance), n_terms))
+    for unit in np.unique(radii):
+        steps = slopes(grid, unit)
+        steps = (steps[1:] + steps[:-1]) / 2 * grid[1]
+        table = np.vstack([-np.cumsum(steps[::-1], axis=0)[::-1], np.zeros(n_terms)])
+        at = distance[radii == unit] / grid[1]
+        low = np.minimum(at.astype(int), len(grid) - 2)
+        part = (at - low)[:, None]
+        integrals[radii == unit] = table[low] * (1 - part) + table[low + 1] * part
+    return slopes(distance, radii), integrals
 
 
 def push_and_turn(frames: Sequence[Frame]) -> np.ndarray:

@@ -9,8 +9,8 @@ from mdpot.training.data.units import ENERGIES, PRESSURES, SPELLINGS
 #: The words for a quantity in a key, the first ones best.
 #: Dynamics write a total energy, the kinetic one in it, beside the potential energy.
 ENERGY_WORDS = ("energy", "free_energy", "potential_energy", "total_energy", "tot_energy")
-FORCES_WORDS = ("forces", "force")
-STRESS_WORDS = ("stress", "stresses", "virial", "virials")
+FORCES_WORDS = ("forces", "force", "atomic_forces", "atomic_force")
+STRESS_WORDS = ("stress", "stresses", "cauchy_stress", "virial", "virials")
 KINDS = {"energy": ENERGY_WORDS, "forces": FORCES_WORDS, "stress": STRESS_WORDS}
 _WORDS = {word: kind for kind, words in KINDS.items() for word in words}
 # Longest first: "free_energy" is not the energy of the family "free".
@@ -65,7 +65,7 @@ def apart(key: str) -> tuple[str, str]:
 
 #: Names that other programs have for energies and forces, or for the gradients of energies.
 _OTHER_NAMES = re.compile(
-    r"energ|force|stress|virial|gradient|(?:^|_)grad(?:_|$)|toten|(?:^|_)e_?tot(?:_|$)|^[eu](?:_?0|_wo_entrp)?$|^f[xyz]?$",
+    r"energ|force|^for$|stress|virial|gradient|(?:^|_)grad(?:_|$)|toten|(?:^|_)e_?tot(?:_|$)|^[eu](?:_?0|_wo_entrp)?$|^f[xyz]?$",
     re.I,
 )
 
@@ -73,6 +73,15 @@ _OTHER_NAMES = re.compile(
 def looks_like_label(key: str) -> bool:
     """Whether a key speaks of an energy, a force or a stress, be it one or not; units of one do not."""
     return _OTHER_NAMES.search(key) is not None and not re.search(r"units?$|^units?_", key, re.I)
+
+
+#: What says that an energy is divided by the number of atoms: per atom, or a unit over it.
+_PER_ATOM = re.compile(r"(?:^|_)(?:per_?|(?:m?eV|m?Ha|Hartree|Ry|kcal|kJ|mol)_(?:per_)?)atom(?:_|$)", re.I)
+
+
+def is_per_atom(key: str) -> bool:
+    """Whether the key of an energy says that it is divided by the number of atoms."""
+    return _PER_ATOM.search(re.sub(r"\W", "_", key)) is not None
 
 
 #: Those of energies of motion, which dynamics write, and of settings of calculations; camel case apart.

@@ -316,7 +316,7 @@ def _one_of_family(values: Sequence[Values], kind: str, keys: Sequence[str], whe
     words = KINDS[kind]
     # Of a key with a unit at its end and one without, that without: they are not of one size.
     ranked = sorted(keys, key=lambda key: (words.index(family_of(key)[1]), apart(key)[1] != ""))  # type: ignore[index]
-    same = [key for key in ranked if family_of(key)[1].rstrip("s") == family_of(ranked[0])[1].rstrip("s")]  # type: ignore[index]
+    same = [key for key in ranked if _plain_word(key) == _plain_word(ranked[0])]
     for other in (key for key in same[1:] if apart(key)[1] == apart(same[0])[1]):
         for index, v in enumerate(values):
             a, b = v.of(kind).get(same[0]), v.of(kind).get(other)
@@ -340,6 +340,11 @@ def _one_of_family(values: Sequence[Values], kind: str, keys: Sequence[str], whe
     return best
 
 
+def _plain_word(key: str) -> str:
+    """The word of a label's key in the singular, and without what may stand before it."""
+    return family_of(key)[1].removeprefix("atomic_").removeprefix("cauchy_").rstrip("s")  # type: ignore[index]
+
+
 def _notes(
     values: Sequence[Values], chosen: Mapping[str, str | None], seen: Mapping[str, Sequence[str]], ignored: bool
 ) -> Iterator[str]:
@@ -354,5 +359,9 @@ def _notes(
     forces = chosen["forces"]
     if energy is not None and forces is not None and _family(energy) != _family(forces):
         yield f"{energy} and {forces} are of different families; they are taken together as asked."
+    stress = chosen["stress"]
+    alike = [key for key in seen["stress"] if stress is not None and key != stress and _family(key) == _family(stress)]
+    if n := sum(stress not in v.stress and any(key in v.stress for key in alike) for v in values):
+        yield f"{n} frames have {' or '.join(alike)} in place of {stress}, which is not used: write one of them in all."
     if chosen["stress"] is None and seen["stress"] and energy is not None and not ignored:
         yield f"the stress in {', '.join(seen['stress'])} is of another family than {energy}, and is not used."

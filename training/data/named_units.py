@@ -8,9 +8,10 @@ from contextlib import suppress
 from dataclasses import replace
 
 from mdpot.errors import MdpotError
+from mdpot.training.data.label_keys import is_per_atom
 from mdpot.training.data.labels import Keys
 from mdpot.training.data.unit_statements import canonical, energy_in_name, units_of
-from mdpot.training.data.units import ASE, Units
+from mdpot.training.data.units import ASE, PER_ATOM, Units
 
 
 def units_of_labels(keys: Keys, stated: Mapping[str, str], base: Units = ASE) -> Units:
@@ -28,6 +29,12 @@ def units_of_labels(keys: Keys, stated: Mapping[str, str], base: Units = ASE) ->
     if names and silent and not stated and base.source == "assumed":
         return replace(units, source="partly assumed")
     return units
+
+
+def divided(units: Units, keys: Keys) -> Units:
+    """The units of labels whose energy is one per atom, where its key says so."""
+    per_atom = is_per_atom(keys.energy or "") and not units.per_atom
+    return replace(units, energy=units.energy + PER_ATOM) if per_atom else units
 
 
 def units_in_names(keys: Keys, length: str = "Å") -> dict[str, str]:

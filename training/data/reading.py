@@ -11,6 +11,7 @@ from ase.data import chemical_symbols
 
 from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame, first_of_repeats, make_groups, require_elements
+from mdpot.training.data.label_keys import is_per_atom
 from mdpot.training.data.labels import Keys
 from mdpot.training.data.physics import MOST_BINDING, contradictions
 from mdpot.training.data.targets import TARGETS
@@ -298,6 +299,9 @@ def _nothing_left(reading: Reading, frames: Sequence[Frame], need: Collection[st
     there = f" Keys there that might be labels: {', '.join(seen)}." if seen else ""
     notes = "".join(f" {note[0].upper()}{note[1:]}" for note in reading.notes)
     remedies = []
+    divided = [key for key in seen if "energy" in missing and key.lower().startswith("energy") and is_per_atom(key)]
+    if divided:
+        remedies.append(f"--energy-key {divided[0]} takes it for energies per atom")
     if missing == ["forces"]:
         remedies.append("energies alone are trained on with --set finetune.force_weight=0")
     if missing == ["energy"]:

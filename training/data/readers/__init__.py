@@ -7,8 +7,8 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-from mdpot.errors import unknown
-from mdpot.packed import head, unpacked_name
+from mdpot.errors import MdpotError, unknown
+from mdpot.packed import has_ending, head, packing_of, unpacked_name
 from mdpot.structures import read_bytes
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import IGNORE, Asked
@@ -90,6 +90,7 @@ def parse_file(path: Path, asked: Asked, want_labels: bool) -> Raw:
         return parse_ase(path, asked, want_labels)
     start = head(path)
     refuse_foreign(path, start)
+    _refuse_packed(path, start)
     if path.suffix == ".npz" or start.startswith(_ZIP):
         return _named(parse_npz(path, asked.units), asked)
     if start.startswith(SIGNATURE):
@@ -103,16 +104,23 @@ def parse_file(path: Path, asked: Asked, want_labels: bool) -> Raw:
     return _parse_table(path) or parse_ase(path, asked, want_labels)
 
 
+def _refuse_packed(path: Path, start: bytes) -> None:
+    """Refuses a packed file of a format that is read where it lies."""
+    formats = {"an archive of NumPy": _ZIP, "HDF5": SIGNATURE, "a database of ASE": b"SQLite format 3\0"}
+    kind = next((name for name, begin in formats.items() if start.startswith(begin)), None)
+    if kind is not None and (packing := packing_of(path)):
+        raise MdpotError(f"{path}: {kind}, which is not read while it is packed by {packing}: unpack it.")
+
+
 def _parse_table(path: Path) -> Raw | None:
     """What a table of structures with properties holds, CSV or json; None for a file that is none.
 
     Raises:
         MdpotError: one that cannot be read.
     """
-    name = unpacked_name(path)
-    if name.endswith(".csv"):
+    if has_ending(path, ".csv"):
         return parse_csv(path)
-    if name.endswith(".json") and _is_table(head(path).removeprefix(_MARK)):
+    if has_ending(path, ".json") and _is_table(head(path).removeprefix(_MARK)):
         return parse_json(path)
     return None
 

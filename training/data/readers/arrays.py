@@ -37,7 +37,7 @@ NAMES = {
     "multiplicity": ("multiplicity", "spin_multiplicity"),
 }
 # Under these names, numbers are as often types, from 0 on, as elements.
-_SYMBOLS = ("symbols", "elements", "species")
+SYMBOLS = ("symbols", "elements", "species")
 
 
 class Array(Protocol):
@@ -71,7 +71,7 @@ def _can_be(what: str, key: str, array: Array, shape: tuple[int, ...]) -> bool:
         array: itself.
         shape: [n_frames].
     """
-    if what == "numbers" and key.lower() in _SYMBOLS:
+    if what == "numbers" and key.lower() in SYMBOLS:
         return array.dtype.kind in "US"
     if what == "numbers" and key.lower() == "charges":
         return array.dtype.kind in "iu"  # or those of the atoms in a molecule

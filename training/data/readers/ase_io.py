@@ -24,7 +24,7 @@ from mdpot.training.data.labels import (
     collect,
     numbers_of,
 )
-from mdpot.training.data.named_units import units_of_labels
+from mdpot.training.data.named_units import divided, units_of_labels
 from mdpot.training.data.readers.outputs import Outputs, read_outputs
 from mdpot.training.data.reading import Raw, is_called_isolated
 from mdpot.training.data.unit_statements import canonical, parse_units, stated_system, stated_units
@@ -40,8 +40,9 @@ WEIGHT_KEYS = {
     "forces": ("config_weight", "config_forces_weight"),
     "stress": ("config_weight", "config_stress_weight", "config_virials_weight"),
 }
+HEAD = "head"  # of MACE, that of a method
 #: States of a structure, or methods, that networks do not see.
-STATE_KEYS = (*CHARGE_KEYS, *MULTIPLICITY_KEYS, *SPIN_KEYS, "head")
+STATE_KEYS = (*CHARGE_KEYS, *MULTIPLICITY_KEYS, *SPIN_KEYS, HEAD)
 #: Of the atoms; MPtrj has the second.
 MOMENT_KEYS = ("magmoms", "magmom", "magnetic_moments")
 #: Bohr magnetons per atom; net moments of one composition that differ by more are those of several magnetic orders.
@@ -75,7 +76,7 @@ def label_outputs(path: Path, found: Outputs, asked: Asked, want_labels: bool = 
         notes = [*_slab_notes(structures, values, keys), *_text_notes(structures), *_state_notes(structures)]
         notes += [*_magnetic_notes(structures), *_converged_notes(structures)]
         keys = replace(keys, notes=(*keys.notes, *found.notes, *unweighted, *notes))
-    units = parse_units(asked.units, _stated(path, found, keys))
+    units = divided(parse_units(asked.units, _stated(path, found, keys)), keys)
     frames = [_frame(*pair, keys, units, index) for index, pair in enumerate(zip(structures, values, strict=True))]
     told = any(TRAJECTORY_KEYS & atoms.info.keys() for atoms in structures)
     if not told and are_kinds({frame.group for frame in frames}):
@@ -215,9 +216,12 @@ def _state_notes(structures: Sequence[Atoms]) -> Iterator[str]:
     for key in STATE_KEYS:
         found = {str(atoms.info[key]) for atoms in structures if np.ndim(atoms.info.get(key, [])) == 0}
         if len(values := sorted(found)) > 1:
+            why = "frames of one molecule in several states contradict each other"
+            if key == HEAD:
+                why = "heads are of several methods, whose energies do not go together. Train on the frames of one"
             yield (
                 f"{key} differs among the frames ({', '.join(values[:4])}{', …' if len(values) > 4 else ''}), and "
-                "networks do not know it: frames of one molecule in several states contradict each other."
+                f"networks do not know it: {why}."
             )
 
 

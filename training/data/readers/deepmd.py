@@ -20,6 +20,7 @@ from mdpot.training.data.units import ASE, Units
 UNITS = replace(ASE, source="of the format")
 KEYS = Keys("energy", "force", "virial")
 TYPES, ELEMENTS = "type.raw", "type_map.raw"
+PARAMETERS = "fparam.npy"
 DEPTH = 4
 """Who gives a home folder by mistake does not wait until all of it is searched."""
 
@@ -54,7 +55,18 @@ def parse_deepmd(path: Path, units: Units = UNITS) -> Raw:
     present = {
         kind: any(getattr(frame, kind) is not None for frame in frames) for kind in ("energy", "forces", "stress")
     }
-    return Raw(frames, replace(KEYS, **{kind: None for kind, there in present.items() if not there}), units)
+    keys = replace(KEYS, **{kind: None for kind, there in present.items() if not there}, notes=tuple(_notes(systems)))
+    return Raw(frames, keys, units)
+
+
+def _notes(systems: Sequence[Path]) -> Iterator[str]:
+    """Parameters of the frames that are not the same in all of them."""
+    files = [file for system in systems for file in system.glob(f"set.*/{PARAMETERS}")]
+    if len({row.tobytes() for file in files for row in _binary(file)}) > 1:
+        yield (
+            f"{PARAMETERS} differs among the frames, as where their electrons have several temperatures, and networks "
+            "do not know it: such frames contradict each other."
+        )
 
 
 def _type_files(path: Path) -> Iterator[Path]:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from mdpot.errors import MdpotError
-from mdpot.packed import unpacked_name
+from mdpot.packed import has_ending, unpacked_name
 from mdpot.xyz import is_xyz
 
 _EXTXYZ = "write its frames as extended XYZ with ASE (energy in eV, forces in eV/Å)"
@@ -24,6 +24,15 @@ _LMDB = f"a database in LMDB, as of the Open Catalyst Project: open it with fair
 _FITSNAP = (
     f"a configuration of FitSNAP, which is not read: {_EXTXYZ}, with the stress in eV/Å³ and positive under tension, "
     "where FitSNAP's is a pressure"
+)
+_NOMAD = "an archive of NOMAD, which is not read: download the raw files of its entries, and give their folder"
+_QM9 = (
+    "a molecule of QM9 in its own layout, which is not read, and has no forces: --data pyg:QM9 --energy-key y:7 (U0) "
+    "--set finetune.force_weight=0 trains on its energies"
+)
+_MD17 = (
+    "XYZ as of MD17's first files, with energy and forces in the comments, which is not read: take the npz of the data "
+    "set"
 )
 _PAGE = "a web page in place of the file, for its download failed: download it again"
 _DISPLACED = "phonopy's displaced structures without their energies"
@@ -74,6 +83,13 @@ _NAMES = {
     "force_constants": "phonopy's force constants",
     **dict.fromkeys(("disp", "phonopy", "phonopy_disp", "phonopy_params"), _DISPLACED),
 }
+#: What stands in json of NOMAD.
+_OF_NOMAD = re.compile(rb'"(?:nomad_version|upload_id|section_run)"|"run"\s*:\s*\[\s*\{\s*"program"')
+#: The first two lines of XYZ with a layout of its own.
+_XYZ = {
+    re.compile(rb"\s*\d+\s*\n\s*gdb\s+\d+(?:\s+[-+\d.]\S*){15}\s*\n"): _QM9,
+    re.compile(rb"\s*\d+\s*\n\s*-?\d+\.\d+\s*;\s*\[\s*\["): _MD17,
+}
 _VASPOUT = "VASP's own HDF5, which is not read: give the vasprun.xml beside it, or the OUTCAR"
 
 
@@ -101,7 +117,7 @@ def refuse_foreign(path: Path, start: bytes) -> None:
     if text.startswith(b"\x93NUMPY"):
         one = "one array of NumPy: give the folder of a system of DeePMD-kit, or save all arrays in one file as npz"
         reason = _PICKLE if b"'descr': '|O'" in start else one
-    if name.lower().endswith(_PICKLES) and not is_xyz(start):  # the oldest are text
+    if has_ending(path, *_PICKLES) and not is_xyz(start):  # the oldest are text
         reason = _PICKLE
     for known, what in _NAMES.items():
         if name.lower() in (known, f"{known}.hdf5", f"{known}.yaml"):
@@ -113,10 +129,14 @@ def refuse_foreign(path: Path, start: bytes) -> None:
             reason = f"{what} under another name, and ASE tells it by the name: rename it, e.g. {usual}"
         elif begins.match(start) and usual == "OUTCAR" and path.suffix in (".bz2", ".xz"):
             reason = f"{what}, which ASE does not read in this packing: unpack it, or pack it by gzip"
-    if name.endswith(".json") and text.startswith(b"{") and b'"@module"' in start:
+    if has_ending(path, ".json") and text.startswith(b"{") and b'"@module"' in start:
         reason = _PYMATGEN
-    if name.lower().endswith(".json") and b'"Dataset"' in start and b'"Data"' in start:
+    if has_ending(path, ".json") and b'"Dataset"' in start and b'"Data"' in start:
         reason = _FITSNAP
+    if has_ending(path, ".json") and _OF_NOMAD.search(start):
+        reason = _NOMAD
+    if is_xyz(start):
+        reason = next((what for layout, what in _XYZ.items() if layout.match(start)), reason)
     if reason is not None:
         raise MdpotError(f"{path}: {reason}.")
 

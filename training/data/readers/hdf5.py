@@ -17,8 +17,8 @@ from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.label_keys import KINDS, family_of, is_kinetic, looks_like_label
 from mdpot.training.data.labels import Asked, Keys, Values, choose_keys
-from mdpot.training.data.named_units import units_of_labels
-from mdpot.training.data.readers.arrays import NAMES, as_text, choose_arrays, frames_of
+from mdpot.training.data.named_units import divided, units_of_labels
+from mdpot.training.data.readers.arrays import NAMES, SYMBOLS, as_text, choose_arrays, frames_of
 from mdpot.training.data.readers.search import natural
 from mdpot.training.data.reading import Raw
 from mdpot.training.data.unit_statements import (
@@ -38,6 +38,10 @@ _TABLE = {"energies": "energy", "forces": "forces", "stresses": "stress"}
 _GRADIENT = re.compile(r"(?P<family>.*?)[_\-.: ]?(?:(?:total|energy)_)*grad(?:ient)?s?", re.I)
 #: Groups in groups, at most.
 DEPTH = 8
+#: Names that are looked at for what a file is, of one that is not read.
+SEARCHED = 1000
+#: Where atomic numbers are as often types, from 0 on.
+TYPES = (*SYMBOLS, "types", "type", "atom_types")
 
 
 @dataclass(frozen=True)
@@ -111,12 +115,12 @@ def import_h5py() -> Any:
 
 
 def _read(path: Path, file: Any, asked: Asked, want_labels: bool) -> Raw:
-    blocks = list(_blocks(file, {}, ""))
+    blocks = list(_blocks(file, {}, "", set()))
     if not blocks:
         there = sorted(set(file))
         raise MdpotError(
             f"{path}: no group in it has atomic numbers ({', '.join(NAMES['numbers'])}) and positions "
-            f"({', '.join(NAMES['positions'])}); at the top it has {', '.join(there[:10]) or 'nothing'}."
+            f"({', '.join(NAMES['positions'])}); at the top it has {', '.join(there[:10]) or 'nothing'}.{_remedy(file)}"
         )
     _name_molecules(blocks)
     keys = Keys()
@@ -142,8 +146,24 @@ def _read(path: Path, file: Any, asked: Asked, want_labels: bool) -> Raw:
     return Raw(frames, keys, units, ignored=ignored)
 
 
-def _blocks(group: Any, numbers: Mapping[str, Any], name: str, depth: int = 0) -> Iterator[_Block]:
-    """The groups that have positions, and atomic numbers or a group around them that does, in natural order."""
+def _remedy(file: Any) -> str:
+    """What to do with a file none of whose groups is read: a sentence, or nothing."""
+    inside: list[str] = []
+    file.visit(lambda name: inside.append(as_text(name)) if len(inside) < SEARCHED else True)
+    if any(name.endswith("type.raw") for name in inside):
+        return " It is DeePMD-kit's: save its systems as folders, by to_deepmd_npy of dpdata."
+    types = next((name for name in inside if name.rpartition("/")[2].lower() in TYPES), None)
+    if types is not None and getattr(file[types], "dtype", np.dtype("O")).kind in "iu":
+        return f" If {types} holds atomic numbers, and not types from 0 on, save them as atomic_numbers as well."
+    return ""
+
+
+def _blocks(group: Any, numbers: Mapping[str, Any], name: str, seen: set[Any], depth: int = 0) -> Iterator[_Block]:
+    """The groups that have positions, and atomic numbers or a group around them that does, in natural order; each once,
+    whatever links lead to it."""
+    if group.id in seen:
+        return
+    seen.add(group.id)
     inside = {as_text(key): group.get(key) for key in group}
     inside = {key: inside[key] for key in sorted(inside, key=natural) if inside[key] is not None}
     sets = {key: _as_array(key, item) for key, item in inside.items() if getattr(item, "shape", None) is not None}
@@ -153,7 +173,7 @@ def _blocks(group: Any, numbers: Mapping[str, Any], name: str, depth: int = 0) -
     numbers = {key: sets[key] for key in [names.get("numbers", "")] if key in sets} or numbers
     for key, item in inside.items():
         if hasattr(item, "keys") and depth < DEPTH:
-            yield from _blocks(item, numbers, f"{name}/{key}".lstrip("/"), depth + 1)
+            yield from _blocks(item, numbers, f"{name}/{key}".lstrip("/"), seen, depth + 1)
 
 
 def _name_molecules(blocks: Sequence[_Block]) -> None:
@@ -266,7 +286,7 @@ def _units(path: Path, file: Any, blocks: Sequence[_Block], keys: Keys, asked: A
             texts[key] = as_text(item[()])
     names = {name for block in blocks for name in block.sets}
     base = stated_system(texts) or (ANI if names.intersection(_OF_ANI) else ASE)
-    return parse_units(asked.units, units_of_labels(keys, stated_units(texts) | found, base))
+    return divided(parse_units(asked.units, units_of_labels(keys, stated_units(texts) | found, base)), keys)
 
 
 def _unit(there: Any, quantity: str, where: str, asked: Asked) -> str:

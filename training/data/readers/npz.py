@@ -56,6 +56,8 @@ def parse_npz(path: Path, units: str | None = None) -> Raw:
     in_units = parse_units(units, units_of(stated, base))
     keys = Keys(names.get("energies"), names.get("forces"), names.get("stresses"))
     given = {what: arrays[name] for what, name in names.items()}
+    if names.get("cells") == "lattice" and texts.get("type") == "d":
+        _refuse_turned(path, arrays["lattice"])
     frames = frames_of(path, given, in_units, keys.stress_is_virial)
     unused = [
         key
@@ -64,6 +66,16 @@ def parse_npz(path: Path, units: str | None = None) -> Raw:
     ]
     notes = tuple(_notes(unused, keys, frames))
     return Raw(frames, replace(keys, notes=notes), in_units, ignored=[key for key in unused if looks_like_label(key)])
+
+
+def _refuse_turned(path: Path, lattice: np.ndarray) -> None:
+    """Refuses a lattice of sGDML that is not its own transpose: older versions have the vectors as rows, newer ones as
+    columns, and nothing in the archive says which."""
+    if lattice.shape == (3, 3) and not np.array_equal(lattice, lattice.T):
+        raise MdpotError(
+            f"{path}: lattice of sGDML, whose versions differ in whether the vectors are its rows or its columns. Save "
+            "it under the name cells, the vectors as rows."
+        )
 
 
 def _is_unit(key: str, texts: Mapping[str, str]) -> bool:

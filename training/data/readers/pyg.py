@@ -20,6 +20,7 @@ from mdpot.training.data.download import NEXT_PIECE, cache_folder
 from mdpot.training.data.frames import Dataset, Frame
 from mdpot.training.data.label_keys import family_of, looks_like_label
 from mdpot.training.data.labels import Asked, Keys, Values, choose_keys, collect
+from mdpot.training.data.named_units import divided
 from mdpot.training.data.readers.ase_io import GROUP_KEYS
 from mdpot.training.data.reading import ENERGY_AND_FORCES, Raw, finish
 from mdpot.training.data.unit_statements import parse_units
@@ -210,7 +211,7 @@ def collect_frames(dataset: Structures, asked: Asked, want_labels: bool, where: 
         values.append(collect([fields], len(frame), asked))
         ignored |= dict.fromkeys(_unused(fields, values[-1]))
     keys = choose_keys(values, asked, where) if want_labels else Keys()
-    units = parse_units(asked.units, UNITS.get(_class_of(dataset), ASE))
+    units = divided(parse_units(asked.units, UNITS.get(_class_of(dataset), ASE)), keys)
     if keys.energy is not None:
         coarse = _rounding(dataset[0], keys.energy) * units.to_ev if len(dataset) else 0.0
     if coarse > COARSE:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,17 @@ _CORRECTED = "corrected_total_energy"
 #: Keys of data whose stress is VASP's, in kbar and positive under compression.
 _OF_VASP = {*_ENERGIES, "matpes_id"}
 _PLURAL = {"structures": "structure", "energies": "energy"}
+#: Where labels stand one level below the structure, as in the sets of Zuo et al. (2020, mlearn).
+_BELOW = "outputs"
 
 
 def parse_pymatgen(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
     """The frames of json in which a structure of pymatgen stands beside its labels, at any depth; or of lists of them,
     by key. Frames under one key at the top are of one trajectory.
 
-    Energies are in eV, forces in eV/Å. The stress of MPtrj, MatPES, and outputs of VASP is in kbar and positive under
-    compression, that of others in eV/Å^3.
+    Energies are in eV, forces in eV/Å, which may also be properties of the sites. The stress of MPtrj, MatPES, and
+    outputs of VASP is in kbar and positive under compression, that of others in eV/Å^3. Six numbers one level below the
+    structure are not read: some programs give them in Voigt's order, and others in VASP's.
 
     Raises:
         MdpotError: no json, no structure, a site that several elements share, a list of labels of another length than
@@ -49,9 +52,45 @@ def parse_pymatgen(path: Path, asked: Asked, want_labels: bool = True) -> Raw:
         raise MdpotError(f"{path}: no structure of pymatgen is in it under the key 'structure' or 'structures'.")
     of_vasp = any(not _OF_VASP.isdisjoint(record) for _, record in records)
     named = {*asked.keys.values(), asked.property_key}
-    structures = [_structure(path, n, *found, named) for n, found in enumerate(records)]
+    flat = [(group, _flat(record)) for group, record in records]
+    structures = [_structure(path, n, *found, named) for n, found in enumerate(flat)]
     units = replace(VASP, source="of the format") if of_vasp else ASE
-    return label_outputs(path, Outputs(structures, units), asked, want_labels)
+    return label_outputs(path, Outputs(structures, units, notes=list(_notes(records))), asked, want_labels)
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands beside a structure, with what stands below it, and with the forces among the properties of its
+    sites."""
+    below = record.get(_BELOW)
+    found = dict(record)
+    if isinstance(below, dict):
+        found |= {key: value for key, value in below.items() if key not in record and not _is_of_six(value)}
+    structure = record["structure"]
+    sites = structure.get("sites") if isinstance(structure, dict) else None
+    forces = [_property(site, "forces") for site in sites] if isinstance(sites, list) else []
+    if forces and None not in forces:
+        found.setdefault("forces", forces)
+    return found
+
+
+def _property(site: Any, key: str) -> Any:
+    properties = site.get("properties") if isinstance(site, dict) else None
+    return properties.get(key) if isinstance(properties, dict) else None
+
+
+def _is_of_six(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 6 and not any(isinstance(number, list) for number in value)
+
+
+def _notes(records: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
+    """What stands below the structures and is not read."""
+    below = [record[_BELOW] for _, record in records if isinstance(record.get(_BELOW), dict)]
+    six = sorted({key for labels in below for key, value in labels.items() if _is_of_six(value) and "stress" in key})
+    if six:
+        yield (
+            f"{', '.join(six)} of {_BELOW} is not read: nothing says whether its six numbers are in Voigt's order (xx "
+            "yy zz yz xz xy) or in VASP's (xx yy zz xy yz xz), nor their unit and sign."
+        )
 
 
 def _records(path: Path, content: Any, group: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

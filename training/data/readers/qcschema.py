@@ -14,7 +14,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_numbers
 
 from mdpot.errors import MdpotError
-from mdpot.packed import head, unpacked_name
+from mdpot.packed import has_ending, head
 from mdpot.structures import decode, read_bytes
 
 #: Bytes in which a file says what it is.
@@ -27,7 +27,7 @@ _STEPS = ("trajectory", "trajectory_results")
 
 
 def is_qcschema(path: Path) -> bool:
-    if not unpacked_name(path).endswith(".json"):
+    if not has_ending(path, ".json"):
         return False
     start = head(path, _START)
     return _NAMED.search(start) is not None or all(word in start for word in _MOLECULE)

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 
 from mdpot.errors import MdpotError
-from mdpot.packed import head, unpacked_name
+from mdpot.packed import has_ending, head, unpacked_name
 from mdpot.structures import read_bytes
 from mdpot.training.data.readers.abinit import is_abinit
 from mdpot.training.data.readers.arrays import NAMES, as_text
@@ -74,6 +74,8 @@ _RUNNER = re.compile(
     ),
     re.I,
 )
+#: What a store of Zarr has at its top.
+_ZARR = (".zgroup", ".zarray", ".zmetadata", "zarr.json")
 _PATTERN = re.compile(r"[*?\[]")
 
 
@@ -245,19 +247,20 @@ def _kind(path: Path) -> str | None:
         kind = "ML_AB"
     elif is_mtp(start):
         kind = "MTP"
-    elif start.startswith(b"\x89HDF") and name.lower().endswith((".h5", ".hdf5")) and name != "vaspout.h5":
+    elif start.startswith(b"\x89HDF") and has_ending(path, ".h5", ".hdf5") and name != "vaspout.h5":
         kind = "HDF5" if _has_positions(path) else None
-    elif name.endswith(".npz"):
+    elif has_ending(path, ".npz"):
         kind = "npz" if _has_arrays(path) else None
     elif "OUTCAR" in name and (b"vasp." in start[:500] or name == "OUTCAR"):
         kind = OUTCAR
     elif re.search(r"vasp.*\.xml$", name) and (b"<modeling>" in start[:500] or name == "vasprun.xml"):
         kind = VASPRUN
-    elif name.lower().endswith("xyz") and is_xyz(start) and is_cp2k(_comment(start).decode("latin-1")):
+    elif has_ending(path, "xyz") and is_xyz(start) and is_cp2k(_comment(start).decode("latin-1")):
         kind = None if is_forces(path) else "CP2K"
-    elif name.lower().endswith("xyz") and is_xyz(start) and (held := quantity_of(_comment(start).decode("latin-1"))):
+    elif has_ending(path, "xyz") and is_xyz(start) and (held := quantity_of(_comment(start).decode("latin-1"))):
         kind = "i-PI" if held == "positions" else None
-    elif name.lower().endswith("xyz"):
+    elif has_ending(path, "xyz"):
+        refuse_foreign(path, start[:4096])
         kind = _BARE if is_xyz(start) and _is_bare(start) else _XYZ
     elif name.endswith(".out") and is_abinit(start):  # its log begins alike
         kind = "ABINIT"
@@ -265,7 +268,7 @@ def _kind(path: Path) -> str | None:
         kind = "Turbomole"
     elif is_qcschema(path):
         kind = "QCSchema"
-    elif name.endswith((".db", ".json")) and _DATABASE.match(start) and _OF_ASE.search(start):
+    elif has_ending(path, ".db", ".json") and _DATABASE.match(start) and _OF_ASE.search(start):
         kind = "ASE database"
     else:
         kind = next((what for mark, what in _MARKS.items() if mark in start), None)
@@ -365,8 +368,10 @@ def _nothing(path: Path, found: Found) -> str:
     if not path.exists() and not (found.n_others or found.refused or found.failed):
         return f"{path}: nothing fits this pattern, or no such file. Name files or folders, as in runs/*/OUTCAR."
     there = f"{found.n_others + len(found.refused):,} other files are there" if found.n_others else "it is empty"
+    if any((path / name).is_file() for name in _ZARR):
+        return f"{path}: a store of Zarr, which is not read: open it with zarr, and save its arrays as npz."
     reasons = [f"{name}: {reason}" for name, reason in (found.refused | found.failed).items()][:1]
-    said = f" {reasons[0]}" if reasons else f" ({there})"
+    said = f". What is there is not read, e.g. {reasons[0].rstrip('.')}" if reasons else f" ({there})"
     tables = sorted(path.glob("*.csv")) if path.is_dir() else []
     table = f", such as the table {tables[0].name} where it has the values of the structures" if tables else ""
     return (

@@ -13,7 +13,7 @@ import numpy as np
 from ase.data import atomic_numbers
 
 from mdpot.errors import MdpotError
-from mdpot.packed import head, unpacked_name
+from mdpot.packed import has_ending, head
 from mdpot.structures import read_bytes
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.label_keys import looks_like_label
@@ -63,16 +63,17 @@ def parse_json(path: Path) -> Raw:
 def _refuse_labels(path: Path, entry: Mapping[str, Any]) -> None:
     """Refuses a list whose structures have forces in place of a property."""
     labels = [key for key, value in entry.items() if looks_like_label(key) and isinstance(value, list)]
-    if labels and TARGET not in entry and not _is_of_jarvis(entry):
+    if labels and TARGET not in entry:
+        per_atom = " Its total_energy may be per atom, as ALIGNN-FF has it." if _is_of_jarvis(entry) else ""
         raise MdpotError(
-            f"{path}: labels of atoms, {' and '.join(labels)}, are not read from a list in json. Write it as "
-            "extended XYZ with ASE, or as arrays in an npz: see docs/own-data.md."
+            f"{path}: labels of atoms, {' and '.join(labels)}, are not read from a list in json. Write it as extended "
+            f"XYZ with ASE, or as arrays in an npz: see docs/own-data.md.{per_atom}"
         )
 
 
 def is_pymatgen(path: Path) -> bool:
     """Whether json holds structures of pymatgen, or CIFs in their place, that have names, in no table of pandas."""
-    if not unpacked_name(path).endswith(".json"):
+    if not has_ending(path, ".json"):
         return False
     start = head(path, _START)
     return (b'"lattice"' in start and _STRUCTURE.search(start) is not None) or _CIF.search(start) is not None
