@@ -73,6 +73,8 @@ LEAST_PART, MOST_PARTS, SURE = 6, 10, 0.85
 FAR_OFF, MANY = 4.0, 50
 #: Slopes of energies over pair energies; two dozen sets have 0.4 to 2.9.
 PAIR_SLOPES = (0.2, 8.0)
+#: Frames, and the correlation from which on these are believed: of 15 frames of InP in a row the slope is -0.4.
+PAIRS_TELL = (30, 0.95)
 AGREEMENT, WEAK_AGREEMENT = 0.75, 0.4  # least correlation at which a slope says something, and says that it is huge
 
 
@@ -249,6 +251,8 @@ def _energies(frames: Sequence[Frame], names: Mapping[str, str], taken: Units, w
     which, right, off = "similar frames", (0.6, 1.6), (1.2, 1.1)
     if whole and not _tells(line):
         line = pair_energies(frames)
+        if not _tells(line, *PAIRS_TELL):
+            return None
         sizes = np.array([len(frame) for frame in frames])
         which, right, off = "frames of one composition", PAIR_SLOPES, (2.0, 2.0)
     if not _tells(line) or right[0] < line.slope < right[1]:
@@ -283,9 +287,9 @@ def _energies(frames: Sequence[Frame], names: Mapping[str, str], taken: Units, w
     return _Doubt(text, bool(likely), line.slope)
 
 
-def _tells(line: Line) -> bool:
+def _tells(line: Line, n_points: int = 10, correlation: float = 0.9) -> bool:
     """Whether energies and forces have something to do with each other."""
-    return line.n_points >= 10 and abs(line.correlation) >= 0.9
+    return line.n_points >= n_points and abs(line.correlation) >= correlation
 
 
 def _levels(frames: Sequence[Frame], names: Mapping[str, str]) -> _Doubt | None:
