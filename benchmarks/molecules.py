@@ -68,7 +68,7 @@ C[Si](C)(C)C O[Si](O)(O)O COP(=O)(OC)OC OP(=O)(O)O OS(=O)(=O)O O[N+](=O)[O-] C[N
 FIRST = re.compile(r"^\*(\[[^]]+\]\d*|[A-Za-z]\d*)")
 """What stands before the first atom is put behind it: there it is a branch."""
 
-FRAMES = 12
+FRAMES = 4
 MOST_ATOMS = 36
 SHARE_OF_CLUSTERS = 0.35
 CONTACT = (1.7, 3.0)
@@ -79,7 +79,7 @@ TRIES = 50
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
-    add("--molecules", type=int, default=2000, help=f"each gives {FRAMES} frames, or fewer where it falls apart")
+    add("--molecules", type=int, default=5000, help=f"each gives {FRAMES} frames, or fewer where it falls apart")
     add("--jobs", type=int, default=1, help="processes")
     add("--work", type=Path, default=Path("runs/molecules"), help="keeps what is done")
     add("--out", type=Path, required=True, help="extended XYZ")
@@ -106,7 +106,7 @@ def trajectory(number: int, work: Path) -> list[Atoms]:
         found = sample_dynamics([start], FRAMES, stage, (number,), work / f"{number}.npz")
     except MdpotError:
         return []
-    return [labeled(frame, f"{number:05}", name) for frame in found]
+    return [labeled(frame, f"{number:05}", name) for frame in found[:FRAMES]]
 
 
 def labeled(frame: Frame, group: str, name: str) -> Atoms:

@@ -55,7 +55,7 @@ class MaskedGNNCalculator(Calculator):
     the vacuum in it, and a barostat would scale that). For an ensemble
     these are means, and its spread is there too, as energy_std (eV/atom) and forces_std (eV/Å, per component). A
     potential that corrects a force field is computed together with it; then there are energy, free_energy and forces
-    alone.
+    alone. `parameters`, which ASE's trajectories and databases keep with the results, say which file computed them.
 
     Args:
         ckpt: a potential file, the folder of a run, a file of `mdpot export`, or a name in `mdpot.zoo.ZOO`.
@@ -98,6 +98,9 @@ class MaskedGNNCalculator(Calculator):
         model = open_model(ckpt).require("potential")
         self.device = pick_device(device or model.device)
         self.path, self.metadata = model.path, model.header
+        self.parameters = {"ckpt": str(model.path), "sha256": model.sha256}
+        if self.dtype is not None:
+            self.parameters["dtype"] = str(self.dtype).removeprefix("torch.")
         self._kept: Atoms | None = None
         self._baseline = None if model.baseline is None else find_forcefield(model.baseline)
         self._electrons = model.electrons
@@ -220,8 +223,12 @@ class MaskedGNNCalculator(Calculator):
         def value(which: Atoms, name: str) -> np.ndarray:
             return which.cell.array if name == "cell" else which.pbc if name == "pbc" else which.arrays[name]
 
-        # By their bytes: `array_equal` takes several times as long for a small box, and is asked a dozen times a step.
-        return [name for name in names if value(old, name).tobytes() != value(atoms, name).tobytes()]
+        def same(a: np.ndarray, b: np.ndarray) -> bool:
+            # By their bytes: `array_equal` takes several times as long for a small box, and is asked a dozen times a
+            # step. Of another dtype are arrays that somebody put into atoms.arrays.
+            return a.tobytes() == b.tobytes() or (a.dtype != b.dtype and np.array_equal(a, b))
+
+        return [name for name in names if not same(value(old, name), value(atoms, name))]
 
     def _remember(self, atoms: Atoms) -> None:
         """Keeps what `check_state` compares; of a structure that only moved, positions and cell alone are copied.

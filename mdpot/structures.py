@@ -31,6 +31,8 @@ _PERIODIC = ("eon", "sys")  # of eOn and Qb@ll, which know nothing but periodic 
 #: What VASP's machine-learned force field says of a step, between or beside those of DFT; of one alone, only this.
 _LEARNED = re.compile(r"^ *(?:ML FORCE on cell|POSITION +TOTAL-FORCE \(eV/Angst\) \(ML\))", re.M)
 _LEARNED_END = re.compile(r"^ *ML energy  without entropy.*\n", re.M)
+#: The header of a data file of LAMMPS, which has no name of its own.
+_LAMMPS_DATA = re.compile(rb"^\s*\d+\s+atoms\b.*^\s*\S+\s+\S+\s+xlo\s+xhi\b", re.M | re.S)
 #: How trajectories begin that hold positions alone, after which bytes.
 _NO_TOPOLOGY = {"DCD": (4, b"CORD"), "XTC": (0, b"\0\0\x07\xcb"), "TRR": (0, b"\0\0\x07\xc9")}
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -187,8 +189,8 @@ def _read_other(path: Path, data: bytes) -> list[Atoms]:
                 f"{path}: {name}, which holds no elements. Convert it, together with its topology, to extended XYZ; "
                 "mdpot md writes that by --trajectory xyz."
             )
-    # ASE unpacks what its name says is packed.
-    kind = filetype(str(path), guess=True)
+    # ASE unpacks what its name says is packed; a file of LAMMPS named *.data it takes for RuNNer's.
+    kind = "lammps-data" if _LAMMPS_DATA.search(data, 0, 10_000) else filetype(str(path), guess=True)
     if kind in ("xyz", "extxyz") and decode(data).split(None, 1)[0].isdecimal():
         return parse_xyz(path, decode(data))
     if kind == "lammps-dump-binary" or (kind == "lammps-dump-text" and not _has_elements(decode(data))):

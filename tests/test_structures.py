@@ -322,9 +322,10 @@ def test_trajectories_without_elements(tmp_path: Path, kind: str) -> None:
         read_structures(path)
 
 
-def test_the_data_file_of_lammps(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["water.lammps-data", "water.data", "data.water"])
+def test_the_data_file_of_lammps(tmp_path: Path, name: str) -> None:
     water = Atoms("OH2", [[1, 1, 1], [1.96, 1, 1], [0.76, 1.93, 1]], cell=[9, 9, 9], pbc=True)
-    path = tmp_path / "water.lammps-data"
+    path = tmp_path / name
     write(path, water, format="lammps-data", masses=True)
     (atoms,) = read_structures(path)
     assert atoms.get_chemical_formula() == "H2O"

@@ -74,6 +74,7 @@ class Compute:
             box = torch.from_numpy(_box(state))
         # Whatever the thread that OpenMM calls from was doing with gradients or precision.
         with self.turns, exact_gradients(), plain_refusals():
+            _require_count(self.particles, len(positions))
             if self.module is None:
                 self.module = self._load()
             energy, forces = self.module(positions, box)
@@ -135,6 +136,7 @@ class NativeCompute:
             assert self.torch is not None
             return self.torch(state)
         positions = state.getPositions(asNumpy=True)._value * NM
+        _require_count(self.particles, len(positions))
         if self.atoms is not None:
             positions = positions[self.atoms]
         cell, pbc = NO_BOX, APERIODIC
@@ -209,6 +211,16 @@ class Corrected:
         forces = np.array(forces, dtype=np.float64)
         forces[chosen] += labels[1] * (NM / KJ_PER_MOL)
         return energy + labels[0] / KJ_PER_MOL, forces
+
+
+def _require_count(particles: Particles, count: int) -> None:
+    """Refuses a System of another number of particles than those that the force was made for."""
+    if count != particles.count:
+        raise MdpotError(
+            f"this force was made for {particles.count} particles, and OpenMM passes {count}. Make it for all "
+            "particles of the System: by a topology with all of them, or by their atomic numbers, 0 for what is no "
+            "atom, and atoms=, the indices of those that the potential is for."
+        )
 
 
 def _box(state: Any) -> np.ndarray:

@@ -24,7 +24,7 @@ from mdpot.modelformat import DTYPES
 from mdpot.neighbors import check_skin
 from mdpot.openmm.backends import choose_backend, crash_warning, import_openmm, import_openmmtorch, logger
 from mdpot.openmm.compute import Compute, Corrected, NativeCompute, TensorCompute
-from mdpot.openmm.topology import add_molecules, formal_charge, has_box, repartition
+from mdpot.openmm.topology import add_molecules, formal_charge, has_box, repartition, require_box
 
 if TYPE_CHECKING:
     import openmm
@@ -150,11 +150,14 @@ def create_system(
         options: atoms, periodic, dtype, device, skin, force_group, check, charge and multiplicity of `create_force`.
 
     Raises:
-        MdpotError: as `create_force`; an unknown option; or a `hydrogenMass` that cannot be given.
+        MdpotError: as `create_force`; an unknown option; `periodic=True` and a topology without a box; or a
+            `hydrogenMass` that cannot be given.
     """
     openmm = import_openmm()
     if strange := sorted(options.keys() - set(OPTIONS)):
         raise unknown("option of create_system", strange[0], (*OPTIONS, "remove_cm_motion", "hydrogenMass"))
+    if options.get("periodic"):
+        require_box(topology)
     force = create_force(ckpt, topology, backend, **options)
     system = openmm.System()
     for atom in list(topology.atoms()):

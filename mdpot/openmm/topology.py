@@ -39,6 +39,19 @@ def has_box(topology: openmm.app.Topology) -> bool:
     return True
 
 
+def require_box(topology: openmm.app.Topology) -> None:
+    """Refuses a topology without a box, of which OpenMM would make its own default, a cube of 2 nm.
+
+    Raises:
+        MdpotError: it has none, or a placeholder.
+    """
+    if not has_box(topology):
+        raise MdpotError(
+            "periodic: the topology has no box, and OpenMM would take a cube of 2 nm. Set the true one by "
+            "topology.setPeriodicBoxVectors."
+        )
+
+
 def formal_charge(topology: Any, atoms: Iterable[int]) -> int | None:
     """The formal charges of some atoms, as PDB and mmCIF files state them, added up.
 

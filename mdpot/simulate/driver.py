@@ -148,7 +148,7 @@ class Driver:
 
     def _record(self, state: State, ns_per_day: float | None) -> None:
         """Log, frame, restart file: in this order, for the restart file says how long the others are."""
-        row = Row.of(state, self.atoms.get_masses(), ns_per_day)
+        row = Row.of(state, self.atoms, ns_per_day)
         with appending(self.out / LOG):
             self.log.write(row)
         with appending(self.trajectory.path):

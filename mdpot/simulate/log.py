@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+from ase import Atoms
 
 from mdpot.errors import MdpotError
 from mdpot.simulate.engine import State, density
@@ -23,7 +24,7 @@ class Row:
         potential_eV: eV.
         kinetic_eV: eV.
         total_eV: eV.
-        density_g_cm3: g/cm³; None without a full cell.
+        density_g_cm3: g/cm³; None unless the structure is periodic in all directions.
         ns_per_day: speed since the line before; None in the first.
     """
 
@@ -37,8 +38,8 @@ class Row:
     ns_per_day: float | None
 
     @staticmethod
-    def of(state: State, masses: np.ndarray, ns_per_day: float | None) -> Row:
-        """The line of a state; masses [n_atoms] in u."""
+    def of(state: State, atoms: Atoms, ns_per_day: float | None) -> Row:
+        """The line of a state of the atoms, whose masses and periodicity are used."""
         return Row(
             step=state.step,
             time_ps=round(state.time / 1000, 9),
@@ -46,7 +47,7 @@ class Row:
             potential_eV=state.potential,
             kinetic_eV=state.kinetic,
             total_eV=state.total,
-            density_g_cm3=density(masses, state.volume),
+            density_g_cm3=density(atoms.get_masses(), state.volume) if atoms.pbc.all() else None,
             ns_per_day=ns_per_day,
         )
 

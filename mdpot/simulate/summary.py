@@ -34,7 +34,7 @@ class Summary:
         steps: done since the start.
         time_ps: ps.
         mean_temperature: K; None if the run ended before its first step.
-        mean_density: g/cm³; None without a full cell.
+        mean_density: g/cm³; None unless the structure is periodic in all directions.
         drift: meV/atom/ps, slope of a line through the total energy over the whole run; None but for NVE.
         fluctuation: meV/atom, scatter of the total energy around that line; None but for NVE.
         ns_per_day: speed.

@@ -147,6 +147,17 @@ def test_changes_in_place_are_seen(file: Path, liquid: Atoms) -> None:
     assert len(set(seen)) == 5
 
 
+@pytest.mark.parametrize(("name", "dtype"), [("positions", np.float32), ("positions", ">f8"), ("numbers", np.int32)])
+def test_arrays_of_other_types_are_no_change(file: Path, liquid: Atoms, name: str, dtype: Any) -> None:
+    """A writer of trajectories takes what is known of a structure, and nothing of one that changed."""
+    atoms = attach(liquid, file)
+    atoms.arrays[name] = atoms.arrays[name].astype(dtype)
+    energy = atoms.get_potential_energy()
+    assert atoms.calc.get_property("energy", atoms, allow_calculation=False) == energy
+    atoms.arrays[name][0] += 1
+    assert atoms.calc.get_property("energy", atoms, allow_calculation=False) is None
+
+
 def test_a_structure_is_evaluated_once(file: Path, liquid: Atoms, monkeypatch: pytest.MonkeyPatch) -> None:
     atoms = attach(liquid, file)
     calls = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 import pickle
 import signal
@@ -17,6 +18,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import molecule
+from ase.db import connect
 from ase.filters import FrechetCellFilter
 from ase.md.verlet import VelocityVerlet
 from ase.mep import NEB
@@ -315,3 +317,18 @@ def test_trajectories_hold_the_results(file: Path, liquid: Atoms, tmp_path: Path
         assert isinstance(again, Atoms)
         np.testing.assert_allclose(again.get_forces(), atoms.get_forces(), atol=1e-7)
         assert again.get_potential_energy() == pytest.approx(expected[0], abs=1e-6)
+
+
+def test_databases_hold_the_results_and_say_of_which_potential(file: Path, liquid: Atoms, tmp_path: Path) -> None:
+    other = save(tmp_path / "other.safetensors", seed=1)
+    database: Any = connect(tmp_path / "frames.db")
+    several = [attach(liquid, file), attach(liquid, other, dtype="float64")]
+    for atoms in several:
+        results(atoms)
+        database.write(atoms)
+    parameters = [row.calculator_parameters for row in database.select()]
+    assert [p["ckpt"] for p in parameters] == [str(file), str(other)]
+    assert parameters[0]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest() != parameters[1]["sha256"]
+    assert [p.get("dtype") for p in parameters] == [None, "float64"]
+    for row, atoms in zip(database.select(), several, strict=True):
+        np.testing.assert_array_equal(results(row.toatoms()), results(atoms))

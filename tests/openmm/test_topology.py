@@ -93,12 +93,17 @@ def test_the_box_of_a_pdb_file_that_has_none(tmp_path):
     for make in (create_system, lambda *given: create_force(*given[::-1])):
         with pytest.raises(MdpotError, match=r"box is a cube of 1 Å.*topology\.setPeriodicBoxVectors\(None\)"):
             make(pdb.topology, potential)
-    with_box = create_system(pdb.topology, potential, "python", periodic=True)
+    with pytest.raises(MdpotError, match="box is a cube of 1 Å"):
+        create_system(pdb.topology, potential, "python", periodic=True)
     positions = molecule("H2O").positions
-    context = openmm.Context(with_box, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatform("Reference"))
-    context.setPeriodicBoxVectors(*(Vec3(*row) for row in 3 * np.eye(3)))
-    context.setPositions(positions / 10)
-    energy = context.getState(getEnergy=True).getPotentialEnergy()._value
+    with_box = openmm.System()
+    for mass in (16, 1, 1):
+        with_box.addParticle(mass)
+    with_box.setDefaultPeriodicBoxVectors(*(Vec3(*row) for row in 3 * np.eye(3)))
+    with_box.addForce(create_force(potential, pdb.topology, "python", periodic=True))
+    energy = make_context(with_box, positions).getState(getEnergy=True).getPotentialEnergy()._value
     pdb.topology.setPeriodicBoxVectors(None)
+    with pytest.raises(MdpotError, match=r"topology has no box, and OpenMM would take a cube of 2 nm"):
+        create_system(pdb.topology, potential, "python", periodic=True)
     free = make_context(create_system(pdb.topology, potential, "python"), positions)
     assert energy == pytest.approx(free.getState(getEnergy=True).getPotentialEnergy()._value, abs=1e-2)

@@ -9,9 +9,12 @@ import pytest
 from ase import Atoms
 
 from mdpot import MdpotError
+from mdpot.heads import build_potential
+from mdpot.kernels import NoKernel, make_kernel
 from mdpot.openmm import create_system
+from mdpot.simulate import water_box
 
-from .conftest import make_context, make_potential, reference, results
+from .conftest import make_context, make_potential, reference, results, topology_of
 
 O_H, ANGLE = 0.9572, np.deg2rad(104.52)
 
@@ -80,3 +83,24 @@ def test_tip4p(water: tuple[Any, Any, Any], backend: str) -> None:
     context.getIntegrator().step(5)
     assert (before != context.getState(getPositions=True).getPositions(asNumpy=True)._value[sites]).any()
     check()
+
+
+@pytest.mark.parametrize("backend", ["native", "python"])
+@pytest.mark.parametrize("atoms", [None, [0, 1, 2]])
+def test_a_particle_that_came_after_the_force(backend: str, atoms: list[int] | None) -> None:
+    openmm = pytest.importorskip("openmm")
+    water = water_box(4, np.random.default_rng(0))
+    potential = build_potential("tide", {}, [1, 8], [-13.6, -2041.3], 1.0).eval()
+    if backend == "native":
+        try:
+            make_kernel(potential)
+        except NoKernel as error:
+            pytest.skip(str(error))
+    system = create_system(topology_of(water), potential, backend, atoms=atoms)
+    system.addParticle(0.0)
+    context = make_context(system, np.vstack([water.positions, np.zeros((1, 3))]))
+    if atoms and hasattr(openmm.PythonForce, "setParticles"):
+        results(context)  # such a force is passed its own atoms alone
+        return
+    with pytest.raises(openmm.OpenMMException, match=r"made for 12 particles, and OpenMM passes 13\. Make it for all"):
+        results(context)

@@ -66,6 +66,19 @@ def test_a_run_leaves_its_files(gas_file: str, constant: Make, tmp_path: Path) -
     assert json.loads((out / "run.json").read_text())["settings"]["steps"] == 250
 
 
+@pytest.mark.parametrize("pbc", [(True, True, False), (False, False, False)])
+def test_a_box_around_what_is_not_periodic_gives_no_density(
+    argon: Atoms, constant: Make, tmp_path: Path, pbc: tuple[bool, ...]
+) -> None:
+    argon.set_cell([30.0] * 3)
+    argon.pbc = pbc
+    write(tmp_path / "slab.xyz", argon, format="extxyz")
+    s = Settings(str(tmp_path / "slab.xyz"), "-", ensemble="nve", steps=2, every=1)
+    summary = run_md(s, tmp_path / "run", forces=constant(), limits=Limits(distance=0.0))
+    assert summary.mean_density is None
+    assert np.isnan(read_log(tmp_path / "run" / "log.csv")["density_g_cm3"]).all()
+
+
 def test_the_seed_decides(gas_file: str, constant: Make, tmp_path: Path) -> None:
     logs = []
     for index, seed in enumerate((1, 1, 2)):
