@@ -16,7 +16,7 @@ from mdpot.errors import MdpotError
 from mdpot.packed import unpacked_name
 from mdpot.structures import decode, parse_cif, read_bytes, read_structures
 from mdpot.training.data.frames import Frame
-from mdpot.training.data.readers.tables import TARGET, number, of_properties
+from mdpot.training.data.readers.tables import TARGET, Texts, number, numbers_in, of_properties
 from mdpot.training.data.reading import Raw
 
 #: The table in a folder of structures, as CGCNN and ALIGNN have it.
@@ -62,7 +62,7 @@ def parse_csv(path: Path) -> Raw:
         )
     others = [n for n in range(len(first)) if n != place and (first[n] or not titled)]
     names = [first[n] if titled else TARGET + (str(k) if len(others) > 1 else "") for k, n in enumerate(others)]
-    frames = []
+    frames, texts = [], Texts()
     for n, row in enumerate(rows):
         at = f"{path}, row {n}"
         atoms = files.structure(row[place], at)
@@ -71,7 +71,7 @@ def parse_csv(path: Path) -> Raw:
                 f"{at}: {comma!r} has a comma, decimal or of thousands, and nothing says which. Write points, and no "
                 "commas, in numbers."
             )
-        values = {name: number(row[k]) for name, k in zip(names, others, strict=True)}
+        values = {name: row[k] for name, k in zip(names, others, strict=True)}
         frames.append(
             Frame(
                 atoms.numbers.astype(np.int64),
@@ -80,10 +80,10 @@ def parse_csv(path: Path) -> Raw:
                 np.array(atoms.pbc, bool),
                 group=str(n) if is_cif(row[place]) else row[place],
                 index=n,
-                properties={name: value for name, value in values.items() if value is not None},
+                properties=numbers_in(values, texts),
             )
         )
-    return of_properties(frames)
+    return of_properties(frames, texts)
 
 
 def is_cif(text: str) -> bool:
