@@ -175,6 +175,13 @@ def test_the_command_reads_databases_and_folders(properties: Path, tmp_path: Pat
     (tmp_path / "records.json").write_text(json.dumps(records))
     (tmp_path / "folder" / "id_prop.csv").write_text("c0,1.5\nc1,2.5\n")
     expected = PropertyPredictor(properties).predict(crystals)
+    (tmp_path / "cifs").mkdir()
+    for name, atoms in zip(("c2.cif", "c10.cif"), crystals, strict=True):
+        write(tmp_path / "cifs" / name, atoms)
+    done = CliRunner().invoke(main, ["predict", str(properties), str(tmp_path / "cifs")])
+    rows = list(csv.DictReader(done.output.splitlines()))
+    assert [row["name"] for row in rows] == ["c2.cif", "c10.cif"]
+    np.testing.assert_allclose([float(row["prediction"]) for row in rows], expected, atol=1e-4)
     for name in ("rows.db", "records.json", "folder"):
         done = CliRunner().invoke(main, ["predict", str(properties), str(tmp_path / name), "--key", "band"])
         assert done.exit_code == 0, done.output

@@ -262,6 +262,8 @@ def split_frames(dataset: Dataset, config: DataConfig, seed: int) -> dict[str, n
 def _fold(dataset: Dataset, config: DataConfig, names: list[str], seed: int) -> dict[str, np.ndarray]:
     """An official fold to test on, the other frames divided as the fractions of training and validation are."""
     assert config.fold is not None
+    if not dataset.folds:
+        raise MdpotError(f"data.fold is for data with official folds, which {dataset.name} has not; got {config.fold}.")
     if config.fold > len(dataset.folds):
         raise MdpotError(
             f"data.fold must be one of the {len(dataset.folds)} official folds of {dataset.name}; got {config.fold}."
