@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,11 @@ def predict(file: Path, structures: Path, out: Path | None, key: str | None, dev
     from mdpot.files import write_text
     from mdpot.predictor import PropertyPredictor
 
-    predictor = PropertyPredictor(file, device=device)
+    with warnings.catch_warnings(record=True) as cautions:
+        warnings.simplefilter("always")
+        predictor = PropertyPredictor(file, device=device)
+    for caution in cautions:
+        click.echo(f"warning: {caution.message}", err=True)
     frames, names = _read(structures, key or predictor.name)
     found = predictor.evaluate(frames)
     labels = [_label(atoms, key or predictor.name) for atoms in frames]

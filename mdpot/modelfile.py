@@ -43,6 +43,7 @@ from mdpot.modelformat import (
     pack,
     unpack,
 )
+from mdpot.models import MODELS
 from mdpot.zoo import find_model
 
 
@@ -107,8 +108,11 @@ class ModelFile:
 
     @property
     def cautions(self) -> list[str]:
-        """What a user should know before dynamics, a sentence each."""
+        """What a user should know before dynamics or predictions, a sentence each."""
         found = []
+        networks = [part["model"] for part in self.header.get("members", [self.header])]
+        if self.predicts == PROPERTY and (turned := [name for name in networks if not MODELS[name].equivariant]):
+            found.append(f"the predictions of a {turned[0]} network depend a little on how a structure is turned.")
         if self.predicts == POTENTIAL and not self.header["conservative"]:
             found.append(
                 "the forces of this potential are predicted directly, not the gradient of its energy. Energy is not "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ from ase import Atoms
 from mdpot.device import check_device, pick_device
 from mdpot.errors import MdpotError, name_elements
 from mdpot.graph import Graph
+from mdpot.heads.potential import edge_vectors
 from mdpot.modelfile import ModelFile, open_model
-from mdpot.structures import refuse_placeholder
+from mdpot.structures import MIN_DISTANCE, refuse_placeholder
 
 BATCH_ATOMS = 2048
 
@@ -51,7 +53,7 @@ class PropertyPredictor:
 
     Raises:
         MdpotError: a file that cannot be used, or that holds a potential; on use, an element that was not trained or a
-            structure without atoms.
+            structure without atoms or with overlapping ones.
     """
 
     def __init__(
@@ -68,6 +70,8 @@ class PropertyPredictor:
         check_device(device)
         self.device = pick_device(device)
         self.model = model.property(self.device)
+        for caution in model.cautions:
+            warnings.warn(f"{self.path}: {caution}", stacklevel=2)
 
     @overload
     def predict(self, structures: Atoms) -> float: ...
@@ -86,8 +90,11 @@ class PropertyPredictor:
         for index, atoms in enumerate(structures):
             self._check(index, atoms)
         found: dict[str, list[torch.Tensor]] = {"property": [], "property_std": []}
+        n_before = 0
         for batch in self._batches(structures):
             graph = Graph.from_atoms(batch, self.model.cutoff, torch.float64).to(self.device)
+            refuse_overlaps(graph, n_before)
+            n_before += len(batch)
             with torch.no_grad():
                 out = self.model(*graph.inputs())
             for name in found.keys() & out.keys():
@@ -115,3 +122,20 @@ class PropertyPredictor:
                 f"structure {index} holds {name_elements(strange)}, which {self.path} was not trained for; it knows "
                 f"{name_elements(self.model.elements)}."
             )
+
+
+def refuse_overlaps(graph: Graph, n_before: int = 0) -> None:
+    """Refuses structures, counted from `n_before`, in which atoms or their images are nearer than `MIN_DISTANCE`.
+
+    Raises:
+        MdpotError: which structure, and how near they are.
+    """
+    vectors = edge_vectors(graph.positions, graph.cell, graph.system, graph.edge_index, graph.shifts)
+    lengths = torch.linalg.vector_norm(vectors, dim=1)
+    if len(lengths) and float(lengths.min()) < MIN_DISTANCE:
+        edge = int(lengths.argmin())
+        index = n_before + int(graph.system[graph.edge_index[0, edge]])
+        raise MdpotError(
+            f"structure {index}: atoms overlap: they are {float(lengths[edge]):.3f} Å apart, and at least "
+            f"{MIN_DISTANCE} Å is expected. Check the units and the cell."
+        )

@@ -24,6 +24,8 @@ from mdpot.pdb import complete_pdb
 from mdpot.xyz import NO_ELEMENTS, parse_xyz
 
 PLACEHOLDER = "a cube of 1 Å, with which PDB files say that they have no cell"
+#: Atoms closer than this, Å, are an error in the file: the shortest bond there is, H2, has 0.74 Å.
+MIN_DISTANCE = 0.4
 #: Less than this of a site may be empty, for such is the error of a measurement or of rounding.
 MAY_BE_EMPTY = 0.01
 _NO_CELL = ("proteindatabank", "gromacs")  # ASE's names of formats that always have a cell, which may be none

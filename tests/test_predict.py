@@ -70,10 +70,31 @@ def test_refusals_of_the_predictor(properties: Path, water: Any) -> None:
         predictor.predict([water, bulk("Si")])
     with pytest.raises(MdpotError, match=r"structure 0: the cell is a cube of 1 Å.*atoms\.pbc = False"):
         predictor.predict(Atoms(water.numbers, water.positions, cell=[1, 1, 1], pbc=True))
+    for near in (0.0, 0.1):
+        twice = water + Atoms("O", water.positions[:1] + near / np.sqrt(3))
+        with pytest.raises(MdpotError, match=rf"structure 1: atoms overlap: they are {near:.3f} Å apart"):
+            PropertyPredictor(properties, batch_atoms=1).predict([water, twice])
     with pytest.raises(MdpotError, match="structure 0 has no atoms"):
         predictor.predict(water[:0])
     with pytest.raises(MdpotError, match="batch_atoms must be at least 1; got 0"):
         PropertyPredictor(properties, batch_atoms=0)
+
+
+def test_what_a_user_should_know_is_told(tmp_path: Path, water: Any) -> None:
+    """A caution of the file, and that some networks see how a structure lies in space."""
+    file = tmp_path / "p.safetensors"
+    save_model(file, make_property(0, model="gns"), {"caution": "Do not use it."})
+    turned = "the predictions of a gns network depend a little on how a structure is turned"
+    with pytest.warns(UserWarning, match=turned), pytest.warns(UserWarning, match="Do not use it"):
+        predictor = PropertyPredictor(file, device="cpu")
+    over = water.copy()
+    over.rotate(40, (1, 2, 3), rotate_cell=True)
+    assert abs(predictor.predict(over) - predictor.predict(water)) > 1e-5
+    write(tmp_path / "s.extxyz", water)
+    done = CliRunner().invoke(main, ["predict", str(file), str(tmp_path / "s.extxyz")])
+    assert done.exit_code == 0
+    assert "p.safetensors: Do not use it." in done.stderr
+    assert done.stdout.startswith("index,")
 
 
 def test_the_command_writes_a_table(properties: Path, tmp_path: Path, water: Any) -> None:
@@ -154,6 +175,13 @@ def test_the_command_reads_databases_and_folders(properties: Path, tmp_path: Pat
     (tmp_path / "records.json").write_text(json.dumps(records))
     (tmp_path / "folder" / "id_prop.csv").write_text("c0,1.5\nc1,2.5\n")
     expected = PropertyPredictor(properties).predict(crystals)
+    (tmp_path / "cifs").mkdir()
+    for name, atoms in zip(("c2.cif", "c10.cif"), crystals, strict=True):
+        write(tmp_path / "cifs" / name, atoms)
+    done = CliRunner().invoke(main, ["predict", str(properties), str(tmp_path / "cifs")])
+    rows = list(csv.DictReader(done.output.splitlines()))
+    assert [row["name"] for row in rows] == ["c2.cif", "c10.cif"]
+    np.testing.assert_allclose([float(row["prediction"]) for row in rows], expected, atol=1e-4)
     for name in ("rows.db", "records.json", "folder"):
         done = CliRunner().invoke(main, ["predict", str(properties), str(tmp_path / name), "--key", "band"])
         assert done.exit_code == 0, done.output

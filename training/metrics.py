@@ -21,6 +21,7 @@ class Metric:
         meaning: in a few words.
         unit: "" for a pure number, or where the unit is that of the property.
         decimals: as it is written; None for two below ten and one above.
+        digits: in place of decimals, for numbers of any size: how many count.
         root: whether it is the square root of a mean of squares.
     """
 
@@ -29,6 +30,7 @@ class Metric:
     label: str = ""
     unit: str = ""
     decimals: int | None = None
+    digits: int | None = None
     root: bool = False
 
     @property
@@ -38,8 +40,17 @@ class Metric:
 
     def text(self, value: float, error: float | None = None) -> str:
         """A value, and its standard error where there is one, to the same decimals."""
-        decimals = (2 if abs(value) < 10 else 1) if self.decimals is None else self.decimals
-        return f"{value:,.{decimals}f}" + ("" if error is None else f" ± {error:,.{decimals}f}")
+        form = self._form(value)
+        return f"{value:{form}}" + ("" if error is None else f" ± {error:{form}}")
+
+    def _form(self, value: float) -> str:
+        """The format of a value, and of its error."""
+        if self.digits is None:
+            decimals = (2 if abs(value) < 10 else 1) if self.decimals is None else self.decimals
+            return f",.{decimals}f"
+        if not 1e-4 <= abs(value) < 1e6:
+            return f".{self.digits - 1}e" if value and math.isfinite(value) else ".0f"
+        return f",.{max(0, self.digits - 1 - math.floor(math.log10(abs(value))))}f"
 
     def sentence(self, value: float) -> str:
         """Title, value and unit in a row."""
@@ -67,7 +78,9 @@ _DERIVATIVES = {
     **_errors("force", "the force components", "meV/Å"),
     **_errors("stress", "the stress components", "meV/Å³"),
 }
-_PROPERTY = _errors("property", "the property, in its own unit", "")
+_PROPERTY = {
+    key: replace(metric, digits=3) for key, metric in _errors("property", "the property, in its own unit", "").items()
+}
 ERRORS = {
     **_ENERGY,
     **_errors("energy", "the energy of a structure", "meV/structure", "_structure"),

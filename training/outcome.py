@@ -60,7 +60,7 @@ def conclude(
     poor = worse_than_nothing(tables, run.recipe.model.baseline)
     if poor:
         run.listener.note(f"WARNING: {poor}")
-    if caution := " ".join(filter(None, (prepared.dataset.caution, poor))):
+    if caution := " ".join(filter(None, (prepared.dataset.caution, prepared.strangers, poor))):
         metadata["caution"] = caution
     if isinstance(network, Potential):
         metadata |= _for_a_potential(prepared, means)

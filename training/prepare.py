@@ -16,6 +16,7 @@ from mdpot.training.data.frames import Dataset, Frame, elements_of, first_of_rep
 from mdpot.training.data.sources import load_dataset
 from mdpot.training.data.splits import limit_frames, split_by_group
 from mdpot.training.data.store import Store
+from mdpot.training.data.targets import PROPERTY, target
 from mdpot.training.kept import Tell, tell_nobody
 from mdpot.training.objectives.masking import count_maskable
 from mdpot.training.prepared import Prepared
@@ -159,8 +160,13 @@ def _needed(recipe: Recipe, data: Path | str | Dataset | None) -> set[str]:
     """The labels that every frame of the finetuning must have."""
     if recipe.property is None:
         return recipe.finetune.needed_labels
-    if recipe.data.property_key is not None:
-        return {recipe.data.property_key}
+    key = recipe.data.property_key
+    if key is not None and target(key) not in (PROPERTY, target("energy")):
+        raise MdpotError(
+            f"data.property_key must be the key of a number; {key} are labels of another shape. Rename it."
+        )
+    if key is not None:
+        return {key}
     if isinstance(data, Dataset):
         return {data.property}
     if recipe.data.source == "custom":
@@ -210,7 +216,9 @@ def _lay_out(
         name: Store(part, cutoff, None, config.molecule, molecules and name in ("train", "validation"))
         for name, part in parts.items()
     }
-    return Prepared(dataset, splits, stores, known, np.zeros(len(known)), 1.0)
+    prepared = Prepared(dataset, splits, stores, known, np.zeros(len(known)), 1.0)
+    prepared.notes += filter(None, [prepared.strangers])
+    return prepared
 
 
 def _to(prepared: Prepared, device: torch.device) -> Prepared:
@@ -254,6 +262,8 @@ def split_frames(dataset: Dataset, config: DataConfig, seed: int) -> dict[str, n
 def _fold(dataset: Dataset, config: DataConfig, names: list[str], seed: int) -> dict[str, np.ndarray]:
     """An official fold to test on, the other frames divided as the fractions of training and validation are."""
     assert config.fold is not None
+    if not dataset.folds:
+        raise MdpotError(f"data.fold is for data with official folds, which {dataset.name} has not; got {config.fold}.")
     if config.fold > len(dataset.folds):
         raise MdpotError(
             f"data.fold must be one of the {len(dataset.folds)} official folds of {dataset.name}; got {config.fold}."

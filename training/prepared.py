@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from mdpot.errors import name_elements
 from mdpot.heads import Potential
 from mdpot.models import MODELS
 from mdpot.radial import pair_energy
@@ -114,6 +115,14 @@ class Prepared:
             return fit_pair_energy(self.train, self.elements, cutoff, self.closest).arrays
 
         return PairFit.from_arrays(cached("pair", [self.train.fingerprint(), cutoff, self.elements], CODE, fit))
+
+    @property
+    def strangers(self) -> str:
+        """That no training frame holds some of the elements, as a sentence; empty where these hold all of them."""
+        strange = sorted(set(self.elements) - set(self.train.numbers.unique().tolist()))
+        if not strange:
+            return ""
+        return f"No training frame holds {name_elements(strange)}: what is predicted of structures that do is a guess."
 
     @cached_property
     def contacts(self) -> dict[Pair, Contact]:

@@ -14,6 +14,7 @@ from ase.build import bulk
 from ase.io import write
 
 from mdpot import MdpotError
+from mdpot.training.data.checks import validate_frames
 from mdpot.training.data.inspection import inspect_file
 from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import read_file
@@ -27,7 +28,8 @@ def pymatgen(atoms: Atoms) -> dict[str, Any]:
         {"species": [{"element": s, "occu": 1}], "abc": abc.tolist(), "label": s, "xyz": [0.0, 0.0, 0.0]}
         for s, abc in zip(atoms.symbols, atoms.get_scaled_positions(wrap=False), strict=True)
     ]
-    return {"@class": "Structure", "lattice": {"matrix": atoms.cell.array.tolist()}, "sites": sites}
+    kind = {"@module": "pymatgen.core.structure", "@class": "Structure"}
+    return {**kind, "lattice": {"matrix": atoms.cell.array.tolist()}, "sites": sites}
 
 
 def table(values: list[Any], index: list[int]) -> dict[str, Any]:
@@ -189,3 +191,76 @@ def test_repeats_whose_properties_differ_are_told(tmp_path: Path) -> None:
         (note,) = read_file(put(tmp_path / "gaps.json", content), need={"gap"}).notes
         assert note.startswith("1 of 4 frames are repeats of others")
         assert ("They differ in gap: a network learns something between." in note) == differ
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([1.1, "2.07(1)", 0.5], "gap is no number in 1 of 3 frames, e.g. '2.07(1)'"),
+        ([1.1, "1.2 eV", 0.5], "gap is no number in 1 of 3 frames, e.g. '1.2 eV'"),
+        ([1.1, True, False], "gap is no number in 2 of 3 frames, e.g. 'True'"),
+        ([1.1, "N/A", None], ""),
+    ],
+)
+def test_what_is_no_number_is_quoted(tmp_path: Path, values: list[Any], said: str) -> None:
+    """In tables and in `info` alike, by the reading and by the inspection."""
+    atoms = [a.copy() for a in CRYSTALS]
+    for a, value in zip(atoms, values, strict=True):
+        a.info.update({} if value is None else {"gap": value})
+    write(tmp_path / "gaps.extxyz", atoms, format="extxyz")
+    json_file = put(tmp_path / "gaps.json", table(values, [0, 1, 2]))
+    for path in (json_file, tmp_path / "gaps.extxyz"):
+        notes = " ".join(read_file(path, Asked(property_key="gap"), {"gap"}).notes)
+        assert ("is no number" in notes) == bool(said)
+        assert said in notes
+    assert said in " ".join(inspect_file(json_file, Asked())["warnings"])
+
+
+def test_classes_in_words_are_refused_and_quoted(tmp_path: Path) -> None:
+    path = put(tmp_path / "gaps.json", table(["yes", "no", "yes"], [0, 1, 2]))
+    assert "gap is no number in 3 of 3 frames, e.g. 'yes': write" in read_file(path, need={"gap"}).refusal
+    (warning,) = inspect_file(path, Asked())["warnings"]
+    assert warning.startswith("gap is no number in 3 of 3 frames")
+
+
+def rows_of(values: list[float]) -> dict[str, Any]:
+    """A table of crystals that differ a little, with these numbers."""
+    rows = [[pymatgen(bulk("Cu", a=3.5 + 0.01 * n)), value] for n, value in enumerate(values)]
+    return {"index": list(range(len(values))), "columns": ["structure", "gap"], "data": rows}
+
+
+def test_numbers_that_stand_for_absent_ones_are_told(tmp_path: Path) -> None:
+    spread = [1.0 + 0.1 * n for n in range(20)]
+    for values, said in (
+        ([*spread, -9999.0, -9999.0], "gap is -9999 in 2 frames, far from most"),
+        ([*spread, 500.0], ""),  # an outlier
+        ([*spread, 3.5, 3.5], ""),
+        ([0.1] * 20, "gap is 0.1 in all frames: there is nothing to learn."),
+    ):
+        path = put(tmp_path / "gaps.json", rows_of(values))
+        found = [" ".join(read_file(path, need={"gap"}).notes), " ".join(inspect_file(path, Asked())["warnings"])]
+        assert all(said in notes if said else not notes for notes in found)
+
+
+def test_properties_of_any_size_beside_columns_of_other_names(tmp_path: Path) -> None:
+    """A concentration is large; a number under "forces" beside the property is none of the atoms' labels."""
+    content = table([1e20, 2e20, 5e19], [0, 1, 2])
+    content["columns"].append("forces")
+    content["data"] = [[*row, 0.1] for row in content["data"]]
+    found = read_file(put(tmp_path / "gaps.json", content), need={"gap"})
+    validate_frames(found.frames, need={"gap"})
+    assert [frame.labels for frame in found.frames] == [{"gap": 1e20}, {"gap": 2e20}, {"gap": 5e19}]
+    found.frames[0].properties["gap"] = 1e200
+    with pytest.raises(MdpotError, match=r"gap must be less than 1e\+100 in size; got 1e\+200"):
+        validate_frames(found.frames, need={"gap"})
+
+
+def test_single_atoms_with_the_property_are_frames(tmp_path: Path) -> None:
+    """Where energies are learned, they are references."""
+    atoms = [Atoms("H", info={"gap": 9.0}), Atoms("O"), *(a.copy() for a in CRYSTALS)]
+    for n, a in enumerate(atoms[2:]):
+        a.info["gap"] = float(n)
+    write(tmp_path / "p.extxyz", atoms, format="extxyz")
+    found = read_file(tmp_path / "p.extxyz", Asked(property_key="gap"), {"gap"})
+    assert [frame.properties["gap"] for frame in found.frames] == [9.0, 0.0, 1.0, 2.0]
+    assert found.n_isolated == 1

@@ -27,6 +27,15 @@ def _evaluation(energy: bool = True, forces: bool = True, stress: bool = True) -
     return Evaluation(SIZES, energies, pulls, stresses, energies[0] - 0.5)
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0170, "0.0170"), (33.21, "33.2"), (1234.5, "1,234"), (0.0, "0"), (2.5e-31, "2.50e-31"), (8.4e19, "8.40e+19")],
+)
+def test_errors_of_properties_of_any_size_have_three_digits(value: float, text: str) -> None:
+    assert METRICS["property_mae"].text(value) == text
+    assert METRICS["baseline_property_rmse"].text(value) == text
+
+
 def test_the_baseline_is_no_force_and_the_mean_energy() -> None:
     result = _evaluation()
     metrics = result.metrics()

@@ -171,6 +171,8 @@ def test_official_folds(recipe, dataset: Dataset) -> None:
         np.testing.assert_array_equal(np.sort(every), np.arange(len(dataset)))
         assert len(splits["validation"]) == pytest.approx(0.25 * (len(dataset) - len(splits["test"])), abs=1.5)
     np.testing.assert_array_equal(np.sort(np.concatenate(tests)), np.arange(len(dataset)))
+    with pytest.raises(MdpotError, match=r"official folds, which custom has not; got 1"):
+        prepare(recipe("data.fold=1"), replace(dataset, folds=()), 0, CPU_DEVICE)
     with pytest.raises(MdpotError, match="one of the 5 official folds"):
         prepare(recipe("data.fold=6"), dataset, 0, CPU_DEVICE)
 
@@ -197,6 +199,18 @@ def test_the_key_chooses_among_the_properties_of_a_dataset(recipe, dataset: Data
         assert (made.property, made.unit) == (name, unit)
 
 
+def test_elements_that_training_does_not_see_are_told(recipe, dataset: Dataset, tmp_path: Path) -> None:
+    made = recipe("finetune.max_steps=20")
+    tested = int(prepare(made, dataset, 0, CPU_DEVICE).splits["test"][0])
+    frames = [replace(f, numbers=np.array([16, 1, 1])) if n == tested else f for n, f in enumerate(dataset.frames)]
+    with_sulfur = replace(dataset, frames=frames)
+    metrics = run_property(made, from_file=None, data=with_sulfur, out=tmp_path / "run", **CPU)
+    said = "No training frame holds S: what is predicted of structures that do is a guess."
+    assert metrics["notes"] == [said]
+    assert f"- note: {said}" in (tmp_path / "run" / "report.md").read_text()
+    assert said in " ".join(open_model(tmp_path / "run").cautions)
+
+
 def test_a_recipe_without_a_property(tiny_recipe, tmp_path: Path) -> None:
     with pytest.raises(MdpotError, match=r"learns no property.*Take custom-property"):
         run_property(tiny_recipe(), from_file=None, data=None, out=tmp_path, **CPU)
@@ -211,6 +225,7 @@ def test_a_table_of_ones_own_needs_its_own_recipe_and_the_key(tmp_path: Path, mo
     for recipe, settings, said in (
         ("matbench-jdft2d", [], r"t\.csv: no json, .* Your own data: the recipe custom-property"),
         ("custom-property", [], r"data\.property_key must be the key of the property to learn"),
+        ("custom-property", ["data.property_key=stress"], r"must be the key of a number; stress are labels of another"),
         ("custom-property", ["data.property_key=metal"], r"no frame has the property 'metal'.*numbers under gap"),
     ):
         with pytest.raises(MdpotError, match=said):

@@ -9,15 +9,14 @@ from ase.data import chemical_symbols
 
 from mdpot.errors import MdpotError
 from mdpot.neighbors import neighbor_list, pair_vectors
+from mdpot.structures import MIN_DISTANCE
 from mdpot.training.data.frames import Frame, require_elements
 from mdpot.training.data.reading import ENERGY_AND_FORCES, Reading
-from mdpot.training.data.targets import target
+from mdpot.training.data.targets import PROPERTY, target
 from mdpot.vesin_neighbors import full_cell
 
-#: Atoms closer than this, Å, are an error in the file: the shortest bond there is, H2, has 0.74 Å.
-MIN_DISTANCE = 0.4
-#: No label, in any unit, is larger; and its square still is a number.
-LARGEST = 1e12
+#: No label, in any unit, is larger; and its square still is a number. A property may be a concentration.
+LARGEST, LARGEST_PROPERTY = 1e12, 1e100
 # A search for shorter pairs than this is slower, for the bins of the search are then too many.
 _SEARCH = 1.5
 # Up to so many atoms all pairs are looked at, which takes less than a search.
@@ -98,16 +97,16 @@ def _check_label(name: str, value: np.ndarray, n_atoms: int, at: str) -> None:
     if value.shape != shape:
         positions = " of the positions," if shape == (n_atoms, 3) else ""
         raise MdpotError(f"{at}: {name} must have the shape{positions} {shape}; got {value.shape}.")
-    _check_finite(value, f"{at}: {name}")
+    _check_finite(value, f"{at}: {name}", LARGEST_PROPERTY if kind is PROPERTY else LARGEST)
 
 
-def _check_finite(values: np.ndarray, what: str) -> None:
-    bad = np.argwhere(~(np.abs(values) < LARGEST))
+def _check_finite(values: np.ndarray, what: str, largest: float = LARGEST) -> None:
+    bad = np.argwhere(~(np.abs(values) < largest))
     if len(bad):
         place = f" (row {bad[0][0]})" if values.ndim == 2 else ""
-        raise MdpotError(
-            f"{what} must be finite; got {values[tuple(bad[0])]}{place}. Remove the frame or mend the file."
-        )
+        worst = values[tuple(bad[0])]
+        rule = f"be less than {largest:g} in size" if np.isfinite(worst) else "be finite"
+        raise MdpotError(f"{what} must {rule}; got {worst}{place}. Remove the frame or mend the file.")
 
 
 def _check_distances(frame: Frame, at: str) -> None:

@@ -17,7 +17,7 @@ from mdpot.training.data.frames import Frame, elements_of
 from mdpot.training.data.labels import Asked
 from mdpot.training.data.readers import parse_file
 from mdpot.training.data.readers.pyg import Unopened
-from mdpot.training.data.reading import ENERGY_AND_FORCES, LABELS, Reading, finish, left_out
+from mdpot.training.data.reading import ENERGY_AND_FORCES, LABELS, Reading, about_numbers, about_texts, finish, left_out
 from mdpot.training.data.reference import fit_reference, wild_frames
 
 #: Distances are looked for out to this many sums of covalent radii, in at most so many frames.
@@ -69,6 +69,10 @@ def inspect_file(path: Path | str, asked: Asked) -> dict[str, Any]:
     warnings += _faults(reading, path, asked)
     if not labeled and reading.keys.properties:
         labeled = [frame for frame in reading.frames if frame.properties]
+        warnings += about_texts(reading, reading.keys.properties)
+        warnings += about_numbers(reading.frames, reading.keys.properties)
+    elif not labeled and reading.texts:
+        warnings += about_texts(reading, reading.texts)
     elif not labeled and not warnings:
         warnings.append(finish(raw, ENERGY_AND_FORCES, path).refusal)
     elif not labeled:

@@ -24,6 +24,8 @@ ENERGY_AND_FORCES = frozenset({"energy", "forces"})
 VACUUM = 8.0
 #: eV/Å; forces of this size beside others of exactly zero are those of atoms at rest, which none are by chance.
 FELT = 0.05
+#: A number that comes again, so many times the distance of the quartiles from them, may stand for an absent one.
+FAR = 20
 ISOLATED_NAMES = ("isolatedatom", "isolated")
 
 
@@ -39,6 +41,7 @@ class Raw:
         ignored: keys that look like labels and are not.
         files: of a folder, which files were read.
         numbers: other keys under which structures have a number, with the least and the largest.
+        texts: by property, what stands in place of a number where that is said to be something.
     """
 
     frames: list[Frame]
@@ -48,6 +51,7 @@ class Raw:
     ignored: Sequence[str] = ()
     files: str = ""
     numbers: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -68,6 +72,7 @@ class Reading:
         splits: the official split, frame indices by split name; None where there is none.
         files: of a folder, which files were read.
         numbers: other keys under which structures have a number, with the least and the largest.
+        texts: by property, what stands in place of a number where that is said to be something.
     """
 
     frames: list[Frame]
@@ -84,6 +89,7 @@ class Reading:
     splits: dict[str, np.ndarray] | None = None
     files: str = ""
     numbers: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def described(self) -> str:
@@ -123,6 +129,9 @@ class Reading:
 def finish(raw: Raw, need: Collection[str] | None, path: Path) -> Reading:
     """Turns units into eV and Å, and parts frames from isolated atoms and from frames without labels.
 
+    An isolated atom with a property that is needed is a frame like any other. Of several properties, frames keep those
+    that are needed, if any is.
+
     Args:
         raw: of a reader.
         need: the labels that a frame must have; none for pretraining; None for any label at all.
@@ -132,13 +141,14 @@ def finish(raw: Raw, need: Collection[str] | None, path: Path) -> Reading:
         MdpotError: atomic numbers that are none.
     """
     reading = Reading([], raw.keys, raw.units, n_frames=len(raw.frames), notes=[*raw.keys.notes], path=path)
-    reading.ignored, reading.files, reading.numbers = raw.ignored, raw.files, raw.numbers
+    reading.ignored, reading.files, reading.numbers, reading.texts = raw.ignored, raw.files, raw.numbers, raw.texts
     called = raw.isolated or [False] * len(raw.frames)
     frames, alone = [], []
     for frame, name in zip(raw.frames, called, strict=True):
         require_elements(frame.numbers, f"{path}, {frame.place}")
         converted = convert(frame, raw.units)
-        (alone if _is_isolated(converted, name) else frames).append(converted)
+        asked = frame.properties.keys() & set(need or ())
+        (alone if _is_isolated(converted, name) and not asked else frames).append(converted)
     reading.n_isolated = len(alone)
     _drop_absent_labels(frames, reading)
     absent = [kind for kind in LABELS if frames and all(getattr(frame, kind) is None for frame in frames)]
@@ -146,6 +156,10 @@ def finish(raw: Raw, need: Collection[str] | None, path: Path) -> Reading:
     reading.isolated = _isolated_energies(alone, reading.notes)
     reading.frames = [frame for frame in frames if _has(frame, need)]
     reading.n_unlabeled = len(frames) - len(reading.frames)
+    if wanted := set(need or ()) - set(LABELS):
+        reading.keys = replace(reading.keys, properties=tuple(wanted))
+        for frame in reading.frames:
+            frame.properties = {name: value for name, value in frame.properties.items() if name in wanted}
     if not reading.frames:
         reading.refusal = _nothing_left(reading, frames, need)
         if frames and (wrong := contradictions(frames, {}, raw.units)):
@@ -153,6 +167,8 @@ def finish(raw: Raw, need: Collection[str] | None, path: Path) -> Reading:
         return reading
     _set_groups(reading.frames)
     reading.notes += [*_about_repeats(reading.frames), *_about_held(reading.frames), *_about_left_out(reading, need)]
+    properties = set(need or ()) - set(LABELS)
+    reading.notes += [*about_texts(reading, properties), *about_numbers(reading.frames, properties)]
     return reading
 
 
@@ -289,9 +305,10 @@ def _nothing_left(reading: Reading, frames: Sequence[Frame], need: Collection[st
     if asked := sorted(set(need or ()) - set(LABELS)):
         known = sorted({name for frame in frames for name in frame.properties} | reading.numbers.keys())
         held = f"there are numbers under {', '.join(known)}" if known else "no structure has a number of its own"
+        said = "".join(f" {text}" for text in about_texts(reading, asked))
         return (
             f"{reading.path}: no frame has the property {asked[0]!r}, a number, which text, True, and False are not; "
-            f"{held}. Name another: --set data.property_key=KEY."
+            f"{held}. Name another: --set data.property_key=KEY.{said}"
         )
     missing = [kind for kind in LABELS if need is None or kind in need]
     missing = [kind for kind in missing if all(getattr(frame, kind) is None for frame in frames)] or list(missing)
@@ -312,6 +329,33 @@ def _nothing_left(reading: Reading, frames: Sequence[Frame], need: Collection[st
     said = f"no {', no '.join(missing)} in any of its {len(frames)} frames (looked for {looked})."
     others = "; ".join(["Other keys: --energy-key, --forces-key, --stress-key", *remedies])
     return f"{reading.path}: {said}{there}{notes} {others}."
+
+
+def about_texts(reading: Reading, names: Collection[str]) -> Iterator[str]:
+    """What is no number under the names of properties."""
+    for name in names:
+        if said := reading.texts.get(name, ()):
+            yield (
+                f"{name} is no number in {len(said)} of {reading.n_frames} frames, e.g. {said[0][:60]!r}: write bare "
+                "numbers, without units and errors, and 1 and 0 for yes and no."
+            )
+
+
+def about_numbers(frames: Sequence[Frame], names: Collection[str]) -> Iterator[str]:
+    """Properties that are the same in all frames, and numbers that seem to stand for absent ones, as -9999 does."""
+    for name in names:
+        values = np.array([frame.properties[name] for frame in frames if name in frame.properties])
+        known, counts = np.unique(values, return_counts=True)
+        if len(known) == 1 < len(values):
+            yield f"{name} is {known[0]:g} in all frames: there is nothing to learn."
+        low, high = np.quantile(values, [0.25, 0.75]) if len(values) else (0.0, 0.0)
+        far = np.maximum(low - known, known - high) > FAR * (high - low)
+        for value, count in zip(known, np.where(far & (high > low), counts, 0), strict=True):
+            if count > 1:
+                yield (
+                    f"{name} is {value:g} in {count} frames, far from most ({low:.4g} to {high:.4g}): if it says that "
+                    "there is no number, leave the field empty."
+                )
 
 
 def _about_left_out(reading: Reading, need: Collection[str] | None) -> Iterator[str]:

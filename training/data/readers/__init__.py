@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -28,14 +27,13 @@ from mdpot.training.data.readers.pymatgen import parse_pymatgen
 from mdpot.training.data.readers.qcschema import is_qcschema
 from mdpot.training.data.readers.runner import parse_runner
 from mdpot.training.data.readers.search import is_folder
-from mdpot.training.data.readers.tables import is_pymatgen, parse_json
+from mdpot.training.data.readers.tables import is_pymatgen, is_table, parse_json
 from mdpot.training.data.reading import LABELS, Raw, Reading, finish
 from mdpot.training.data.unit_statements import parse_units
 from mdpot.training.data.units import ATOMIC
 
 _ZIP = b"PK\x03\x04"
 _MARK = b"\xef\xbb\xbf"
-_TABLE = re.compile(rb'\[|\{\s*"(?:index|columns|data)"')
 
 
 def read_file(path: Path | str, asked: Asked = NOTHING_ASKED, need: Collection[str] | None = None) -> Reading:
@@ -120,14 +118,9 @@ def _parse_table(path: Path) -> Raw | None:
     """
     if has_ending(path, ".csv"):
         return parse_csv(path)
-    if has_ending(path, ".json") and _is_table(head(path).removeprefix(_MARK)):
+    if has_ending(path, ".json") and is_table(head(path).removeprefix(_MARK)):
         return parse_json(path)
     return None
-
-
-def _is_table(start: bytes) -> bool:
-    """Whether json is a table or a list; ASE's own, a database, is an object whose keys are row numbers or `ids`."""
-    return _TABLE.match(start.lstrip()) is not None
 
 
 def _named(raw: Raw, asked: Asked) -> Raw:

@@ -26,6 +26,7 @@ from mdpot.training.data.labels import (
 )
 from mdpot.training.data.named_units import divided, units_of_labels
 from mdpot.training.data.readers.outputs import Outputs, read_outputs
+from mdpot.training.data.readers.tables import Texts, is_said
 from mdpot.training.data.reading import Raw, is_called_isolated
 from mdpot.training.data.unit_statements import canonical, parse_units, stated_system, stated_units
 from mdpot.training.data.units import Units
@@ -83,9 +84,10 @@ def label_outputs(path: Path, found: Outputs, asked: Asked, want_labels: bool = 
         for frame in frames:
             names = dict.fromkeys(name for name in (frame.kind, frame.group) if name)
             frame.group, frame.kind = "", " ".join(names)
+    texts: Texts = {}
     if asked.property_key is not None:
         for frame, atoms in zip(frames, structures, strict=True):
-            frame.properties = _property(atoms, asked.property_key)
+            frame.properties = _property(atoms, asked.property_key, texts)
         keys = replace(keys, properties=(asked.property_key,))
     return Raw(
         frames=frames,
@@ -94,6 +96,7 @@ def label_outputs(path: Path, found: Outputs, asked: Asked, want_labels: bool = 
         isolated=[is_called_isolated(_first(atoms.info, ISOLATED_KEYS)) for atoms in structures],
         ignored=_ignored(structures, values),
         numbers=numbers_of(place for atoms in structures for place in _places(atoms)[1:]),
+        texts=texts,
     )
 
 
@@ -175,12 +178,15 @@ def _frame(atoms: Atoms, values: Values, keys: Keys, units: Units, index: int) -
     )
 
 
-def _property(atoms: Atoms, key: str) -> dict[str, float]:
-    """The number that a structure has under a key, by that key; nothing where there is none."""
-    for place in _places(atoms):
-        value = np.asarray(place.get(key))
+def _property(atoms: Atoms, key: str, texts: Texts) -> dict[str, float]:
+    """The number that a structure has under a key, by that key; nothing where there is none, and what else is said
+    there is added to `texts`."""
+    there = [np.asarray(place[key]) for place in _places(atoms) if key in place]
+    for value in there:
         if value.size == 1 and value.dtype.kind in "fiu" and np.isfinite(value.item()):
             return {key: float(value.item())}
+    if said := [value.item() for value in there if value.size == 1 and is_said(value.item())]:
+        texts.setdefault(key, []).append(str(said[0]))
     return {}
 
 

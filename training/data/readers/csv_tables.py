@@ -7,7 +7,9 @@ import io
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -16,7 +18,8 @@ from mdpot.errors import MdpotError
 from mdpot.packed import unpacked_name
 from mdpot.structures import decode, parse_cif, read_bytes, read_structures
 from mdpot.training.data.frames import Frame
-from mdpot.training.data.readers.tables import TARGET, number, of_properties
+from mdpot.training.data.readers.search import natural
+from mdpot.training.data.readers.tables import TARGET, Texts, number, numbers_in, of_properties
 from mdpot.training.data.reading import Raw
 
 #: The table in a folder of structures, as CGCNN and ALIGNN have it.
@@ -62,7 +65,7 @@ def parse_csv(path: Path) -> Raw:
         )
     others = [n for n in range(len(first)) if n != place and (first[n] or not titled)]
     names = [first[n] if titled else TARGET + (str(k) if len(others) > 1 else "") for k, n in enumerate(others)]
-    frames = []
+    frames, texts = [], Texts()
     for n, row in enumerate(rows):
         at = f"{path}, row {n}"
         atoms = files.structure(row[place], at)
@@ -71,19 +74,40 @@ def parse_csv(path: Path) -> Raw:
                 f"{at}: {comma!r} has a comma, decimal or of thousands, and nothing says which. Write points, and no "
                 "commas, in numbers."
             )
-        values = {name: number(row[k]) for name, k in zip(names, others, strict=True)}
+        values = {name: row[k] for name, k in zip(names, others, strict=True)}
         frames.append(
-            Frame(
-                atoms.numbers.astype(np.int64),
-                atoms.positions.astype(np.float64),
-                np.array(atoms.cell.array, np.float64),
-                np.array(atoms.pbc, bool),
+            _frame(
+                atoms,
                 group=str(n) if is_cif(row[place]) else row[place],
                 index=n,
-                properties={name: value for name, value in values.items() if value is not None},
+                properties=numbers_in(values, texts),
             )
         )
-    return of_properties(frames)
+    return of_properties(frames, texts)
+
+
+def parse_cifs(folder: Path) -> Raw | None:
+    """The structures of the CIFs in a folder, one each; None where there are none, or where a table is beside them.
+
+    Raises:
+        MdpotError: a file that cannot be read, or one of several structures.
+    """
+    names = sorted((file.name for file in folder.glob("*.cif")), key=natural)
+    if not names or any(folder.glob("*.csv")):
+        return None
+    files = _Files(folder)
+    frames = [_frame(files.structure(name, name), index=n, file=name) for n, name in enumerate(names)]
+    return replace(of_properties(frames, {}), files=f"{len(names):,} CIFs")
+
+
+def _frame(atoms: Atoms, **more: Any) -> Frame:
+    return Frame(
+        atoms.numbers.astype(np.int64),
+        atoms.positions.astype(np.float64),
+        np.array(atoms.cell.array, np.float64),
+        np.array(atoms.pbc, bool),
+        **more,
+    )
 
 
 def is_cif(text: str) -> bool:

@@ -13,6 +13,7 @@ from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Asked, Keys
 from mdpot.training.data.readers.ase_io import label_outputs
+from mdpot.training.data.readers.csv_tables import parse_cifs
 from mdpot.training.data.readers.outputs import Outputs, read_outputs
 from mdpot.training.data.readers.search import Found, Output, came_to_its_end, choose, reason_of, search
 from mdpot.training.data.readers.settings import settings_notes
@@ -32,7 +33,7 @@ def parse_folder(path: Path, asked: Asked, want_labels: bool, parse: Callable[[P
 
     All are of one kind, but for VASP's, of which each calculation may have an OUTCAR, a vasprun.xml, or both; the
     latter is taken then. Hidden files are passed over, links are followed, and a file is read once. What cannot be read
-    is left out and named in the notes.
+    is left out and named in the notes. Where no labels are wanted, and there are no outputs, CIFs are read.
 
     A calculation with several frames is a group of its own, with the names that its file gives in it. Of calculations
     with a frame each, in one folder or in folders side by side (step_1/scf and step_2/scf, too), nothing says that they
@@ -49,6 +50,8 @@ def parse_folder(path: Path, asked: Asked, want_labels: bool, parse: Callable[[P
             several units; none that can be read; labels as of `label_outputs`.
     """
     found = search(path)
+    if not (want_labels or found.outputs) and (cifs := parse_cifs(path)) is not None:
+        return cifs
     chosen, twins = choose(path, found)
     parts: list[tuple[Output, Outputs | Raw]] = []
     for candidates in chosen:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mdpot.errors import MdpotError
 from mdpot.packed import has_ending, unpacked_name
+from mdpot.training.data.readers.tables import is_table
 from mdpot.xyz import is_xyz
 
 _EXTXYZ = "write its frames as extended XYZ with ASE (energy in eV, forces in eV/Å)"
@@ -129,7 +130,7 @@ def refuse_foreign(path: Path, start: bytes) -> None:
             reason = f"{what} under another name, and ASE tells it by the name: rename it, e.g. {usual}"
         elif begins.match(start) and usual == "OUTCAR" and path.suffix in (".bz2", ".xz"):
             reason = f"{what}, which ASE does not read in this packing: unpack it, or pack it by gzip"
-    if has_ending(path, ".json") and text.startswith(b"{") and b'"@module"' in start:
+    if has_ending(path, ".json") and not is_table(start) and b'"@module"' in start:
         reason = _PYMATGEN
     if has_ending(path, ".json") and b'"Dataset"' in start and b'"Data"' in start:
         reason = _FITSNAP
