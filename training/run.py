@@ -12,7 +12,7 @@ from mdpot.autograd import exact_gradients
 from mdpot.device import check_device, pick_device
 from mdpot.errors import MdpotError
 from mdpot.heads import Potential, PropertyModel
-from mdpot.modelfile import open_model, save_potential
+from mdpot.modelfile import save_potential
 from mdpot.training import folder as files
 from mdpot.training.data.frames import Dataset
 from mdpot.training.data.store import Store
@@ -27,6 +27,7 @@ from mdpot.training.prepare import without_labels
 from mdpot.training.prepared import Prepared
 from mdpot.training.relabel import with_forcefield_labels
 from mdpot.training.schema import LabelStage, Recipe
+from mdpot.training.starts import suggested_start
 from mdpot.training.together import SOLO, Team
 from mdpot.training.transfer import (
     is_finished,
@@ -35,13 +36,8 @@ from mdpot.training.transfer import (
     transfer_backbone,
     transferred_rates,
 )
-from mdpot.zoo import find_model
 
 __all__ = ["run_evaluate", "run_finetune", "run_pretrain", "run_property", "run_train"]
-
-CRYSTALS = "crystals-pbe-small"
-#: From so many elements on, and with fewer training frames than so many for each, a training is pointed to it.
-MANY_ELEMENTS, FEW_FRAMES = 6, 50
 
 
 @exact_gradients()
@@ -279,17 +275,8 @@ def _finetune(run: Run, prepared: Prepared, source: _Source | None) -> dict[str,
 
 
 def _suggest_start(run: Run, prepared: Prepared) -> None:
-    """Names the start that knows the elements, where a training from scratch has many of them and few frames."""
-    elements, n = set(prepared.elements), len(prepared.train)
-    periodic = bool(prepared.train.pbc.all(1).float().mean() > 0.5)
-    if len(elements) < MANY_ELEMENTS or n >= FEW_FRAMES * len(elements) or not periodic:
-        return
-    known = open_model(find_model(CRYSTALS)).header
-    if run.recipe.model.name == known["model"] and elements <= set(known["elements"]):
-        run.listener.note(
-            f"{len(elements)} elements, and only {n} training frames: a start that knows these elements is often more "
-            f"accurate, `mdpot finetune custom --preset after --from {CRYSTALS} --data ...`"
-        )
+    if advice := suggested_start(run.recipe, prepared):
+        run.listener.note(advice)
 
 
 def _n_compositions(stage: LabelStage, train: Store) -> float:

@@ -12,6 +12,7 @@ ZOO: dict[str, str] = {
     "water-rpbe-small": "Liquid water and ice, taught by the RPBE-D3 network potential (not DFT); the fastest",
     "water-rpbe-medium": "The same, two thirds of the error at 2.6 times the cost",
     "crystals-pbe-small": "A start for crystals of 89 elements, PBE: finetune it on frames of your own",
+    "molecules-xtb-small": "A start for organic molecules, GFN2-xTB: finetune it on frames of your own",
     "rmd17": "One molecule of any of the ten of revised MD17 in vacuum, PBE/def2-SVP",
     "rmd17-aspirin": "One molecule of aspirin in vacuum, PBE/def2-SVP",
     "rmd17-ethanol": "One molecule of ethanol in vacuum, PBE/def2-SVP",

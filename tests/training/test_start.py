@@ -1,4 +1,4 @@
-"""Where many elements meet few frames, a training names the start that knows them."""
+"""A training names the start of the zoo that knows its elements, where it has few frames."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from mdpot import MaskedGNNCalculator
 from mdpot.training.config import load_recipe
-from mdpot.training.run import CRYSTALS, MANY_ELEMENTS, run_finetune, run_train
+from mdpot.training.prepare import prepare
+from mdpot.training.run import run_finetune, run_train
+from mdpot.training.starts import CRYSTALS, FRAMES_OF_MOLECULES, MANY_ELEMENTS, MOLECULES, suggested_start
 from mdpot.zoo import find_model
 
 from .conftest import CPU, Notes
@@ -42,6 +46,32 @@ def test_many_elements_and_few_frames(n: int, named: bool, tiny_recipe: Callable
     made = tiny_recipe("pretrain.objective=none", name="custom")
     run_train(made, data=tmp_path / "alloys.xyz", out=tmp_path / "run", listener=listener, **CPU)
     assert any(f"--from {CRYSTALS}" in note for note in listener.notes) == named
+
+
+@pytest.mark.parametrize(
+    ("formula", "n", "changed", "named"),
+    [
+        ("CH3CH2OH", 30, (), True),
+        ("CH3CH2OH", FRAMES_OF_MOLECULES * 2, (), False),  # enough
+        ("CH3CH2OH", 30, ("model.baseline=gfn2-xtb",), False),  # which knows molecules already
+        ("CH3CH2OH", 30, ("model.name=egnn",), False),
+        ("LiF", 30, (), True),
+        ("BeF2", 30, (), False),  # has an element that it does not know
+    ],
+)
+def test_few_frames_of_molecules(formula: str, n: int, changed: tuple[str, ...], named: bool, tmp_path: Path) -> None:
+    rng, shaken = np.random.default_rng(0), []
+    start = Atoms("BeF2", [[0, 0, 0], [0, 0, 1.4], [0, 0, -1.4]]) if formula == "BeF2" else molecule(formula)
+    for _ in range(n):
+        atoms = start.copy()
+        atoms.positions += 0.05 * rng.normal(size=atoms.positions.shape)
+        atoms.calc = SinglePointCalculator(atoms, energy=rng.normal(), forces=rng.normal(size=atoms.positions.shape))
+        shaken.append(atoms)
+    ase.io.write(tmp_path / "molecules.xyz", shaken)
+    made = load_recipe("custom", "quick", ["data.check=off", "pretrain.objective=none", *changed])
+    advice = suggested_start(made, prepare(made, tmp_path / "molecules.xyz", 0, torch.device("cpu")))
+    assert (f"--from {MOLECULES}" in advice) == named
+    assert named or not advice
 
 
 @pytest.mark.filterwarnings("ignore:.*worse than no force")
