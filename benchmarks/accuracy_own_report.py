@@ -130,7 +130,8 @@ def draw(path: Path, result: dict[str, Any]) -> None:
                     x = at + (k - (len(names) - 1) / 2) * width
                     axes.bar(x, found[0], width, **style[name])
                     axes.annotate(_number(found[0]), (x, found[0]), ha="center", va="bottom", fontsize=8)
-        axes.set(title=title, xticks=range(len(groups)), xticklabels=[t.replace(", ", "\n") for t in groups])
+        names_of_sets = [name.replace(", ", "\n").replace("_", "_\n") for name in groups]
+        axes.set(title=title, xticks=range(len(groups)), xticklabels=names_of_sets)
         axes.tick_params(axis="x", labelsize=8)
         axes.margins(y=0.12)
     bars = [figure.axes[0].bar(0, 0, **style[name], label=OWN_TRAINERS[name].label) for name in names]
