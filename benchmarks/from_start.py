@@ -85,9 +85,16 @@ class Run(NamedTuple):
     arm: str
     seed: int
 
-    @property
-    def name(self) -> str:
-        return f"{self.data}-{self.frames or 'all'}-{self.arm}-seed{self.seed}"
+    def folder(self, args: argparse.Namespace) -> Path:
+        """That of another start has another name."""
+        arm = f"{self.arm}-{start_name(args)}" if self.arm == "start" else self.arm
+        return args.work / f"{self.data}-{self.frames or 'all'}-{arm}-seed{self.seed}"
+
+
+def start_name(args: argparse.Namespace) -> str:
+    """A name of the zoo, or that of a folder or a file."""
+    path = Path(args.start)
+    return path.parent.name if path.name == "potential.safetensors" else path.stem
 
 
 def main() -> None:
@@ -99,7 +106,8 @@ def main() -> None:
     if not args.tables_only:
         with ThreadPoolExecutor(args.jobs) as pool:
             list(pool.map(lambda run: train(args, comparison, run), runs))
-    results = {run: read(args.work / run.name) for run in runs if (args.work / run.name / "metrics.json").exists()}
+    args.out = args.out or Path(f"docs/results/from-{args.comparison}.md")
+    results = {run: read(run.folder(args)) for run in runs if (run.folder(args) / "metrics.json").exists()}
     args.out.write_text(to_markdown(results, args, comparison), encoding="utf-8")
     rows = [run._asdict() | found for run, found in results.items()]
     args.out.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
@@ -115,13 +123,13 @@ def parse() -> argparse.Namespace:
     add("--jobs", type=int, default=2, help="trainings at a time, each on one thread")
     add("--tables-only", action="store_true", help="train nothing; write the page of what is finished")
     add("--work", type=Path, default=Path("runs/from-start"), help="folder of the runs; what is finished is kept")
-    add("--out", type=Path, required=True, help="the page; a JSON file goes beside it")
+    add("--out", type=Path, default=None, help="the page, docs/results/from-COMPARISON.md; a JSON file goes beside it")
     return parser.parse_args()
 
 
 def train(args: argparse.Namespace, comparison: Comparison, run: Run) -> None:
     """One training by mdpot's own command, unless it is finished."""
-    out = args.work / run.name
+    out = run.folder(args)
     if (out / "metrics.json").exists():
         return
     file = Path(os.environ["MDPOT_DATA"]) / comparison.sets[run.data][0]
@@ -142,7 +150,7 @@ def read(folder: Path) -> dict[str, float]:
 
 
 def to_markdown(results: dict[Run, dict[str, float]], args: argparse.Namespace, comparison: Comparison) -> str:
-    arms, start = comparison.arms, Path(args.start).name
+    arms, start = comparison.arms, start_name(args)
     commands = [
         f"`mdpot {' '.join(COMMANDS[arm])}{f' --from {start}' if arm == 'start' else ''}` ({arm})" for arm in arms
     ]
@@ -160,13 +168,14 @@ def to_markdown(results: dict[Run, dict[str, float]], args: argparse.Namespace, 
         "|---|---:|" + "---:|" * ((len(arms) + 1) * len(columns)),
     ]
     for name, n in comparison.runs:
-        by_arm = {arm: [r for run, r in results.items() if run[:3] == (name, n, arm)] for arm in arms}
-        if not all(by_arm.values()):
+        seeds = [seed for seed in range(args.seeds) if all((name, n, arm, seed) in results for arm in arms)]
+        by_arm = {arm: [results[Run(name, n, arm, seed)] for seed in seeds] for arm in arms}
+        if not seeds:
             continue
         cells = [f"{name} ({comparison.sets[name][1]})", f"{by_arm[arms[-1]][0]['trained']:.0f}"]
         for key in columns:
             found = {arm: [errors[key] for errors in by_arm[arm] if key in errors] for arm in arms}
-            ratios = [last / first for first, last in zip(found[arms[0]], found[arms[-1]], strict=False)]
+            ratios = [last / first for first, last in zip(found[arms[0]], found[arms[-1]], strict=True)]
             cells += [spread(found[arm]) for arm in arms] + [spread(ratios)]
         lines.append(f"| {' | '.join(cells)} |")
     seconds = {arm: [r["seconds"] for run, r in results.items() if run.arm == arm] for arm in arms}

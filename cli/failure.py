@@ -147,9 +147,10 @@ def _fail(error: Exception) -> NoReturn:
 
 
 def _hint(error: click.UsageError) -> str:
-    """What to do about words too many, of which a shell makes a pattern without quotes."""
+    """What to do about words too many, which a shell makes of a pattern without quotes behind `--data`."""
     extra = re.search(r"unexpected extra arguments? \((.*)\)", error.format_message())
-    return f". {SEVERAL_FILES}" if extra and any(os.path.exists(word) for word in extra[1].split()) else ""
+    reads = error.ctx is not None and any("--data" in option.opts for option in error.ctx.command.params)
+    return f". {SEVERAL_FILES}" if extra and reads and any(map(os.path.exists, extra[1].split())) else ""
 
 
 def _say(text: str) -> None:

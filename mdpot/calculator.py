@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.calculators.calculator import Calculator, Parameters, PropertyNotImplementedError, all_changes
 from ase.outputs import Properties, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
 
@@ -31,6 +31,7 @@ from mdpot.modelformat import as_dtype
 from mdpot.neighbors import VerletList, check_skin
 from mdpot.structures import refuse_placeholder
 from mdpot.threads import Turns
+from mdpot.zoo import ZOO
 
 BACKENDS = ("auto", "native", "torch", "eager", "padded", "torchscript", "compile")
 ARGUMENTS = ("ckpt", "device", "dtype", "skin", "backend")
@@ -98,9 +99,9 @@ class MaskedGNNCalculator(Calculator):
         model = open_model(ckpt).require("potential")
         self.device = pick_device(device or model.device)
         self.path, self.metadata = model.path, model.header
-        self.parameters = {"ckpt": str(model.path), "sha256": model.sha256}
-        if self.dtype is not None:
-            self.parameters["dtype"] = str(self.dtype).removeprefix("torch.")
+        name = ckpt if isinstance(ckpt, str) and ckpt in ZOO else str(model.path)
+        said = {} if self.dtype is None else {"dtype": str(self.dtype).removeprefix("torch.")}
+        self.parameters = Parameters(ckpt=name, sha256=model.sha256, **said)
         self._kept: Atoms | None = None
         self._baseline = None if model.baseline is None else find_forcefield(model.baseline)
         self._electrons = model.electrons

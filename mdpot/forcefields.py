@@ -186,8 +186,9 @@ class GFN2xTB:
     """GFN2-xTB by tblite, at the Γ point: in cells of a few Å not converged, yet a smooth potential.
 
     Called with a structure, it gives its labels. Where it has given some before, the electrons begin as they were then,
-    so the atoms must be the same. Of steps of 1 fs that saves a fifth (ethanol) to a quarter (aspirin) of the time;
-    forces differ by less than 1 meV/Å from those of a new start.
+    so the atoms, their charge, and their spin must be the same. Of steps of 1 fs that saves a fifth (ethanol) to a
+    quarter (aspirin) of the time. Forces on molecules differ by less than 1 meV/Å from those of a new start; of metals,
+    whose electrons may settle in several ways, periodic structures begin anew.
     """
 
     def __init__(self) -> None:
@@ -209,6 +210,8 @@ class GFN2xTB:
         if frame.pbc.any() and not frame.pbc.all():
             return None
         try:
+            if frame.pbc.any():
+                self._result = None
             self._set(frame, Calculator)
             self._result = self._calculator.singlepoint(self._result)
         except TBLiteRuntimeError:
@@ -227,11 +230,16 @@ class GFN2xTB:
         self._calculator.set("verbosity", 0)
 
 
+def gfn2_xtb(frame: AnyStructure) -> Labels:
+    """The labels of a structure by GFN2-xTB; errors of `GFN2xTB`."""
+    return GFN2xTB()(frame)
+
+
 FORCE_FIELDS: dict[str, ForceField] = {
     "spcfw": ForceField("flexible SPC/Fw water; whole H2O molecules only; milliseconds a frame", SPCFw().label),
     "gfn2-xtb": ForceField(
         "the tight-binding method GFN2-xTB; elements up to radon, all directions periodic or none; seconds a frame",
-        lambda frame: GFN2xTB()(frame),
+        gfn2_xtb,
         GFN2xTB,
     ),
 }

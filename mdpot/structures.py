@@ -34,7 +34,9 @@ _PERIODIC = ("eon", "sys")  # of eOn and Qb@ll, which know nothing but periodic 
 _LEARNED = re.compile(r"^ *(?:ML FORCE on cell|POSITION +TOTAL-FORCE \(eV/Angst\) \(ML\))", re.M)
 _LEARNED_END = re.compile(r"^ *ML energy  without entropy.*\n", re.M)
 #: The header of a data file of LAMMPS, which has no name of its own.
-_LAMMPS_DATA = re.compile(rb"^\s*\d+\s+atoms\b.*^\s*\S+\s+\S+\s+xlo\s+xhi\b", re.M | re.S)
+_LAMMPS_DATA = re.compile(rb"^[ \t]*\d+[ \t]+atoms\b.*^[ \t]*\S+[ \t]+\S+[ \t]+xlo[ \t]+xhi\b", re.M | re.S)
+#: The units that its first line may state; of those in Å there are two kinds.
+_LAMMPS_UNITS = re.compile(rb"\A[^\r\n]*\bunits *= *(?!metal\b|real\b)(\w+)")
 #: How trajectories begin that hold positions alone, after which bytes.
 _NO_TOPOLOGY = {"DCD": (4, b"CORD"), "XTC": (0, b"\0\0\x07\xcb"), "TRR": (0, b"\0\0\x07\xc9")}
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -195,6 +197,11 @@ def _read_other(path: Path, data: bytes) -> list[Atoms]:
     kind = "lammps-data" if _LAMMPS_DATA.search(data, 0, 10_000) else filetype(str(path), guess=True)
     if kind in ("xyz", "extxyz") and decode(data).split(None, 1)[0].isdecimal():
         return parse_xyz(path, decode(data))
+    if kind == "lammps-data" and (units := _LAMMPS_UNITS.search(data)):
+        raise MdpotError(
+            f"{path}: its first line says that its units are {units[1].decode()}, whose lengths are not read: write it "
+            "in units metal or real."
+        )
     if kind == "lammps-dump-binary" or (kind == "lammps-dump-text" and not _has_elements(decode(data))):
         raise MdpotError(f"{path}: {NO_ELEMENTS}.")
     try:

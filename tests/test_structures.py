@@ -334,6 +334,19 @@ def test_the_data_file_of_lammps(tmp_path: Path, name: str) -> None:
         read_structures(path)
 
 
+@pytest.mark.parametrize("units", ["metal", "electron"])
+def test_the_units_of_a_data_file_of_lammps(tmp_path: Path, units: str) -> None:
+    path = tmp_path / "water.data"
+    write(path, Atoms("H2", [[1, 1, 1], [1.7, 1, 1]], cell=[9, 9, 9], pbc=True), format="lammps-data", masses=True)
+    rest = path.read_text().split("\n", 1)[1]
+    path.write_text(f"LAMMPS data file via write_data, version 2 Aug 2023, timestep = 0, units = {units}\n{rest}")
+    if units == "metal":
+        assert read_structures(path)[0].get_distance(0, 1) == pytest.approx(0.7, abs=1e-6)
+        return
+    with pytest.raises(MdpotError, match=r"says that its units are electron.*write it in units metal or real"):
+        read_structures(path)
+
+
 @pytest.mark.parametrize(
     ("cell", "periodic"),
     [((1.0, 1.0, 1.0), False), ((0.0, 0.0, 0.0), False), ((9.0, 10.0, 11.0), True), ((1.0, 1.0, 4.0), True)],

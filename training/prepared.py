@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,6 +24,7 @@ from mdpot.training.pair import PairFit, evaluate_pair_energy, fit_pair_energy
 from mdpot.training.schema import ModelConfig
 
 MOST_NAMED = 8  # wild frames that a note names
+SAME_ATOM = 1e-3  # eV
 CODE = (fit_pair_energy, closest_approach, fit_reference, pair_energy)  # what a fitted pair energy comes from
 
 
@@ -78,16 +80,20 @@ class Prepared:
         self.scale = label_scale(training, self.elements, self.shift)
         self._set_shift()
 
-    def refer_to(self, source: Potential, offset: float) -> None:
+    def refer_to(self, source: Potential, offset: float) -> bool:
         """Takes over the pair energy of a trained potential, and fits the reference energies to what all of it leaves
         of the training labels: a network that takes its readout as well begins where it ended.
 
         Pairs of elements that it has no energy for keep the one that was fitted to these frames; a potential without
-        any pair energy leaves none.
+        any pair energy leaves none. Energies of isolated atoms stay what they are only if its reference energies are
+        these: else its network counts from elsewhere, for each element.
 
         Args:
             source: knows all elements; on the device of the stores.
             offset: that of the data it was trained on, see `Prepared.offset`.
+
+        Returns:
+            Whether energies of isolated atoms, if there are any, stay the reference energies.
         """
         if source.has_pair:
             rows = torch.tensor([source.elements.index(z) for z in self.elements])
@@ -96,6 +102,9 @@ class Prepared:
         else:
             self.pair = None
         frames, isolated = self.frames("train"), self.dataset.isolated
+        references = dict(zip(source.elements, source.shift.tolist(), strict=True))
+        keeps = all(math.isclose(energy, references[z], abs_tol=SAME_ATOM) for z, energy in isolated.items())
+        isolated = isolated if keeps else {}
         if self.means is not None:
             energies = evaluate(source, self.train).energy[1]
             left = [
@@ -105,6 +114,7 @@ class Prepared:
             _, self.shift = fit_reference(left, self.elements, isolated)
             self.offset = offset + (mean_offset(left, self.elements, self.shift) if isolated else 0.0)
             self._set_shift()
+        return keeps
 
     def _set_shift(self) -> None:
         for store in self.stores.values():

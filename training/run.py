@@ -317,6 +317,11 @@ def _takes_readout(run: Run, source: _Source) -> bool:
 def _take_references(source: _Source, run: Run, prepared: Prepared) -> None:
     """The pair energy comes along with the readout that was learned beside it, if the elements are known."""
     if set(prepared.elements) <= set(source.potential.elements):
-        prepared.refer_to(source.potential.to(run.device), source.offset)
+        keeps = prepared.refer_to(source.potential.to(run.device), source.offset)
         what = "transferred the pair energy of" if prepared.pair is not None else "no pair energy, as in"
         run.listener.note(f"{what} {source.name}")
+        if not keeps:
+            run.listener.note(
+                f"the energies of isolated atoms are not those that {source.name} counts from: the reference energies "
+                "are fitted to the training frames"
+            )

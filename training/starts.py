@@ -11,8 +11,8 @@ CRYSTALS, MOLECULES = "crystals-pbe-small", "molecules-xtb-small"
 
 #: For crystals: from so many elements on, with fewer training frames than so many for each.
 MANY_ELEMENTS, FRAMES_OF_AN_ELEMENT = 6, 50
-#: For molecules: with fewer training frames.
-FRAMES_OF_MOLECULES = 500
+#: For molecules: with one of these elements, and fewer training frames.
+ORGANIC, FRAMES_OF_MOLECULES = {1, 6}, 500
 
 
 def suggested_start(recipe: Recipe, prepared: Prepared) -> str:
@@ -22,7 +22,7 @@ def suggested_start(recipe: Recipe, prepared: Prepared) -> str:
     """
     elements, n, pbc = set(prepared.elements), len(prepared.train), prepared.train.pbc
     few = f"only {n} training frames"
-    if not pbc.any() and n < FRAMES_OF_MOLECULES and recipe.model.baseline is None:
+    if elements & ORGANIC and not pbc.any() and n < FRAMES_OF_MOLECULES and recipe.model.baseline is None:
         start = MOLECULES
     elif (
         pbc.all(1).float().mean() > 0.5 and len(elements) >= MANY_ELEMENTS and n < FRAMES_OF_AN_ELEMENT * len(elements)

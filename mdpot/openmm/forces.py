@@ -64,7 +64,8 @@ def create_force(
             here.
         atoms: indices of the particles that the potential is for, in any order; None: all of them. The
             others get no force from it.
-        periodic: whether the System has a periodic box; None: as the topology. To be given with numbers.
+        periodic: whether the System has a periodic box; None: as the topology. To be given with numbers. OpenMM gives a
+            System that nobody gave a box one of 2 nm: set that of the System, or of its Context.
         dtype: "float32" or "float64", precision of the network; None: as in the file.
         device: torch device, for the backends of Python; None takes a CUDA GPU where there is one, else the CPU.
             TorchForce runs where OpenMM's platform does.

@@ -330,5 +330,6 @@ def test_databases_hold_the_results_and_say_of_which_potential(file: Path, liqui
     assert [p["ckpt"] for p in parameters] == [str(file), str(other)]
     assert parameters[0]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest() != parameters[1]["sha256"]
     assert [p.get("dtype") for p in parameters] == [None, "float64"]
+    assert MaskedGNNCalculator("water-rpbe-small").parameters.ckpt == "water-rpbe-small"
     for row, atoms in zip(database.select(), several, strict=True):
         np.testing.assert_array_equal(results(row.toatoms()), results(atoms))

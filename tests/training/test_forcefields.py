@@ -215,6 +215,8 @@ def test_steps_of_a_trajectory_have_the_labels_of_gfn2_xtb() -> None:
         if alone is not None and followed is not None:
             assert followed[0] == pytest.approx(alone[0], abs=1e-5)
             np.testing.assert_allclose(followed[1], alone[1], atol=1e-3)
+            # It went on from the step before, so it is not the same to the bit.
+            assert (followed[0] == alone[0]) == (step is steps[0] or step is steps[2])
 
 
 def test_gfn2_xtb_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ase.build import bulk
+from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from mdpot import MdpotError, load_potential
@@ -159,9 +160,11 @@ def test_with_its_readout_comes_its_pair_energy(
     made = tiny_recipe("model.repulsion=false")
     source_data, data = (prepare(made, small_file, 0, torch.device("cpu")) for _ in range(2))
     source_data.pair = pair
+    if isolated:
+        source_data.shift = np.array(list(isolated.values()))
     source = new_potential(made.model, source_data, 0)
     data.dataset = replace(data.dataset, isolated=isolated)
-    data.refer_to(source, 0.5)
+    assert data.refer_to(source, 0.5)
     target = new_potential(made.model, data, 1)
     transfer_backbone(source, target, with_readout=True, offset=data.offset - 0.5)
     before, after = evaluate(source, data.train), evaluate(target, data.train)
@@ -170,6 +173,34 @@ def test_with_its_readout_comes_its_pair_energy(
     assert abs(average(left)) < 0.1 * left.std()
     if isolated:
         assert data.shift.tolist() == list(isolated.values())
+
+
+def test_isolated_atoms_that_the_potential_does_not_count_from(tiny_recipe: Callable, tmp_path: Path) -> None:
+    """Of two compositions, whose energies it gives but for those of the elements: they are fitted, and the energies of
+    isolated atoms by the other method would tear them apart."""
+    rng, frames = np.random.default_rng(0), []
+    for n in range(24):
+        atoms = molecule("H2O" if n % 2 else "H2O2")
+        atoms.positions += 0.05 * rng.normal(size=atoms.positions.shape)
+        atoms.calc = SinglePointCalculator(atoms, energy=-9.0, forces=rng.normal(size=atoms.positions.shape))
+        frames.append(atoms)
+    write(tmp_path / "frames.xyz", frames)
+    made = tiny_recipe("model.repulsion=false", "data.check=off", name="custom")
+    data = prepare(made, tmp_path / "frames.xyz", 0, torch.device("cpu"))
+    source = new_potential(made.model, data, 0)
+    elsewhere = {1: -13.0, 8: -430.0}
+    given = evaluate(source, data.train).energy[1].tolist()
+    energies = dict(zip(data.splits["train"], given, strict=True))
+    labeled = [
+        replace(
+            frame, energy=energies.get(n, 0.0) - 7.0 * (frame.numbers == 1).sum() - 99.0 * (frame.numbers == 8).sum()
+        )
+        for n, frame in enumerate(data.dataset.frames)
+    ]
+    data.dataset = replace(data.dataset, isolated=elsewhere, frames=labeled)
+    assert not data.refer_to(source, 0.0)
+    np.testing.assert_allclose(data.shift, [-7.0, -99.0], atol=0.05)
+    assert data.offset == 0.0
 
 
 @pytest.mark.parametrize("objective", ["labels", "denoise"])
