@@ -207,6 +207,18 @@ def test_energies_and_virials_of_a_pair_potential() -> None:
     assert line.correlation > 0.99
 
 
+def rattled() -> list[Frame]:
+    """Copper in one cell, by EMT, so hot that no two frames are similar."""
+    rng, frames = np.random.default_rng(0), []
+    for _ in range(40):
+        atoms = bulk("Cu", cubic=True).repeat((2, 2, 1))
+        atoms.positions += rng.normal(scale=0.2, size=atoms.positions.shape)
+        atoms.calc = EMT()
+        labels = atoms.get_potential_energy(), atoms.get_forces()
+        frames.append(Frame(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, *labels))
+    return frames
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -216,22 +228,30 @@ def test_energies_and_virials_of_a_pair_potential() -> None:
         (lambda frame: replace(frame, forces=-frame.forces), "--units force=-eV/Å"),
     ],
 )
-def test_energies_and_forces_where_no_two_frames_are_alike(
-    copper: list[Frame], change: Callable[[Frame], Frame], said: str
-) -> None:
-    """Crystals in cells that differ, without a stress."""
-    frames = [replace(frame, stress=None) for frame in copper]
+def test_energies_and_forces_where_no_two_frames_are_alike(change: Callable[[Frame], Frame], said: str) -> None:
+    """Crystals in one cell."""
+    frames = rattled()
     assert not contradictions(frames, NAMES)
     (doubt,) = contradictions([change(frame) for frame in frames], NAMES)
     assert "between frames of one composition" in doubt
     assert said in doubt
 
 
-def test_a_pair_energy_that_does_not_describe_the_forces_tells_nothing(copper: list[Frame]) -> None:
-    rng = np.random.default_rng(1)
-    noise = [replace(frame, forces=rng.normal(size=frame.positions.shape)) for frame in copper]
+def test_two_phases_differ_by_more_than_pairs() -> None:
+    """Each alone says what it said; that one lies elsewhere says nothing, nor do frames in several volumes."""
+    frames = rattled()
+    other = [replace(f, energy=f.energy + 50.0) if n % 2 else f for n, f in enumerate(frames)]  # type: ignore[operator]
+    assert pair_energies(other).slope == pytest.approx(pair_energies(frames).slope, rel=0.1)
+    assert not contradictions(other, NAMES)
+    swollen = [replace(f, cell=(1 + 0.001 * n) * f.cell, energy=-f.energy) for n, f in enumerate(frames)]  # type: ignore[operator]
+    assert pair_energies(swollen).n_points == 0
+
+
+def test_a_pair_energy_that_does_not_describe_the_forces_tells_nothing() -> None:
+    rng, frames = np.random.default_rng(1), rattled()
+    noise = [replace(frame, forces=rng.normal(size=frame.positions.shape)) for frame in frames]
     assert pair_energies(noise).n_points == 0
-    assert pair_energies(copper[:3]).n_points == 0
+    assert pair_energies(frames[:3]).n_points == 0
 
 
 @pytest.mark.parametrize("factor", [-1.0, 1 / GPA, -1 / KBAR])

@@ -26,8 +26,10 @@ STEP, STRAIN = 0.4, 0.08
 WORK_PAIRS = 2000
 #: A pair energy is one of the frames where it gives this part of their forces, from so many of these to a parameter.
 EXPLAINED, ROWS = 0.9, 4
-#: Frames of one composition, at least, besides the three numbers of a parabola.
+#: Fewer frames of one composition in one cell are not compared.
 LIKE = 4
+#: Energies of one composition part where they lie apart by so many times what most of them do.
+GAP = 8.0
 #: eV/Å; a molecule whose largest force is smaller is at rest, and its forces are what is left of a relaxation.
 MOVING = 0.2
 
@@ -189,30 +191,33 @@ def _shear_components(stress: np.ndarray) -> np.ndarray:
 
 
 def pair_energies(frames: Sequence[Frame]) -> Line:
-    """Differences of energy between frames of one composition over those of a pair energy that is fitted to the forces.
+    """Differences of energy over those of a pair energy that is fitted to the forces, between frames of one composition
+    in one cell.
 
-    What a pair energy lacks, the dependence on density above all, is left out: of frames in several volumes, what a
-    parabola of these says. A pair energy that does not describe the forces tells nothing.
+    What a pair energy lacks is left out so: the dependence on density, and what phases or isomers differ by, of which
+    each is taken alone. A pair energy that does not describe the forces tells nothing.
     """
     usable = sample(
         [f for f in frames if f.energy is not None and f.forces is not None and np.abs(f.forces).max() > FELT]
     )
     groups: dict[bytes, list[int]] = defaultdict(list)
     for n, frame in enumerate(usable):
-        groups[np.sort(frame.numbers).tobytes() + frame.pbc.tobytes()].append(n)
-    members = [group for group in groups.values() if len(group) > LIKE]
+        cell = np.where(frame.pbc[:, None], frame.cell, 0.0).round(3) + 0.0
+        groups[np.sort(frame.numbers).tobytes() + cell.tobytes()].append(n)
+    energies = np.array([frame.energy for frame in usable], np.float64)
+    members = [part for group in groups.values() for part in _levels(np.array(group), energies) if len(part) >= LIKE]
     fit = fit_pairs(usable) if members else None
     if fit is None or fit.explained < EXPLAINED:
         return Line(math.nan, 0.0, 0)
-    x, y = [], []
-    for group in members:
-        volumes = np.array([abs(np.linalg.det(usable[n].cell)) if usable[n].pbc.all() else 1.0 for n in group])
-        strain = volumes / volumes.mean() - 1
-        powers = np.arange(3 if np.abs(strain).max() > 1e-4 else 1)
-        basis = np.linalg.qr(strain[:, None] ** powers)[0]
-        for values, parts in ((fit.energies[group], x), (np.array([usable[n].energy for n in group]), y)):
-            parts.append(values - basis @ (basis.T @ values))
-    return _line(np.concatenate(x), np.concatenate(y))
+    given, stated = (np.concatenate([x[part] - x[part].mean() for part in members]) for x in (fit.energies, energies))
+    return _line(given, stated)
+
+
+def _levels(group: np.ndarray, energies: np.ndarray) -> list[np.ndarray]:
+    """The members of a group in parts, between which the energies have gaps."""
+    ordered = group[np.argsort(energies[group])]
+    gaps = np.diff(energies[ordered])
+    return np.split(ordered, np.flatnonzero(gaps > GAP * np.median(gaps)) + 1) if len(gaps) else [ordered]
 
 
 @dataclass(frozen=True)

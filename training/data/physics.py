@@ -73,7 +73,7 @@ LEAST_PART, MOST_PARTS, SURE = 6, 10, 0.85
 FAR_OFF, MANY = 4.0, 50
 #: Slopes of energies over pair energies; two dozen sets have 0.4 to 2.9.
 PAIR_SLOPES = (0.2, 8.0)
-#: Frames, and the correlation from which on these are believed: of 15 frames of InP in a row the slope is -0.4.
+#: Frames, and the correlation, from which on these are believed: of 15 frames of InP in a row the slope is -0.4.
 PAIRS_TELL = (30, 0.95)
 AGREEMENT, WEAK_AGREEMENT = 0.75, 0.4  # least correlation at which a slope says something, and says that it is huge
 
