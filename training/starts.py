@@ -12,7 +12,7 @@ CRYSTALS, MOLECULES = "crystals-pbe-small", "molecules-xtb-small"
 #: For crystals: from so many elements on, with fewer training frames than so many for each.
 MANY_ELEMENTS, FRAMES_OF_AN_ELEMENT = 6, 50
 #: For molecules: with one of these elements, and fewer training frames.
-ORGANIC, FRAMES_OF_MOLECULES = {1, 6}, 500
+ORGANIC, FRAMES_OF_MOLECULES = {1, 6}, 200
 
 
 def suggested_start(recipe: Recipe, prepared: Prepared) -> str:
