@@ -24,14 +24,12 @@ class Comparison(NamedTuple):
         knows: what it knows, in the title of the page.
         sets: by a name, a file below MDPOT_DATA, and what is in it.
         runs: of which set, and how many frames of its training split; None takes all.
-        arms: the first from scratch, and the last from the start.
     """
 
     start: str
     knows: str
     sets: dict[str, tuple[str, str]]
     runs: list[tuple[str, int | None]]
-    arms: tuple[str, ...]
 
 
 COMPARISONS = {
@@ -50,7 +48,6 @@ COMPARISONS = {
             ("HME21", 50), ("HME21", None), ("MAD", None), ("MoNbTaW", 15), ("MoNbTaW", 100), ("mlearn", 50),
             ("InP", 15), ("InP", 50), ("TiO2-water", 50),
         ],
-        arms=("scratch", "start"),
     ),
     "molecules": Comparison(
         start="molecules-xtb-small",
@@ -68,12 +65,10 @@ COMPARISONS = {
             ("ethanol", 20), ("ethanol", 100), ("ethanol", 950), ("malonaldehyde", 50), ("aspirin", 20),
             ("aspirin", 100), ("azobenzene", 50), ("dipeptides", None), ("PF6", 20), ("water", 30),
         ],
-        arms=("scratch", "xtb", "start"),
     ),
 }  # fmt: skip
 COMMANDS = {
     "scratch": ["train", "custom", "--preset", "quick"],
-    "xtb": ["train", "custom", "--preset", "xtb"],
     "start": ["finetune", "custom", "--preset", "after"],
 }
 COLUMNS = {"force_mae": "force MAE (meV/Å)", "energy_mae": "energy MAE (meV/atom)", "stress_mae": "stress MAE (meV/Å³)"}
@@ -102,7 +97,7 @@ def main() -> None:
     comparison = COMPARISONS[args.comparison]
     args.start = args.start or comparison.start
     chosen = [(name, n) for name, n in comparison.runs if name in (args.sets or comparison.sets)]
-    runs = [Run(name, n, arm, seed) for seed in range(args.seeds) for arm in comparison.arms for name, n in chosen]
+    runs = [Run(name, n, arm, seed) for seed in range(args.seeds) for arm in COMMANDS for name, n in chosen]
     if not args.tables_only:
         with ThreadPoolExecutor(args.jobs) as pool:
             list(pool.map(lambda run: train(args, comparison, run), runs))
@@ -150,7 +145,7 @@ def read(folder: Path) -> dict[str, float]:
 
 
 def to_markdown(results: dict[Run, dict[str, float]], args: argparse.Namespace, comparison: Comparison) -> str:
-    arms, start = comparison.arms, start_name(args)
+    arms, start = list(COMMANDS), start_name(args)
     commands = [
         f"`mdpot {' '.join(COMMANDS[arm])}{f' --from {start}' if arm == 'start' else ''}` ({arm})" for arm in arms
     ]
@@ -160,19 +155,19 @@ def to_markdown(results: dict[Run, dict[str, float]], args: argparse.Namespace, 
         f"# Few frames, from scratch and from a start that knows {comparison.knows}",
         "",
         *wrapped(
-            f"Test errors by {', '.join(commands)}. The start has seen none of these data. Means over {args.seeds} "
-            "seeds, each with its own split, and their standard errors; the ratios are of trainings with one split."
+            f"Test errors by {', '.join(commands)}. The start has seen none of these data. Means over seeds, "
+            "each with its own split, and their standard errors; the ratios are of trainings with one split."
         ),
         "",
-        f"| data | training frames | {' | '.join(titles)} |",
-        "|---|---:|" + "---:|" * ((len(arms) + 1) * len(columns)),
+        f"| data | training frames | seeds | {' | '.join(titles)} |",
+        "|---|---:|---:|" + "---:|" * ((len(arms) + 1) * len(columns)),
     ]
     for name, n in comparison.runs:
         seeds = [seed for seed in range(args.seeds) if all((name, n, arm, seed) in results for arm in arms)]
         by_arm = {arm: [results[Run(name, n, arm, seed)] for seed in seeds] for arm in arms}
         if not seeds:
             continue
-        cells = [f"{name} ({comparison.sets[name][1]})", f"{by_arm[arms[-1]][0]['trained']:.0f}"]
+        cells = [f"{name} ({comparison.sets[name][1]})", f"{by_arm[arms[-1]][0]['trained']:.0f}", str(len(seeds))]
         for key in columns:
             found = {arm: [errors[key] for errors in by_arm[arm] if key in errors] for arm in arms}
             ratios = [last / first for first, last in zip(found[arms[0]], found[arms[-1]], strict=True)]
@@ -180,8 +175,7 @@ def to_markdown(results: dict[Run, dict[str, float]], args: argparse.Namespace, 
         lines.append(f"| {' | '.join(cells)} |")
     seconds = {arm: [r["seconds"] for run, r in results.items() if run.arm == arm] for arm in arms}
     took = ", ".join(f"{statistics.median(times):.0f} s ({arm})" for arm, times in seconds.items() if times)
-    besides = " What GFN2-xTB takes is not in it." if "xtb" in arms else ""
-    lines += ["", *wrapped(f"A training takes {took}, medians, one thread of a machine that others use.{besides}")]
+    lines += ["", *wrapped(f"A training takes {took}, medians, one thread of a machine that others use.")]
     lines += ["", f"`python benchmarks/from_start.py {args.comparison}` writes this page."]
     return "\n".join(lines) + "\n"
 
@@ -191,12 +185,10 @@ def wrapped(text: str) -> list[str]:
 
 
 def spread(values: list[float]) -> str:
-    """A mean with its standard error, or nothing."""
-    if not values:
-        return ""
-    mean = statistics.fmean(values)
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
-    return f"{mean:.3g} ± {error:.2g}"
+    """A mean, with its standard error if it is one; or nothing."""
+    if len(values) < 2:
+        return f"{values[0]:.3g}" if values else ""
+    return f"{statistics.fmean(values):.3g} ± {statistics.stdev(values) / len(values) ** 0.5:.2g}"
 
 
 if __name__ == "__main__":
