@@ -55,6 +55,15 @@ def test_a_table_of_pandas(tmp_path: Path, name: str) -> None:
         np.testing.assert_allclose(frame.positions, atoms.positions, atol=1e-12)
 
 
+@pytest.mark.parametrize("column", ["upload_id", "nomad_version", "section_run"])
+def test_columns_with_names_of_nomad(tmp_path: Path, column: str) -> None:
+    content = table([1.1, 8.5, 0], [3, 5, 9])
+    content["columns"].append(column)
+    content["data"] = [[*row, "a7"] for row in content["data"]]
+    path = put(tmp_path / "gaps.json", {key: content[key] for key in ("columns", "index", "data")})
+    assert len(read_file(path, need={"gap"}).frames) == 3
+
+
 def test_rows_without_the_property_are_left_out_and_counted(tmp_path: Path) -> None:
     found = read_file(put(tmp_path / "gaps.json", table([1.1, None, "no"], [0, 1, 2])), need={"gap"})
     assert [frame.index for frame in found.frames] == [0]
