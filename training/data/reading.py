@@ -11,7 +11,7 @@ from ase.data import chemical_symbols
 
 from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame, first_of_repeats, make_groups, require_elements
-from mdpot.training.data.label_keys import is_per_atom
+from mdpot.training.data.label_keys import is_energy_per_atom, is_per_atom
 from mdpot.training.data.labels import Keys
 from mdpot.training.data.physics import MOST_BINDING, contradictions
 from mdpot.training.data.targets import TARGETS
@@ -117,6 +117,8 @@ class Reading:
         """What contradicts physics, a sentence each."""
         names = {kind: key for kind in LABELS if (key := getattr(self.keys, kind)) is not None}
         found = contradictions(self.frames, names, self.units)
+        if is_per_atom(energy := names.get("energy", "")) and any(doubt.startswith("energies") for doubt in found):
+            found.append(f"{energy} is taken for energies per atom: if it holds those of whole frames, rename it.")
         far = _off_isolated(self.frames, self.isolated)
         if not found and abs(far) > MOST_BINDING:
             found.append(
@@ -316,7 +318,7 @@ def _nothing_left(reading: Reading, frames: Sequence[Frame], need: Collection[st
     there = f" Keys there that might be labels: {', '.join(seen)}." if seen else ""
     notes = "".join(f" {note[0].upper()}{note[1:]}" for note in reading.notes)
     remedies = []
-    divided = [key for key in seen if "energy" in missing and key.lower().startswith("energy") and is_per_atom(key)]
+    divided = [key for key in seen if "energy" in missing and is_energy_per_atom(key)]
     if divided:
         remedies.append(f"--energy-key {divided[0]} takes it for energies per atom")
     if missing == ["forces"]:
