@@ -205,9 +205,9 @@ def test_repeats_whose_properties_differ_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ([1.1, "2.07(1)", 0.5], "gap is no number in 1 of 3 frames, e.g. '2.07(1)'"),
-        ([1.1, "1.2 eV", 0.5], "gap is no number in 1 of 3 frames, e.g. '1.2 eV'"),
-        ([1.1, True, False], "gap is no number in 2 of 3 frames, e.g. 'True'"),
+        ([1.1, "2.07(1)", 0.5], "gap is not a number in 1 of 3 frames, e.g. '2.07(1)'"),
+        ([1.1, "1.2 eV", 0.5], "gap is not a number in 1 of 3 frames, e.g. '1.2 eV'"),
+        ([1.1, True, False], "gap is not a number in 2 of 3 frames, e.g. 'True'"),
         ([1.1, "N/A", None], ""),
     ],
 )
@@ -220,16 +220,16 @@ def test_what_is_no_number_is_quoted(tmp_path: Path, values: list[Any], said: st
     json_file = put(tmp_path / "gaps.json", table(values, [0, 1, 2]))
     for path in (json_file, tmp_path / "gaps.extxyz"):
         notes = " ".join(read_file(path, Asked(property_key="gap"), {"gap"}).notes)
-        assert ("is no number" in notes) == bool(said)
+        assert ("is not a number" in notes) == bool(said)
         assert said in notes
     assert said in " ".join(inspect_file(json_file, Asked())["warnings"])
 
 
 def test_classes_in_words_are_refused_and_quoted(tmp_path: Path) -> None:
     path = put(tmp_path / "gaps.json", table(["yes", "no", "yes"], [0, 1, 2]))
-    assert "gap is no number in 3 of 3 frames, e.g. 'yes': write" in read_file(path, need={"gap"}).refusal
+    assert "gap is not a number in 3 of 3 frames, e.g. 'yes': write" in read_file(path, need={"gap"}).refusal
     (warning,) = inspect_file(path, Asked())["warnings"]
-    assert warning.startswith("gap is no number in 3 of 3 frames")
+    assert warning.startswith("gap is not a number in 3 of 3 frames")
 
 
 def rows_of(values: list[float]) -> dict[str, Any]:
@@ -241,7 +241,14 @@ def rows_of(values: list[float]) -> dict[str, Any]:
 def test_numbers_that_stand_for_absent_ones_are_told(tmp_path: Path) -> None:
     spread = [1.0 + 0.1 * n for n in range(20)]
     for values, said in (
-        ([*spread, -9999.0, -9999.0], "gap is -9999 in 2 frames, far from most"),
+        ([*spread, -9999.0, -9999.0], "gap is -9999 in 2 of 22 frames, and about 1.475 to 2.425 in others: if"),
+        ([*spread, -9999.0], "gap is -9999 in 1 of 21 frames"),
+        ([*spread[:10], *[-9999.0] * 10], "gap is -9999 in 10 of 20 frames"),
+        ([*spread[:5], *[-999.0] * 15], "gap is -999 in 15 of 20 frames"),
+        ([0.0, 0.0, 0.0, 0.0, 99999.0], "gap is 99999 in 1 of 5 frames"),
+        ([*spread, 77.7, 77.7], "gap is 77.7 in 2 of 22 frames"),
+        ([1000.0 * n + 999.0 for n in range(20)], ""),  # 9999 among them
+        ([5e19, 1e20, 2e20], ""),
         ([*spread, 500.0], ""),  # an outlier
         ([*spread, 3.5, 3.5], ""),
         ([0.1] * 20, "gap is 0.1 in all frames: there is nothing to learn."),
