@@ -147,10 +147,15 @@ def _fail(error: Exception) -> NoReturn:
 
 
 def _hint(error: click.UsageError) -> str:
-    """What to do about words too many, which a shell makes of a pattern without quotes behind `--data`."""
+    """What to do about files too many: their `--data` is missing, or a shell made them of a pattern without quotes."""
     extra = re.search(r"unexpected extra arguments? \((.*)\)", error.format_message())
-    reads = error.ctx is not None and any("--data" in option.opts for option in error.ctx.command.params)
-    return f". {SEVERAL_FILES}" if extra and reads and any(map(os.path.exists, extra[1].split())) else ""
+    option = next((p for p in error.ctx.command.params if "--data" in p.opts), None) if error.ctx else None
+    files = list(filter(os.path.exists, extra[1].split())) if extra else []
+    if error.ctx is None or option is None or not files:
+        return ""
+    given = error.ctx.params.get(option.name or "") is not None
+    said = "" if given else f" Give files by --data, as in --data {shlex.quote(files[0])}."
+    return f".{said}" + (f" {SEVERAL_FILES}" if given or len(files) > 1 else "")
 
 
 def _say(text: str) -> None:

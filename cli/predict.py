@@ -36,7 +36,8 @@ def predict(file: Path, structures: Path, out: Path | None, key: str | None, dev
     from mdpot.predictor import PropertyPredictor
 
     with warnings.catch_warnings(record=True) as cautions:
-        warnings.simplefilter("always")
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", category=UserWarning)
         predictor = PropertyPredictor(file, device=device)
     for caution in cautions:
         click.echo(f"warning: {caution.message}", err=True)
@@ -83,6 +84,10 @@ def _read(path: Path, name: str) -> tuple[list[Atoms], list[str]]:
     from mdpot.training.data.reading import convert
 
     raw = parse_file(path, Asked(property_key=name), False)
+    if raw.files:
+        click.echo(f"{path}: {raw.files}", err=True)
+    for note in raw.keys.notes:
+        click.echo(f"warning: {note}", err=True)
     frames = [convert(frame, raw.units) for frame in raw.frames]
     for frame in frames:
         if frame.properties.keys() == {TARGET}:

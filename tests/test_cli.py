@@ -264,6 +264,18 @@ def test_several_files_are_asked_for_as_a_pattern(calls: list) -> None:
         result = run("train", "custom", *words)
         assert result.exit_code == 2
         assert 'a pattern in quotes, such as "runs/*.xyz"' in result.output
+        assert "Give files by --data" not in result.output
+    assert not calls
+
+
+def test_files_without_their_option(calls: list) -> None:
+    for name in ("a.xyz", "b.xyz"):
+        Path(name).touch()
+    for words, several in ((["a.xyz"], False), (["a.xyz", "b.xyz"], True)):
+        result = run("train", "custom", *words)
+        assert result.exit_code == 2
+        assert "Give files by --data, as in --data a.xyz." in result.stderr
+        assert ("a pattern in quotes" in result.stderr) == several
     assert not calls
 
 

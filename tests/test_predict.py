@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,22 @@ def test_what_a_user_should_know_is_told(tmp_path: Path, water: Any) -> None:
     assert done.stdout.startswith("index,")
 
 
+def test_warnings_for_developers_are_not_told(
+    properties: Path, tmp_path: Path, water: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init = PropertyPredictor.__init__
+
+    def warn_first(self: PropertyPredictor, *args: Any, **settings: Any) -> None:
+        for kind in (DeprecationWarning, FutureWarning, ResourceWarning, UserWarning):
+            warnings.warn(f"a {kind.__name__}", kind, stacklevel=2)
+        init(self, *args, **settings)
+
+    monkeypatch.setattr(PropertyPredictor, "__init__", warn_first)
+    write(tmp_path / "s.extxyz", water)
+    done = CliRunner().invoke(main, ["predict", str(properties), str(tmp_path / "s.extxyz")])
+    assert [line for line in done.stderr.splitlines() if "warning" in line] == ["warning: a UserWarning"]
+
+
 def test_the_command_writes_a_table(properties: Path, tmp_path: Path, water: Any) -> None:
     structures = [water, molecule("CH4"), molecule("H2O")]
     structures[0].info["gap"], structures[1].info["gap"] = 3.0, math.nan
@@ -179,7 +196,7 @@ def test_the_command_reads_databases_and_folders(properties: Path, tmp_path: Pat
     for name, atoms in zip(("c2.cif", "c10.cif"), crystals, strict=True):
         write(tmp_path / "cifs" / name, atoms)
     done = CliRunner().invoke(main, ["predict", str(properties), str(tmp_path / "cifs")])
-    rows = list(csv.DictReader(done.output.splitlines()))
+    rows = list(csv.DictReader(done.stdout.splitlines()))
     assert [row["name"] for row in rows] == ["c2.cif", "c10.cif"]
     np.testing.assert_allclose([float(row["prediction"]) for row in rows], expected, atol=1e-4)
     for name in ("rows.db", "records.json", "folder"):
@@ -188,6 +205,19 @@ def test_the_command_reads_databases_and_folders(properties: Path, tmp_path: Pat
         rows = list(csv.DictReader(done.output.splitlines()[:3]))
         assert [row["label"] for row in rows] == ["1.5", "2.5"]
         np.testing.assert_allclose([float(row["prediction"]) for row in rows], expected, atol=1e-4)
+
+
+def test_the_command_says_what_of_a_folder_it_does_not_read(properties: Path, tmp_path: Path) -> None:
+    atoms = molecule("H2O", vacuum=3.0, pbc=True)
+    folder = tmp_path / "cifs"
+    folder.mkdir()
+    write(folder / "a.CIF", atoms, format="cif")
+    write(folder / "b.vasp", atoms, format="vasp")
+    (folder / "c.cif").write_text("data_c\n")
+    done = CliRunner().invoke(main, ["predict", str(properties), str(folder)])
+    assert [row["name"] for row in csv.DictReader(done.stdout.splitlines())] == ["a.CIF"]
+    assert "1 CIF: a.CIF; not read: 1 other file\n" in done.stderr
+    assert "warning: 1 files cannot be read and are left out: c.cif (" in done.stderr
 
 
 def pymatgen(atoms: Any) -> dict[str, Any]:

@@ -263,7 +263,9 @@ def _fold(dataset: Dataset, config: DataConfig, names: list[str], seed: int) -> 
     """An official fold to test on, the other frames divided as the fractions of training and validation are."""
     assert config.fold is not None
     if not dataset.folds:
-        raise MdpotError(f"data.fold is for data with official folds, which {dataset.name} has not; got {config.fold}.")
+        raise MdpotError(
+            f"data.fold is for data with official folds, which {dataset.name} does not have; got {config.fold}."
+        )
     if config.fold > len(dataset.folds):
         raise MdpotError(
             f"data.fold must be one of the {len(dataset.folds)} official folds of {dataset.name}; got {config.fold}."

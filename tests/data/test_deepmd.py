@@ -63,6 +63,28 @@ def test_parameters_of_frames_that_differ_are_noted(system: Path) -> None:
     assert any("fparam.npy differs among the frames" in note for note in read_file(system).notes)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "differ"),
+    [
+        (np.full((2, 1), 300.1), np.full((1, 1), 300.1, np.float32), False),
+        (np.full((2, 1), 300.1), np.full((1, 1), 300.2, np.float32), True),
+        (np.full(2, 300), np.full(1, 300.0), False),
+        (np.zeros((2, 1)), -np.zeros((1, 1)), False),
+        (np.array(300.0), np.array([300.0]), False),
+        (np.array(300.0), np.array([400.0]), True),
+        (np.full((2, 1), 300.0), None, True),
+    ],
+)
+def test_parameters_are_compared_as_numbers(
+    system: Path, first: np.ndarray, second: np.ndarray | None, differ: bool
+) -> None:
+    """Of any type and shape; frames without them differ from those that have some."""
+    np.save(system / "set.000" / "fparam.npy", first)
+    if second is not None:
+        np.save(system / "set.001" / "fparam.npy", second)
+    assert any("fparam.npy differs" in note for note in read_file(system).notes) == differ
+
+
 def test_labels_are_those_of_the_calculator(system: Path, frames: list[Atoms]) -> None:
     reading = read_file(system)
     assert (reading.keys.energy, reading.keys.forces, reading.keys.stress) == ("energy", "force", "virial")

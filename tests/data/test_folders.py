@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from ase.constraints import FixAtoms
 from ase.io import write
 
@@ -199,7 +200,35 @@ def test_structures_beside_outputs_and_among_frames(tmp_path: Path) -> None:
     put(tmp_path / "plot_OUTCAR.py", "import this\n")
     reading = read_file(tmp_path, need=NEED)
     assert energies(reading) == of(frames)
-    assert reading.files == "1 OUTCAR: OUTCAR; not read: 1 XYZ without labels, 1 other files"
+    assert reading.files == "1 OUTCAR: OUTCAR; not read: 1 XYZ without labels, 1 other file"
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern", "read"),
+    [
+        (["a10.cif", "a2.CIF"], "", ["a2.CIF", "a10.cif"]),
+        (["a2.cif.gz", "a10.cif"], "", ["a2.cif.gz", "a10.cif"]),
+        (["a2.CIF"], "", ["a2.CIF"]),
+        (["x/a10.cif", "x/a2.cif", "b.cif"], "", ["b.cif", "x/a2.cif", "x/a10.cif"]),
+        (["a10.cif", "a2.cif", "b.cif"], "a*.cif", ["a2.cif", "a10.cif"]),
+    ],
+)
+def test_folders_of_cifs(tmp_path: Path, names: list[str], pattern: str, read: list[str]) -> None:
+    """Where no labels are wanted; whatever their names end with, and of a pattern, too."""
+    crystals = {name: bulk("Cu", a=3.5 + 0.1 * n) for n, name in enumerate(names)}
+    for name, atoms in crystals.items():
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        write(file, atoms, format="cif")
+    found = read_file(tmp_path / pattern, need=())
+    assert [frame.file for frame in found.frames] == read
+    for frame in found.frames:
+        np.testing.assert_allclose(np.linalg.det(frame.cell), crystals[frame.file].get_volume(), rtol=1e-5)
+    assert found.files.startswith(f"{len(read)} CIF: {read[0]}")
+    (tmp_path / "properties.csv").write_text("name,gap\na2,1\n")
+    if not pattern:
+        with pytest.raises(MdpotError, match=r"such as the table properties\.csv"):
+            read_file(tmp_path, need=())
 
 
 def test_files_in_several_units_are_refused(tmp_path: Path) -> None:

@@ -267,6 +267,19 @@ def test_a_group_is_read_once_whatever_links_lead_to_it(tmp_path: Path) -> None:
     assert_all(read_file(path, need=NEED))
 
 
+@pytest.mark.parametrize("link", ["alias", "zz", "mol/a", "mol/conf/again"])
+def test_links_that_come_before_the_group_with_the_atomic_numbers(tmp_path: Path, link: str) -> None:
+    path = tmp_path / "a.h5"
+    positions, energies, forces = numbers_of(4, 3)
+    with h5py.File(path, "w") as file:
+        put(file, "mol/atomic_numbers", np.array([8, 1, 1]))
+        for name, value in {"positions": positions, "energy": energies, "forces": forces}.items():
+            put(file, f"mol/conf/{name}", value)
+        file[link] = h5py.SoftLink("/mol/conf")
+    reading = read_file(path, need=NEED)
+    assert [frame.energy for frame in reading.frames] == pytest.approx(list(energies))
+
+
 def test_what_the_groups_of_others_hold(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
 
 from mdpot.errors import MdpotError
+from mdpot.training.data.label_keys import is_per_atom
 from mdpot.training.data.labels import Asked, Keys
 from mdpot.training.data.named_units import units_in_names, units_of_labels
 from mdpot.training.data.readers import read_file
@@ -65,6 +69,17 @@ def test_keys_with_units_are_one_family(tmp_path: Path) -> None:
         ("energy_eV_per_atom", None, 1.0),
         ("energy_kcal_mol_per_atom", None, KCAL_PER_MOL),
         ("cohesive_energy_peratom", "energy=eV/atom", 1.0),
+        ("energy/atom", None, 1.0),
+        ("energy_eV/atom", None, 1.0),
+        ("EnergyPerAtom", None, 1.0),
+        ("energyPerAtom", None, 1.0),
+        ("energyperatom", None, 1.0),
+        ("energy_per_atoms", None, 1.0),
+        ("energy_peratoms", None, 1.0),
+        ("energy_per_at", None, 1.0),
+        ("dft_energy_per_atom", None, 1.0),
+        ("REF_energy_peratom", None, 1.0),
+        ("free_energy_per_atom", None, 1.0),
     ],
 )
 def test_energies_per_atom_by_their_key(tmp_path: Path, key: str, units: str | None, factor: float) -> None:
@@ -72,9 +87,30 @@ def test_energies_per_atom_by_their_key(tmp_path: Path, key: str, units: str | N
     path = write(tmp_path / "a.xyz", key, "forces")
     reading = read_file(path, Asked(energy_key=key, units=units, check=False))
     assert [frame.energy for frame in reading.frames] == pytest.approx([-6.0 * factor, -8.0 * factor])
-    if key.startswith("energy"):
-        with pytest.raises(MdpotError, match=f"--energy-key {key} takes it for energies per atom"):
-            read_file(path, need=("energy", "forces")).check()
+    with pytest.raises(MdpotError) as caught:
+        read_file(path, need=("energy", "forces")).check()
+    assert (f"--energy-key {key} takes it for energies per atom" in str(caught.value)) == (
+        not key.startswith("cohesive")
+    )
+
+
+@pytest.mark.parametrize("key", ["energy_at_0K", "energyPerator", "super_atom_energy", "energy_per_cell", "energy"])
+def test_keys_that_say_nothing_of_atoms(key: str) -> None:
+    assert not is_per_atom(key)
+
+
+def test_whole_energies_under_a_key_per_atom(tmp_path: Path) -> None:
+    frames = [bulk("Cu", cubic=True) for _ in range(20)]
+    for n, atoms in enumerate(frames):
+        atoms.rattle(0.05, seed=n)
+        atoms.calc = EMT()
+        atoms.info["energy_per_atom"] = atoms.get_potential_energy()
+        atoms.arrays["dft_forces"] = atoms.get_forces()
+        atoms.calc = None
+    ase.io.write(tmp_path / "a.xyz", frames, format="extxyz")
+    asked = Asked(energy_key="energy_per_atom", forces_key="dft_forces")
+    with pytest.raises(MdpotError, match=r"energy_per_atom is taken for energies per atom: if it holds .*, rename it"):
+        read_file(tmp_path / "a.xyz", asked).check()
 
 
 def test_hdf5(tmp_path: Path) -> None:

@@ -55,6 +55,15 @@ def test_a_table_of_pandas(tmp_path: Path, name: str) -> None:
         np.testing.assert_allclose(frame.positions, atoms.positions, atol=1e-12)
 
 
+@pytest.mark.parametrize("column", ["upload_id", "nomad_version", "section_run"])
+def test_columns_with_names_of_nomad(tmp_path: Path, column: str) -> None:
+    content = table([1.1, 8.5, 0], [3, 5, 9])
+    content["columns"].append(column)
+    content["data"] = [[*row, "a7"] for row in content["data"]]
+    path = put(tmp_path / "gaps.json", {key: content[key] for key in ("columns", "index", "data")})
+    assert len(read_file(path, need={"gap"}).frames) == 3
+
+
 def test_rows_without_the_property_are_left_out_and_counted(tmp_path: Path) -> None:
     found = read_file(put(tmp_path / "gaps.json", table([1.1, None, "no"], [0, 1, 2])), need={"gap"})
     assert [frame.index for frame in found.frames] == [0]
@@ -196,9 +205,9 @@ def test_repeats_whose_properties_differ_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ([1.1, "2.07(1)", 0.5], "gap is no number in 1 of 3 frames, e.g. '2.07(1)'"),
-        ([1.1, "1.2 eV", 0.5], "gap is no number in 1 of 3 frames, e.g. '1.2 eV'"),
-        ([1.1, True, False], "gap is no number in 2 of 3 frames, e.g. 'True'"),
+        ([1.1, "2.07(1)", 0.5], "gap is not a number in 1 of 3 frames, e.g. '2.07(1)'"),
+        ([1.1, "1.2 eV", 0.5], "gap is not a number in 1 of 3 frames, e.g. '1.2 eV'"),
+        ([1.1, True, False], "gap is not a number in 2 of 3 frames, e.g. 'True'"),
         ([1.1, "N/A", None], ""),
     ],
 )
@@ -211,16 +220,16 @@ def test_what_is_no_number_is_quoted(tmp_path: Path, values: list[Any], said: st
     json_file = put(tmp_path / "gaps.json", table(values, [0, 1, 2]))
     for path in (json_file, tmp_path / "gaps.extxyz"):
         notes = " ".join(read_file(path, Asked(property_key="gap"), {"gap"}).notes)
-        assert ("is no number" in notes) == bool(said)
+        assert ("is not a number" in notes) == bool(said)
         assert said in notes
     assert said in " ".join(inspect_file(json_file, Asked())["warnings"])
 
 
 def test_classes_in_words_are_refused_and_quoted(tmp_path: Path) -> None:
     path = put(tmp_path / "gaps.json", table(["yes", "no", "yes"], [0, 1, 2]))
-    assert "gap is no number in 3 of 3 frames, e.g. 'yes': write" in read_file(path, need={"gap"}).refusal
+    assert "gap is not a number in 3 of 3 frames, e.g. 'yes': write" in read_file(path, need={"gap"}).refusal
     (warning,) = inspect_file(path, Asked())["warnings"]
-    assert warning.startswith("gap is no number in 3 of 3 frames")
+    assert warning.startswith("gap is not a number in 3 of 3 frames")
 
 
 def rows_of(values: list[float]) -> dict[str, Any]:
@@ -232,7 +241,14 @@ def rows_of(values: list[float]) -> dict[str, Any]:
 def test_numbers_that_stand_for_absent_ones_are_told(tmp_path: Path) -> None:
     spread = [1.0 + 0.1 * n for n in range(20)]
     for values, said in (
-        ([*spread, -9999.0, -9999.0], "gap is -9999 in 2 frames, far from most"),
+        ([*spread, -9999.0, -9999.0], "gap is -9999 in 2 of 22 frames, and about 1.475 to 2.425 in others: if"),
+        ([*spread, -9999.0], "gap is -9999 in 1 of 21 frames"),
+        ([*spread[:10], *[-9999.0] * 10], "gap is -9999 in 10 of 20 frames"),
+        ([*spread[:5], *[-999.0] * 15], "gap is -999 in 15 of 20 frames"),
+        ([0.0, 0.0, 0.0, 0.0, 99999.0], "gap is 99999 in 1 of 5 frames"),
+        ([*spread, 77.7, 77.7], "gap is 77.7 in 2 of 22 frames"),
+        ([1000.0 * n + 999.0 for n in range(20)], ""),  # 9999 among them
+        ([5e19, 1e20, 2e20], ""),
         ([*spread, 500.0], ""),  # an outlier
         ([*spread, 3.5, 3.5], ""),
         ([0.1] * 20, "gap is 0.1 in all frames: there is nothing to learn."),

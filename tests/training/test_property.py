@@ -171,7 +171,7 @@ def test_official_folds(recipe, dataset: Dataset) -> None:
         np.testing.assert_array_equal(np.sort(every), np.arange(len(dataset)))
         assert len(splits["validation"]) == pytest.approx(0.25 * (len(dataset) - len(splits["test"])), abs=1.5)
     np.testing.assert_array_equal(np.sort(np.concatenate(tests)), np.arange(len(dataset)))
-    with pytest.raises(MdpotError, match=r"official folds, which custom has not; got 1"):
+    with pytest.raises(MdpotError, match=r"official folds, which custom does not have; got 1"):
         prepare(recipe("data.fold=1"), replace(dataset, folds=()), 0, CPU_DEVICE)
     with pytest.raises(MdpotError, match="one of the 5 official folds"):
         prepare(recipe("data.fold=6"), dataset, 0, CPU_DEVICE)

@@ -46,7 +46,7 @@ def family_of(key: str) -> tuple[str, str, str] | None:
         return None
     word = match["word"].lower()
     family = "_".join(part for part in (match["before"], match["after"]) if part).lower()
-    if _NOT_LABELS.search(re.sub(r"[\-.: ]", "_", family)):
+    if _NOT_LABELS.search(re.sub(r"[\-.: ]", "_", family)) or is_per_atom(key):
         return None
     other = unit.lower() if unit in ENERGIES and unit != "eV" else ""
     return _WORDS[word], word, "_".join(filter(None, (family, other)))
@@ -76,12 +76,26 @@ def looks_like_label(key: str) -> bool:
 
 
 #: What says that an energy is divided by the number of atoms: per atom, or a unit over it.
-_PER_ATOM = re.compile(r"(?:^|_)(?:per_?|(?:m?eV|m?Ha|Hartree|Ry|kcal|kJ|mol)_(?:per_)?)atom(?:_|$)", re.I)
+_PER_ATOM = re.compile(
+    r"(?:^|_|(?<=energy))(?:per_?at(?:oms?)?|(?:m?eV|m?Ha|Hartree|Ry|kcal|kJ|mol)_atoms?)(?=_|$)", re.I
+)
 
 
 def is_per_atom(key: str) -> bool:
     """Whether the key of an energy says that it is divided by the number of atoms."""
-    return _PER_ATOM.search(re.sub(r"\W", "_", key)) is not None
+    return _whole(key) != key
+
+
+def is_energy_per_atom(key: str) -> bool:
+    """Whether a key is that of the energy of a frame, as `family_of` knows it, divided by the number of atoms."""
+    known = family_of(_whole(key))
+    return is_per_atom(key) and known is not None and known[0] == "energy"
+
+
+def _whole(key: str) -> str:
+    """A key without what says that its energy is divided by the number of atoms; as it is where nothing does."""
+    plain = re.sub(r"\W", "_", key.replace("/", "_per_"))
+    return next((bare for text in (plain, _CAMEL.sub("_", plain)) if (bare := _PER_ATOM.sub("", text)) != text), key)
 
 
 #: Those of energies of motion, which dynamics write, and of settings of calculations; camel case apart.

@@ -11,7 +11,7 @@ from ase.data import chemical_symbols
 
 from mdpot.errors import MdpotError
 from mdpot.training.data.frames import Frame, first_of_repeats, make_groups, require_elements
-from mdpot.training.data.label_keys import is_per_atom
+from mdpot.training.data.label_keys import is_energy_per_atom, is_per_atom
 from mdpot.training.data.labels import Keys
 from mdpot.training.data.physics import MOST_BINDING, contradictions
 from mdpot.training.data.targets import TARGETS
@@ -26,6 +26,8 @@ VACUUM = 8.0
 FELT = 0.05
 #: A number that comes again, so many times the distance of the quartiles from them, may stand for an absent one.
 FAR = 20
+#: Numbers that stand for absent ones as a rule.
+PLACEHOLDERS = (-999.0, -9999.0, -99999.0, 9999.0, 99999.0, 1e20)
 ISOLATED_NAMES = ("isolatedatom", "isolated")
 
 
@@ -117,6 +119,8 @@ class Reading:
         """What contradicts physics, a sentence each."""
         names = {kind: key for kind in LABELS if (key := getattr(self.keys, kind)) is not None}
         found = contradictions(self.frames, names, self.units)
+        if is_per_atom(energy := names.get("energy", "")) and any(doubt.startswith("energies") for doubt in found):
+            found.append(f"{energy} is taken for energies per atom: if it holds those of whole frames, rename it.")
         far = _off_isolated(self.frames, self.isolated)
         if not found and abs(far) > MOST_BINDING:
             found.append(
@@ -316,7 +320,7 @@ def _nothing_left(reading: Reading, frames: Sequence[Frame], need: Collection[st
     there = f" Keys there that might be labels: {', '.join(seen)}." if seen else ""
     notes = "".join(f" {note[0].upper()}{note[1:]}" for note in reading.notes)
     remedies = []
-    divided = [key for key in seen if "energy" in missing and key.lower().startswith("energy") and is_per_atom(key)]
+    divided = [key for key in seen if "energy" in missing and is_energy_per_atom(key)]
     if divided:
         remedies.append(f"--energy-key {divided[0]} takes it for energies per atom")
     if missing == ["forces"]:
@@ -336,26 +340,30 @@ def about_texts(reading: Reading, names: Collection[str]) -> Iterator[str]:
     for name in names:
         if said := reading.texts.get(name, ()):
             yield (
-                f"{name} is no number in {len(said)} of {reading.n_frames} frames, e.g. {said[0][:60]!r}: write bare "
-                "numbers, without units and errors, and 1 and 0 for yes and no."
+                f"{name} is not a number in {len(said)} of {reading.n_frames} frames, e.g. {said[0][:60]!r}: write "
+                "bare numbers, without units and errors, and 1 and 0 for yes and no."
             )
 
 
 def about_numbers(frames: Sequence[Frame], names: Collection[str]) -> Iterator[str]:
-    """Properties that are the same in all frames, and numbers that seem to stand for absent ones, as -9999 does."""
+    """Properties that are the same in all frames, and numbers that seem to stand for absent ones: those of
+    `PLACEHOLDERS` that do not lie among the others, and those that come again far from the others."""
     for name in names:
         values = np.array([frame.properties[name] for frame in frames if name in frame.properties])
         known, counts = np.unique(values, return_counts=True)
         if len(known) == 1 < len(values):
             yield f"{name} is {known[0]:g} in all frames: there is nothing to learn."
-        low, high = np.quantile(values, [0.25, 0.75]) if len(values) else (0.0, 0.0)
-        far = np.maximum(low - known, known - high) > FAR * (high - low)
-        for value, count in zip(known, np.where(far & (high > low), counts, 0), strict=True):
-            if count > 1:
-                yield (
-                    f"{name} is {value:g} in {count} frames, far from most ({low:.4g} to {high:.4g}): if it says that "
-                    "there is no number, leave the field empty."
-                )
+        others = values[~np.isin(values, PLACEHOLDERS)]
+        if not len(others):
+            continue
+        low, high = np.quantile(others, [0.25, 0.75])
+        far = (np.maximum(low - known, known - high) > FAR * (high - low)) & (high > low) & (counts > 1)
+        outside = np.isin(known, PLACEHOLDERS) & ((known < others.min()) | (known > others.max()))
+        for value, count in zip(known[far | outside], counts[far | outside], strict=True):
+            yield (
+                f"{name} is {value:g} in {count} of {len(values)} frames, and about {low:.4g} to {high:.4g} in others: "
+                "if it says that there is no number, leave the field empty."
+            )
 
 
 def _about_left_out(reading: Reading, need: Collection[str] | None) -> Iterator[str]:

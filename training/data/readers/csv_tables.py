@@ -7,7 +7,6 @@ import io
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from mdpot.errors import MdpotError
 from mdpot.packed import unpacked_name
 from mdpot.structures import decode, parse_cif, read_bytes, read_structures
 from mdpot.training.data.frames import Frame
-from mdpot.training.data.readers.search import natural
 from mdpot.training.data.readers.tables import TARGET, Texts, number, numbers_in, of_properties
 from mdpot.training.data.reading import Raw
 
@@ -84,20 +82,6 @@ def parse_csv(path: Path) -> Raw:
             )
         )
     return of_properties(frames, texts)
-
-
-def parse_cifs(folder: Path) -> Raw | None:
-    """The structures of the CIFs in a folder, one each; None where there are none, or where a table is beside them.
-
-    Raises:
-        MdpotError: a file that cannot be read, or one of several structures.
-    """
-    names = sorted((file.name for file in folder.glob("*.cif")), key=natural)
-    if not names or any(folder.glob("*.csv")):
-        return None
-    files = _Files(folder)
-    frames = [_frame(files.structure(name, name), index=n, file=name) for n, name in enumerate(names)]
-    return replace(of_properties(frames, {}), files=f"{len(names):,} CIFs")
 
 
 def _frame(atoms: Atoms, **more: Any) -> Frame:

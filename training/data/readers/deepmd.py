@@ -61,12 +61,20 @@ def parse_deepmd(path: Path, units: Units = UNITS) -> Raw:
 
 def _notes(systems: Sequence[Path]) -> Iterator[str]:
     """Parameters of the frames that are not the same in all of them."""
-    files = [file for system in systems for file in system.glob(f"set.*/{PARAMETERS}")]
-    if len({row.tobytes() for file in files for row in _binary(file)}) > 1:
+    files = [folder / PARAMETERS for system in systems for folder in system.glob("set.*")]
+    if len({values for file in files for values in _parameters(file)}) > 1:
         yield (
             f"{PARAMETERS} differs among the frames, as where their electrons have several temperatures, and networks "
             "do not know it: such frames contradict each other."
         )
+
+
+def _parameters(file: Path) -> set[tuple[float, ...]]:
+    """The parameters that the frames of a set have, in single precision; none at all where the file is not there."""
+    if not file.is_file():
+        return {()}
+    values = np.atleast_1d(_binary(file)).astype(np.float32)
+    return {tuple(row) for row in np.unique(values.reshape(len(values), -1), axis=0).tolist()}
 
 
 def _type_files(path: Path) -> Iterator[Path]:

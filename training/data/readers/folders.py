@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from mdpot.errors import MdpotError
+from mdpot.packed import has_ending
 from mdpot.training.data.frames import Frame
 from mdpot.training.data.labels import Asked, Keys
 from mdpot.training.data.readers.ase_io import label_outputs
-from mdpot.training.data.readers.csv_tables import parse_cifs
 from mdpot.training.data.readers.outputs import Outputs, read_outputs
 from mdpot.training.data.readers.search import Found, Output, came_to_its_end, choose, reason_of, search
 from mdpot.training.data.readers.settings import settings_notes
@@ -33,7 +33,8 @@ def parse_folder(path: Path, asked: Asked, want_labels: bool, parse: Callable[[P
 
     All are of one kind, but for VASP's, of which each calculation may have an OUTCAR, a vasprun.xml, or both; the
     latter is taken then. Hidden files are passed over, links are followed, and a file is read once. What cannot be read
-    is left out and named in the notes. Where no labels are wanted, and there are no outputs, CIFs are read.
+    is left out and named in the notes. Where no labels are wanted, and there are neither outputs nor a table, CIFs are
+    read.
 
     A calculation with several frames is a group of its own, with the names that its file gives in it. Of calculations
     with a frame each, in one folder or in folders side by side (step_1/scf and step_2/scf, too), nothing says that they
@@ -50,8 +51,8 @@ def parse_folder(path: Path, asked: Asked, want_labels: bool, parse: Callable[[P
             several units; none that can be read; labels as of `label_outputs`.
     """
     found = search(path)
-    if not (want_labels or found.outputs) and (cifs := parse_cifs(path)) is not None:
-        return cifs
+    if not (want_labels or found.outputs or any(has_ending(file, ".csv") for file in path.glob("*"))):
+        found.outputs, found.n_others = found.cifs, found.n_others - len(found.cifs)
     chosen, twins = choose(path, found)
     parts: list[tuple[Output, Outputs | Raw]] = []
     for candidates in chosen:
@@ -176,7 +177,7 @@ def _description(outputs: Sequence[Output], twins: Mapping[str, int], found: Fou
     said = f"{kinds}: {outputs[0].name}" + (f" to {outputs[-1].name}" if len(outputs) > 1 else "")
     others = [f"{n:,} {kind}" for kind, n in twins.items()]
     n_others = found.n_others + len(found.refused)
-    others += [f"{n_others:,} other files"] if n_others else []
+    others += [f"{n_others:,} other file{'s' * (n_others > 1)}"] if n_others else []
     return said + (f"; not read: {', '.join(others)}" if others else "")
 
 

@@ -134,7 +134,7 @@ def refuse_foreign(path: Path, start: bytes) -> None:
         reason = _PYMATGEN
     if has_ending(path, ".json") and b'"Dataset"' in start and b'"Data"' in start:
         reason = _FITSNAP
-    if has_ending(path, ".json") and _OF_NOMAD.search(start):
+    if has_ending(path, ".json") and not is_table(start) and _OF_NOMAD.search(start):
         reason = _NOMAD
     if is_xyz(start):
         reason = next((what for layout, what in _XYZ.items() if layout.match(start)), reason)

@@ -160,10 +160,18 @@ def _remedy(file: Any) -> str:
 
 def _blocks(group: Any, numbers: Mapping[str, Any], name: str, seen: set[Any], depth: int = 0) -> Iterator[_Block]:
     """The groups that have positions, and atomic numbers or a group around them that does, in natural order; each once,
-    whatever links lead to it."""
-    if group.id in seen:
+    whatever links lead to it.
+
+    Args:
+        group: to look through.
+        numbers: the atomic numbers of a group around it, by name; empty where none has any.
+        name: of the group.
+        seen: groups that were looked through, and whether atomic numbers were known there: a link may lead to one that
+            lacks them before the group around it does.
+        depth: of the group, `DEPTH` at most.
+    """
+    if (group.id, True) in seen or (group.id, bool(numbers)) in seen:
         return
-    seen.add(group.id)
     inside = {as_text(key): group.get(key) for key in group}
     inside = {key: inside[key] for key in sorted(inside, key=natural) if inside[key] is not None}
     sets = {key: _as_array(key, item) for key, item in inside.items() if getattr(item, "shape", None) is not None}
@@ -171,6 +179,7 @@ def _blocks(group: Any, numbers: Mapping[str, Any], name: str, seen: set[Any], d
     if names.get("positions") in sets and "numbers" in names:
         yield _Block(name, {**numbers, **sets}, names)
     numbers = {key: sets[key] for key in [names.get("numbers", "")] if key in sets} or numbers
+    seen.add((group.id, bool(numbers)))
     for key, item in inside.items():
         if hasattr(item, "keys") and depth < DEPTH:
             yield from _blocks(item, numbers, f"{name}/{key}".lstrip("/"), seen, depth + 1)

@@ -107,6 +107,7 @@ class Found:
     Attributes:
         outputs: in natural order.
         n_others: files that are no outputs, and are read with none.
+        cifs: those of them that are CIFs by their names, in natural order.
         empty: folders without an output beside some that have one.
         refused: files of a known format that is not read, and why.
         failed: what cannot be read, and why.
@@ -114,6 +115,7 @@ class Found:
 
     outputs: list[Output] = field(default_factory=list)
     n_others: int = 0
+    cifs: list[Output] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
@@ -151,6 +153,7 @@ def search(path: Path) -> Found:
             continue
         if kind is None:
             found.n_others += not _belongs(file)
+            found.cifs += [Output(file, name, "CIF")] * has_ending(file, ".cif")
         else:
             found.outputs.append(Output(file, name, kind))
     found.outputs.sort(key=lambda output: natural(output.name))
@@ -334,8 +337,7 @@ def choose(path: Path, found: Found) -> tuple[list[list[Output]], Counter[str]]:
         pattern = (path if path.is_dir() else path.parent) / "**" / _name_of_most(found.outputs, families)
         raise MdpotError(
             f"{path}: outputs of several kinds are in it, whose energies need not go together: {there}. Say which, "
-            f'e.g. "{pattern}" in quotation marks, or give '
-            "the folder of one kind."
+            f'e.g. "{pattern}" in quotation marks, or give the folder of one kind.'
         )
     calculations: dict[tuple[str, str], list[Output]] = {}
     for output in found.outputs:
@@ -372,7 +374,7 @@ def _nothing(path: Path, found: Found) -> str:
         return f"{path}: a store of Zarr, which is not read: open it with zarr, and save its arrays as npz."
     reasons = [f"{name}: {reason}" for name, reason in (found.refused | found.failed).items()][:1]
     said = f". What is there is not read, e.g. {reasons[0].rstrip('.')}" if reasons else f" ({there})"
-    tables = sorted(path.glob("*.csv")) if path.is_dir() else []
+    tables = sorted(file for file in path.glob("*") if has_ending(file, ".csv"))
     table = f", such as the table {tables[0].name} where it has the values of the structures" if tables else ""
     return (
         f"{path}: no output of a calculation and no file of frames is in this folder or below it{said}. Give the "
