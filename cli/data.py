@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mdpot.cli.options import PATH, json_option, label_options, one_path
+from mdpot.cli.options import PATH, data_option, json_option, label_options
 
 if TYPE_CHECKING:
     from mdpot.training.data.labels import Asked
@@ -115,14 +115,7 @@ def _sizes(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 @data.command()
 @click.argument("name")
-@click.option(
-    "--data",
-    type=PATH,
-    multiple=True,
-    callback=one_path,
-    metavar="PATH",
-    help="File or folder to take instead of searching.",
-)
+@data_option("File or folder to take instead of searching.")
 @click.option("--size", metavar="NAME", help="Of a source that is computed here: small or paper.  [default: small]")
 @json_option
 def prepare(name: str, data: Path | None, size: str | None, as_json: bool) -> None:

@@ -37,11 +37,15 @@ THREADS = click.IntRange(1, max(64, 4 * (os.cpu_count() or 1)))
 SEVERAL_FILES = 'For several files, give their folder, or a pattern in quotes, such as "runs/*.xyz".'
 
 
-def one_path(ctx: click.Context, param: click.Parameter, paths: tuple[Path, ...]) -> Path | None:
-    """The path that an option is given; of several, click would take the last one without a word."""
-    if len(paths) > 1:
-        raise click.BadParameter(f"got {len(paths)} paths. {SEVERAL_FILES}", ctx, param)
-    return paths[0] if paths else None
+def data_option(text: str) -> Callable[[Any], Any]:
+    """`--data PATH`; of several, of which click would take the last one without a word, none."""
+
+    def one(ctx: click.Context, param: click.Parameter, paths: tuple[Path, ...]) -> Path | None:
+        if len(paths) > 1:
+            raise click.BadParameter(f"got {len(paths)} paths. {SEVERAL_FILES}", ctx, param)
+        return paths[0] if paths else None
+
+    return click.option("--data", type=PATH, multiple=True, callback=one, metavar="PATH", help=text)
 
 
 device_option = click.option(
@@ -222,14 +226,9 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="KEY=VALUE",
             help="Change one key of the recipe, e.g. --set finetune.lr=1e-3. Repeat for more.",
         ),
-        click.option(
-            "--data",
-            type=PATH,
-            multiple=True,
-            callback=one_path,
-            metavar="PATH",
-            help="File or folder with the frames, or pyg:CLASS:ARGUMENT, a data set of PyTorch Geometric. Default: "
-            "what MDPOT_DATA, the cache or mdpot itself holds.",
+        data_option(
+            "File or folder with the frames, or pyg:CLASS:ARGUMENT, a data set of PyTorch Geometric. Default: what "
+            "MDPOT_DATA, the cache or mdpot itself holds."
         ),
         *LABEL_OPTIONS.values(),
         click.option(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from mdpot.cli.options import PATH, THREADS, check_device, device_option, one_path
+from mdpot.cli.options import PATH, THREADS, check_device, data_option, device_option
 from mdpot.errors import MdpotError
 
 MOST_JOBS = 8  # by default; each takes a gigabyte or two
@@ -76,14 +76,7 @@ def _frames(ctx: click.Context, parameter: click.Parameter, value: str | None) -
     metavar="KEY=VALUE",
     help="Change one key of the recipe in all runs, over the budget. May be given again.",
 )
-@click.option(
-    "--data",
-    type=PATH,
-    multiple=True,
-    callback=one_path,
-    metavar="PATH",
-    help="File or folder with the frames, where there is one recipe.",
-)
+@data_option("File or folder with the frames, where there is one recipe.")
 @click.option(
     "--out", type=PATH, metavar="FOLDER", help="Folder of the runs and the pages.  [default: runs/reproduce-BUDGET]"
 )
