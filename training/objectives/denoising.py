@@ -50,7 +50,8 @@ class Denoising:
     so does the vector of a network that predicts forces directly. In these units the target has unit variance whatever
     σ is, and a prediction of zero costs 1: the loss is the mean squared error over all components, in σ². The mean of
     the noise over a structure, which no network can see, stays in it. `gamma` is the γ of eq. 5 of the paper on
-    derivative-based pretraining, -γ ∂U/∂x, whose public code has the sign of the noise the other way.
+    derivative-based pretraining, -γ ∂U/∂x, whose public code has the sign of the noise the other way; its loss is the
+    norm of the error, here its square.
 
     Args:
         config: sigma, gamma and vector of the recipe's pretraining stage.
