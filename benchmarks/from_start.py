@@ -8,11 +8,14 @@ import os
 import statistics
 import subprocess
 import sys
-import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from textwrap import fill
 from typing import NamedTuple
 
+import numpy as np
+
+from mdpot.training.compare import standard_error
 from mdpot.zoo import find_model
 
 
@@ -154,7 +157,7 @@ def to_markdown(results: dict[Run, dict[str, float]], args: argparse.Namespace, 
     lines = [
         f"# Few frames, from scratch and from a start that knows {comparison.knows}",
         "",
-        *wrapped(
+        wrapped(
             f"Test errors by {', '.join(commands)}. The start has seen none of these data. Means over seeds, "
             "each with its own split, and their standard errors; the ratios are of trainings with one split."
         ),
@@ -175,20 +178,21 @@ def to_markdown(results: dict[Run, dict[str, float]], args: argparse.Namespace, 
         lines.append(f"| {' | '.join(cells)} |")
     seconds = {arm: [r["seconds"] for run, r in results.items() if run.arm == arm] for arm in arms}
     took = ", ".join(f"{statistics.median(times):.0f} s ({arm})" for arm, times in seconds.items() if times)
-    lines += ["", *wrapped(f"A training takes {took}, medians, one thread of a machine that others use.")]
+    lines += ["", wrapped(f"A training takes {took}, medians, one thread of a machine that others use.")]
     lines += ["", f"`python benchmarks/from_start.py {args.comparison}` writes this page."]
     return "\n".join(lines) + "\n"
 
 
-def wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, 118, break_long_words=False, break_on_hyphens=False)
+def wrapped(text: str) -> str:
+    return fill(text, 118, break_on_hyphens=False)
 
 
 def spread(values: list[float]) -> str:
-    """A mean, with its standard error if it is one; or nothing."""
-    if len(values) < 2:
-        return f"{values[0]:.3g}" if values else ""
-    return f"{statistics.fmean(values):.3g} ± {statistics.stdev(values) / len(values) ** 0.5:.2g}"
+    """A mean, with its standard error if there are several; or nothing."""
+    if not values:
+        return ""
+    error = standard_error(np.array(values))
+    return f"{statistics.fmean(values):.3g}" + ("" if error is None else f" ± {error:.2g}")
 
 
 if __name__ == "__main__":

@@ -207,11 +207,11 @@ class GFN2xTB:
             from tblite.interface import Calculator
         except ModuleNotFoundError:
             raise MdpotError("force field 'gfn2-xtb' needs tblite. pip install 'mdpot[xtb]'") from None
-        if frame.pbc.any() and not frame.pbc.all():
-            return None
+        if frame.pbc.any():
+            if not frame.pbc.all():
+                return None
+            self._result = None
         try:
-            if frame.pbc.any():
-                self._result = None
             self._set(frame, Calculator)
             self._result = self._calculator.singlepoint(self._result)
         except TBLiteRuntimeError:
@@ -221,10 +221,11 @@ class GFN2xTB:
 
     def _set(self, frame: AnyStructure, new: Callable[..., Any]) -> None:
         """Makes the calculator one of this structure."""
-        positions, lattice = frame.positions / BOHR, frame.cell / BOHR if frame.pbc.all() else None
+        positions = frame.positions / BOHR
         if self._result is not None:
-            self._calculator.update(positions, lattice)
+            self._calculator.update(positions)
             return
+        lattice = frame.cell / BOHR if frame.pbc.all() else None
         charge, unpaired = frame.electrons.settled(frame.numbers)
         self._calculator = new("GFN2-xTB", frame.numbers, positions, charge=charge, uhf=unpaired, lattice=lattice)
         self._calculator.set("verbosity", 0)

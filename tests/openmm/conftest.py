@@ -12,6 +12,7 @@ from ase import Atoms
 
 from mdpot.graph import Graph
 from mdpot.heads import Potential, build_potential
+from mdpot.kernels import NoKernel, make_kernel
 
 WATER = [1, 8]
 TRICLINIC = np.array([[5.2, 0.0, 0.0], [1.7, 5.0, 0.0], [-1.1, 2.2, 5.4]])  # Å, in the form that OpenMM asks for
@@ -20,6 +21,17 @@ TRICLINIC = np.array([[5.2, 0.0, 0.0], [1.7, 5.0, 0.0], [-1.1, 2.2, 5.4]])  # Å
 def make_potential(seed: int = 0) -> Potential:
     torch.manual_seed(seed)
     return build_potential("egnn", {"width": 16, "layers": 2}, WATER, [-13.6, -2041.3], 2.0).eval()
+
+
+def make_tide(backend: str) -> Potential:
+    """One with random weights that a backend runs; the test is skipped where that is "native" and has no kernels."""
+    potential = build_potential("tide", {}, WATER, [-13.6, -2041.3], 1.0).eval()
+    if backend == "native":
+        try:
+            make_kernel(potential)
+        except NoKernel as error:
+            pytest.skip(str(error))
+    return potential
 
 
 def make_atoms(kind: str) -> Atoms:

@@ -20,14 +20,13 @@ from mdpot.calculator import MaskedGNNCalculator
 from mdpot.errors import MdpotError
 from mdpot.export import export_torchscript
 from mdpot.heads import build_potential
-from mdpot.kernels import NoKernel, make_kernel
 from mdpot.modelfile import save_potential
 from mdpot.openmm import create_force, create_system
 from mdpot.openmm.backends import crash_warning
 from mdpot.simulate import water_box
 from mdpot.simulate.engine_openmm import molecule_bonds
 
-from .conftest import make_atoms, make_context, make_potential, reference, results, topology_of
+from .conftest import make_atoms, make_context, make_potential, make_tide, reference, results, topology_of
 
 BOXES = ["orthorhombic", "triclinic", "unwrapped", "cluster"]
 
@@ -297,12 +296,7 @@ def test_contexts_in_threads(backend):
     """Replicas of one System, each in its thread; with switches after every bytecode, almost, all of them meet."""
     atoms = water_box(4, np.random.default_rng(0))
     torch.manual_seed(0)
-    potential = build_potential("tide", {}, [1, 8], [-13.6, -2041.3], 1.0).eval()
-    if backend == "native":
-        try:
-            make_kernel(potential)
-        except NoKernel as error:
-            pytest.skip(str(error))
+    potential = make_tide(backend)
     system = quick_system(topology_of(atoms), potential, backend)
 
     def replicas() -> list[openmm.Context]:

@@ -9,12 +9,10 @@ import pytest
 from ase import Atoms
 
 from mdpot import MdpotError
-from mdpot.heads import build_potential
-from mdpot.kernels import NoKernel, make_kernel
 from mdpot.openmm import create_system
 from mdpot.simulate import water_box
 
-from .conftest import make_context, make_potential, reference, results, topology_of
+from .conftest import make_context, make_potential, make_tide, reference, results, topology_of
 
 O_H, ANGLE = 0.9572, np.deg2rad(104.52)
 
@@ -90,12 +88,7 @@ def test_tip4p(water: tuple[Any, Any, Any], backend: str) -> None:
 def test_a_particle_that_came_after_the_force(backend: str, atoms: list[int] | None) -> None:
     openmm = pytest.importorskip("openmm")
     water = water_box(4, np.random.default_rng(0))
-    potential = build_potential("tide", {}, [1, 8], [-13.6, -2041.3], 1.0).eval()
-    if backend == "native":
-        try:
-            make_kernel(potential)
-        except NoKernel as error:
-            pytest.skip(str(error))
+    potential = make_tide(backend)
     system = create_system(topology_of(water), potential, backend, atoms=atoms)
     system.addParticle(0.0)
     context = make_context(system, np.vstack([water.positions, np.zeros((1, 3))]))

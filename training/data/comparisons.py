@@ -236,8 +236,11 @@ class PairFit:
 
 
 def fit_pairs(frames: Sequence[Frame], cutoff: float = 6.0, n_terms: int = 8, most_pairs: int = 15) -> PairFit:
-    """Its derivative is a sum of Gaussians' derivatives in the distance over the sum of covalent radii, common to all
-    pairs of elements, and more of them for each of the pairs that occur most."""
+    """Fits a pair energy to the forces of frames by least squares.
+
+    Its derivative is a sum of Gaussians' derivatives in the distance over the sum of covalent radii, common to all
+    pairs of elements, and more of them for each of the pairs that occur most.
+    """
     near = [edges(frame, cutoff) for frame in frames]
     kinds = [
         np.sort(frame.numbers[pairs], axis=0).T @ np.array([200, 1])

@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -74,24 +73,17 @@ def parse_csv(path: Path) -> Raw:
             )
         values = {name: row[k] for name, k in zip(names, others, strict=True)}
         frames.append(
-            _frame(
-                atoms,
+            Frame(
+                atoms.numbers.astype(np.int64),
+                atoms.positions.astype(np.float64),
+                np.array(atoms.cell.array, np.float64),
+                np.array(atoms.pbc, bool),
                 group=str(n) if is_cif(row[place]) else row[place],
                 index=n,
                 properties=numbers_in(values, texts),
             )
         )
     return of_properties(frames, texts)
-
-
-def _frame(atoms: Atoms, **more: Any) -> Frame:
-    return Frame(
-        atoms.numbers.astype(np.int64),
-        atoms.positions.astype(np.float64),
-        np.array(atoms.cell.array, np.float64),
-        np.array(atoms.pbc, bool),
-        **more,
-    )
 
 
 def is_cif(text: str) -> bool:
